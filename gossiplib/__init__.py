@@ -1,0 +1,15 @@
+"""Gossip learning on Flower: the helper package of the notebook series.
+
+Low to high, each module knows only those before it:
+
+- `topology`, `mixing`, `averaging`: who talks to whom, with which weight, and how
+  models are averaged (numpy and networkx alone);
+- `task`: data, its partitions and a model (torch);
+- `client`, `grid`, `server`: gossip on Flower;
+- `plots`, `widgets`, `check`: pictures, and checks of the exercises;
+- `app`: the finished prototype for `flwr run`.
+
+Importing `gossiplib` imports none of them, so that a notebook pays for what it uses.
+"""
+
+__version__ = "0.1.0"

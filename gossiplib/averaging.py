@@ -1,0 +1,167 @@
+"""How a client averages its model with its neighbours': average functions.
+
+A model is a list of arrays. An *average function* has the signature
+
+    average(own, neighbours, weights, context) -> model
+
+with the client's own model, the models that reached it in this round, the weights
+that the server's mixing matrix gives to them (the own weight first; they sum to 1)
+and what the engine knows of the client (in Flower, its `Context`). It must change
+none of them. `weighted_mean` is FED-0002's Algorithm 1 and the default;
+`softmax_distance` is its Algorithm 2.
+
+Nothing here knows graphs or Flower. Average functions that also withstand stale or
+hostile neighbours have their place here, beside these two.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "Average",
+    "Model",
+    "check_model",
+    "softmax_distance",
+    "softmax_distance_weights",
+    "weighted_mean",
+]
+
+Model = list[np.ndarray]
+Average = Callable[[Model, Sequence[Model], np.ndarray, Any], Model]
+
+
+def weighted_mean(
+    own: Model, neighbours: Sequence[Model], weights: np.ndarray, context: Any = None
+) -> Model:
+    """Average as FED-0002's Algorithm 1 does: W_ii M_i + Σ_j W_ij M_j.
+
+    Parameters
+    ----------
+    own : list of numpy.ndarray
+        The client's own model.
+    neighbours : sequence of lists of numpy.ndarray
+        The neighbours' models, arrays of the same shapes.
+    weights : numpy.ndarray
+        W_ii, then W_ij in the order of `neighbours`.
+    context : object
+        Not used.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        The new model, in the data types of `own`. Sums are formed in float64;
+        arrays of integers (counters) are rounded.
+
+    Raises
+    ------
+    ValueError
+        If there is not one weight a model, or the weights do not sum to 1.
+    """
+    weights = np.asarray(weights, dtype=np.float64)
+    if weights.shape != (1 + len(neighbours),):
+        raise ValueError(
+            f"{1 + len(neighbours)} models need as many weights, not {weights.size}"
+        )
+    if not abs(weights.sum() - 1) <= 1e-6:
+        raise ValueError(f"the weights must sum to 1, not to {weights.sum():.6g}")
+    mixed = []
+    for layer in zip(own, *neighbours, strict=True):
+        mean = sum(
+            w * a.astype(np.float64) for w, a in zip(weights, layer, strict=True)
+        )
+        dtype = layer[0].dtype
+        mean = np.rint(mean) if np.issubdtype(dtype, np.integer) else mean
+        mixed.append(np.asarray(mean, dtype=dtype))
+    return mixed
+
+
+def softmax_distance(
+    predict: Callable[[Model, Any], np.ndarray],
+    *,
+    self_weight: float = 0.5,
+    alpha: float = 1.0,
+) -> Average:
+    """Return an average function with FED-0002's Algorithm 2, which weighs by outputs.
+
+    A client compares the predictions of its neighbours' models with those of its own,
+    on its own validation set, and ignores the weights of the mixing matrix.
+
+    Parameters
+    ----------
+    predict : callable
+        (model, context) -> softmax outputs on the client's validation set, shape
+        (examples, classes).
+    self_weight : float
+        W_ii, the weight of the own model, 0 to 1.
+    alpha : float
+        Above 0 listens more to neighbours that disagree, 0 to all alike, below 0 to
+        those that agree.
+    """
+
+    def average(
+        own: Model, neighbours: Sequence[Model], weights: np.ndarray, context: Any
+    ) -> Model:
+        if not neighbours:
+            return own
+        outputs = [predict(model, context) for model in neighbours]
+        learned = softmax_distance_weights(
+            predict(own, context), outputs, self_weight=self_weight, alpha=alpha
+        )
+        return weighted_mean(own, neighbours, learned)
+
+    return average
+
+
+def softmax_distance_weights(
+    own: np.ndarray,
+    neighbours: Sequence[np.ndarray],
+    *,
+    self_weight: float,
+    alpha: float,
+) -> np.ndarray:
+    """Return the weights of Algorithm 2: W_ii, then W_ij of each neighbour j.
+
+    W_ij = (1 - W_ii) dist_ij^α / Σ_j' dist_ij'^α, where dist_ij is the cosine distance
+    between the softmax outputs of i and of j, averaged over the examples. Where the
+    fraction is 0/0 or ∞/∞, its limit is taken: neighbours at distance 0 share alike.
+
+    Parameters
+    ----------
+    own : numpy.ndarray
+        Softmax outputs of the own model, shape (examples, classes).
+    neighbours : sequence of numpy.ndarray
+        Softmax outputs of each neighbour's model, of the same shape.
+    self_weight, alpha : float
+        As in `softmax_distance`.
+    """
+    if not 0 <= self_weight <= 1:
+        raise ValueError(f"self_weight must be from 0 to 1; got {self_weight}")
+    others = np.asarray(neighbours, dtype=np.float64)
+    own = np.asarray(own, dtype=np.float64)
+    norms = np.linalg.norm(others, axis=-1) * np.linalg.norm(own, axis=-1)
+    cosine = (others * own).sum(axis=-1) / norms
+    distance = np.clip(1 - cosine, 0, None).mean(axis=-1)
+    with np.errstate(divide="ignore"):
+        power = alpha * np.log(distance) if alpha else np.zeros(len(distance))
+    if np.isinf(power.max()):
+        share = (power == power.max()).astype(np.float64)
+    else:
+        share = np.exp(power - power.max())
+    return np.concatenate([[self_weight], (1 - self_weight) * share / share.sum()])
+
+
+def check_model(model: Model, like: Model) -> None:
+    """Raise ValueError unless `model` is finite and has the shapes of `like`."""
+    if len(model) != len(like):
+        raise ValueError(f"it has {len(model)} arrays instead of {len(like)}")
+    for k, (array, other) in enumerate(zip(model, like, strict=True)):
+        if array.shape != other.shape:
+            raise ValueError(
+                f"its array {k} has shape {array.shape} instead of {other.shape}"
+            )
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"its array {k} holds {array.dtype} instead of numbers")
+        if not np.isfinite(array).all():
+            raise ValueError(f"its array {k} has NaN or infinite values")

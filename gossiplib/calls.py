@@ -1,0 +1,146 @@
+"""Calling the clients: which node is which client, and which calls were lost.
+
+The server's algorithm is in `server`; this module knows how messages fail. A reply may
+be an error, come too late, or never. A client that owes a reply gets no new message,
+because two calls at once would overwrite each other's changes of its state.
+"""
+
+import logging
+import time
+from collections.abc import Iterable
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from gossiplib.arrays import array_bytes
+from gossiplib.result import GossipResult, Loss
+
+__all__ = ["Calls"]
+
+logger = logging.getLogger("gossiplib")
+
+
+class Calls:
+    """Calls from one server to its clients, in one run.
+
+    Parameters
+    ----------
+    grid : flwr.serverapp.Grid
+        Where the clients are.
+    timeout : float
+        Seconds to wait for the replies to a set of calls.
+    result : GossipResult
+        Takes the bytes and what is lost.
+
+    Attributes
+    ----------
+    nodes : dict[int, int]
+        Partition id -> Flower's node id, of all clients that joined.
+    server_round : int
+        The round that bytes and losses are booked to.
+    """
+
+    def __init__(self, grid: Grid, timeout: float, result: GossipResult) -> None:
+        self.nodes: dict[int, int] = {}
+        self.server_round = 0
+        self._clients: dict[int, int] = {}
+        self._grid = grid
+        self._timeout = timeout
+        self._result = result
+        self._owed: dict[int, str] = {}  # node id -> id of the message not answered
+
+    def join(self, n: int, wait: float) -> None:
+        """Let the clients 0..n-1 join; wait at most `wait` seconds for all of them.
+
+        Raises
+        ------
+        ValueError
+            If the clients' partitions are not the n nodes of the graph.
+        RuntimeError
+            If nobody joins.
+        """
+        asked: set[int] = set()
+        failures: list[str] = []
+        deadline = time.monotonic() + wait
+        while True:
+            new = [node for node in self._grid.get_node_ids() if node not in asked]
+            asked.update(new)
+            calls = [Message(RecordDict(), node, "query.join") for node in new]
+            for reply in self._grid.send_and_receive(calls, timeout=self._timeout):
+                if reply.has_error():
+                    failures.append(reply.error.reason)
+                else:
+                    self._admit(reply, n)
+            if len(asked) >= n or time.monotonic() >= deadline:
+                break
+            time.sleep(0.1)
+        if not self.nodes:
+            why = failures[0] if failures else f"none appeared within {wait:g} s"
+            raise RuntimeError(
+                f"no client joined: {why}. Is the ClientApp a gossip client, "
+                "gossip(app)?"
+            )
+
+    def _admit(self, reply: Message, n: int) -> None:
+        who = reply.content["gossip"]
+        client, partitions = who["partition-id"], who["num-partitions"]
+        if partitions != n or not 0 <= client < n:
+            raise ValueError(
+                f"the graph has {n} nodes, so the clients must be 0..{n - 1}; this is "
+                f"client {client} of {partitions}"
+            )
+        if client in self.nodes:
+            raise ValueError(f"two clients have the partition id {client}")
+        self.nodes[client] = reply.metadata.src_node_id
+        self._clients[reply.metadata.src_node_id] = client
+
+    def client_of(self, message: Message) -> int:
+        """Return the partition id of the client that sent a reply."""
+        return self._clients[message.metadata.src_node_id]
+
+    def send(
+        self, messages: Iterable[Message], *, counted: bool = True
+    ) -> list[Message]:
+        """Call clients; return the replies that came and are no errors.
+
+        Replies are in the order of the partition ids. All that fails is booked as lost.
+        With `counted`, the bytes of the models are booked as traffic.
+        """
+        for reply in self._grid.pull_messages(list(self._owed.values())):
+            self._owed.pop(reply.metadata.src_node_id, None)
+        ready: list[Message] = []
+        for message in messages:
+            node, call = message.metadata.dst_node_id, message.metadata.message_type
+            if node in self._owed:
+                self.lose(self._clients[node], call, "still owes an earlier reply")
+            else:
+                ready.append(message)
+        waiting = {m.metadata.dst_node_id: m for m in ready}
+        replies = []
+        for reply in self._grid.send_and_receive(ready, timeout=self._timeout):
+            message = waiting.pop(reply.metadata.src_node_id)
+            if reply.has_error():
+                call = message.metadata.message_type
+                self.lose(self.client_of(reply), call, reply.error.reason)
+            else:
+                replies.append(reply)
+        for node, message in waiting.items():
+            call = message.metadata.message_type
+            self.lose(self._clients[node], call, f"no reply in {self._timeout:g} s")
+            self._owed[node] = message.metadata.message_id
+        if counted:
+            sent = sum(
+                array_bytes(arrays)
+                for message in ready + replies
+                for arrays in message.content.array_records.values()
+            )
+            booked = self._result.server_bytes
+            booked[self.server_round] = booked.get(self.server_round, 0) + sent
+        return sorted(replies, key=self.client_of)
+
+    def lose(self, client: int, call: str, reason: str) -> None:
+        """Book a call as lost; warn at the first loss of a client in this call."""
+        loss = Loss(self.server_round, client, call, reason)
+        if not any(x.client == client and x.call == call for x in self._result.lost):
+            logger.warning("round %d: client %d lost in %s: %s", *loss)
+        self._result.lost.append(loss)

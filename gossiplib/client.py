@@ -1,0 +1,171 @@
+"""The gossip client: any Flower ClientApp, with neighbours.
+
+`gossip(app)` wraps an ordinary ClientApp (one that works with `FedAvg`) and adds what
+FED-0002 asks of a client: a list of neighbours, a function to discover them and a
+function to average its model with theirs. The client's own model and its neighbours
+live in its `context.state`; the wrapped app sees its own model as `arrays` and does
+not know that it gossips. The server that calls these functions is `server.Gossip`.
+
+A client changes its state only as the last step of a call. So a call that raises
+leaves model and neighbours as they were, whether or not the engine rolls back.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from gossiplib.arrays import check_arrays, only_arrays, pack, unpack
+from gossiplib.averaging import Average, check_model, weighted_mean
+
+__all__ = ["accept_all", "choose", "gossip"]
+
+MODEL = "gossip.model"
+NEIGHBOURS = "gossip.neighbours"
+
+#: (candidates, server_round, context) -> neighbours
+Discover = Callable[[list[int], int, Context], list[int]]
+
+
+def accept_all(candidates: list[int], server_round: int, context: Context) -> list[int]:
+    """Take all clients that the server's graph offers as neighbours."""
+    return candidates
+
+
+def choose(k: int, seed: int = 0) -> Discover:
+    """Return a discover function that chooses k candidates at random at each call.
+
+    With fewer than k candidates it takes all. The choice depends on `seed`, the client
+    and the round.
+    """
+    if k < 1:
+        raise ValueError(f"a client must choose at least 1 neighbour; k is {k}")
+
+    def discover(
+        candidates: list[int], server_round: int, context: Context
+    ) -> list[int]:
+        client = context.node_config["partition-id"]
+        rng = np.random.default_rng([seed, client, server_round])
+        return rng.permutation(candidates)[:k].tolist()
+
+    return discover
+
+
+def gossip(
+    app: ClientApp,
+    *,
+    average: Average = weighted_mean,
+    discover: Discover = accept_all,
+) -> ClientApp:
+    """Make a gossip client of a Flower ClientApp.
+
+    Parameters
+    ----------
+    app : flwr.clientapp.ClientApp
+        Its `train` takes `arrays` and `config` from the message and replies with one
+        ArrayRecord and a MetricRecord, as `FedAvg` asks. Its `evaluate` likewise.
+    average : callable
+        Average function, see `averaging`.
+    discover : callable
+        (candidates, server_round, context) -> neighbours: chooses among the clients
+        that the server's graph offers.
+
+    Returns
+    -------
+    flwr.clientapp.ClientApp
+        Answers `query.join`, `query.discover`, `train`, `train.average`, `evaluate`
+        and `query.model`. Messages that do not come from `server.Gossip` go to `app`
+        as they are, so it works with `FedAvg` too.
+    """
+    gossiping = ClientApp()
+
+    @gossiping.query("join")
+    def join(message: Message, context: Context) -> Message:
+        """Begin a run: forget an earlier one, and tell the partition id."""
+        for key in (MODEL, NEIGHBOURS):
+            context.state.pop(key, None)
+        keys = ("partition-id", "num-partitions")
+        if missing := [key for key in keys if key not in context.node_config]:
+            raise ValueError(f"the node_config of this client lacks {missing}")
+        who = ConfigRecord({key: int(context.node_config[key]) for key in keys})
+        return Message(RecordDict({"gossip": who}), reply_to=message)
+
+    @gossiping.query("discover")
+    def discover_neighbours(message: Message, context: Context) -> Message:
+        """Choose neighbours among the candidates."""
+        offer = message.content["gossip"]
+        candidates = list(offer["candidates"])
+        chosen = sorted(discover(candidates, offer["server-round"], context))
+        if not set(chosen) <= set(candidates):
+            raise ValueError(f"discover chose {chosen}, but was offered {candidates}")
+        neighbours = ConfigRecord({"neighbours": chosen})
+        context.state[NEIGHBOURS] = neighbours
+        return Message(RecordDict({"gossip": neighbours}), reply_to=message)
+
+    @gossiping.train()
+    def train(message: Message, context: Context) -> Message:
+        """Train the own model: M_i^(t) becomes M_i^(t+1/2)."""
+        if "gossip" not in message.content:
+            return app(message, context)
+        model = _own_model(message, context)
+        reply = _call(app, message, context, model)
+        if reply.has_error():
+            return reply
+        trained = only_arrays(reply.content)
+        check_arrays(trained, model)
+        context.state[MODEL] = trained
+        return reply
+
+    @gossiping.train("average")
+    def average_models(message: Message, context: Context) -> Message:
+        """Average with the neighbours: M_i^(t+1/2) becomes M_i^(t+1)."""
+        sent = message.content["gossip"]
+        senders = list(sent["senders"])
+        known = context.state[NEIGHBOURS]["neighbours"]
+        if not set(senders) <= set(known):
+            raise ValueError(f"models came from {senders}, but neighbours are {known}")
+        model = context.state[MODEL]
+        own = unpack(model)
+        neighbours = [unpack(message.content[str(j)]) for j in senders]
+        for neighbour in neighbours:
+            check_model(neighbour, own)
+        mixed = average(own, neighbours, np.array(sent["weights"]), context)
+        check_model(mixed, own)
+        context.state[MODEL] = pack(mixed, like=model)
+        return Message(RecordDict(), reply_to=message)
+
+    @gossiping.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        """Evaluate the own model."""
+        if "gossip" not in message.content:
+            return app(message, context)
+        return _call(app, message, context, _own_model(message, context))
+
+    @gossiping.query("model")
+    def show_model(message: Message, context: Context) -> Message:
+        """Show the own model to whoever measures the run."""
+        model = _own_model(message, context)
+        return Message(RecordDict({"arrays": model}), reply_to=message)
+
+    return gossiping
+
+
+def _own_model(message: Message, context: Context) -> ArrayRecord:
+    """Return the client's model; in its first round, the one that the server sends."""
+    if MODEL in context.state:
+        return context.state[MODEL]
+    if "arrays" in message.content:
+        return message.content["arrays"]
+    raise ValueError("this client has no model yet: it missed the start of the run")
+
+
+def _call(
+    app: ClientApp, message: Message, context: Context, model: ArrayRecord
+) -> Message:
+    """Call the wrapped app as `FedAvg` would, with the own model as `arrays`."""
+    message.content = RecordDict({"arrays": model, "config": message.content["config"]})
+    reply = app(message, context)
+    if not isinstance(reply, Message):
+        raise TypeError(f"the ClientApp returned {reply!r} instead of a Message")
+    return reply

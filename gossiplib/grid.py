@@ -1,0 +1,225 @@
+"""Where a server reaches its clients: in this process, or on Flower's simulation.
+
+`LocalGrid` runs the clients one after the other in this process, with no Ray, no
+threads and no start-up. `run_on_ray` is the one place that knows the entry point of
+Flower's simulation. A Strategy and a ClientApp run unchanged on both.
+"""
+
+import copy
+import itertools
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.task_identity import TaskIdentity
+
+__all__ = ["LocalGrid", "run_on_ray"]
+
+T = TypeVar("T")
+
+#: flwr's code for "the ClientApp raised an exception".
+_RAISED = 2
+
+
+class LocalGrid(Grid):
+    """A Flower Grid whose clients live in this process.
+
+    It behaves as Flower's simulation does: node ids are random numbers, not partition
+    ids; a client that raises answers with an error and its state is rolled back; one
+    that returns None never answers; and one that takes longer than the timeout answers
+    too late, though its state has changed.
+
+    Parameters
+    ----------
+    client_app : flwr.clientapp.ClientApp
+        The app that each client runs.
+    num_nodes : int
+        Number of clients; their partition ids are 0..num_nodes-1.
+    run_config : dict, optional
+        `context.run_config` of each client.
+
+    Examples
+    --------
+    >>> grid = LocalGrid(client_app, num_nodes=16)  # doctest: +SKIP
+    >>> FedAvg().start(grid, initial_arrays)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        client_app: ClientApp,
+        num_nodes: int,
+        *,
+        run_config: dict[str, Any] | None = None,
+    ) -> None:
+        if num_nodes < 1:
+            raise ValueError(f"a grid needs at least 1 node; num_nodes is {num_nodes}")
+        _set_task_identity()
+        self._app = client_app
+        node_ids = random.Random(num_nodes).sample(range(1, 2**63), num_nodes)
+        self._contexts = {
+            node_id: Context(
+                run_id=TaskIdentity.run_id,
+                node_id=node_id,
+                node_config={"partition-id": i, "num-partitions": num_nodes},
+                state=RecordDict(),
+                run_config=run_config or {},
+            )
+            for i, node_id in enumerate(node_ids)
+        }
+        self._message_ids = map(str, itertools.count(1))
+        self._replies: dict[str, Message] = {}
+
+    def set_run(self, run: Any) -> None:
+        """Do nothing: a LocalGrid belongs to no run of a SuperLink."""
+
+    @property
+    def run(self) -> Any:
+        """Not available: a LocalGrid belongs to no run of a SuperLink."""
+        raise RuntimeError("a LocalGrid belongs to no run of a SuperLink")
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message (Flower deprecates this in favour of `Message`)."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> list[int]:
+        """Return the node ids; the one at index i has the partition id i."""
+        return list(self._contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Run the clients that the messages go to; return the messages' ids."""
+        return [self._push(message)[0] for message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Return the replies to the messages with these ids, each of them once."""
+        found = [i for i in message_ids if i in self._replies]
+        return [self._replies.pop(i) for i in found]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> list[Message]:
+        """Run the clients, and return the replies that came within the timeout.
+
+        The timeout (seconds) holds for each client on its own, as if they ran side by
+        side. A reply that comes too late waits for `pull_messages`.
+        """
+        pushed = [self._push(message) for message in messages]
+        in_time = [i for i, took in pushed if timeout is None or took <= timeout]
+        return self.pull_messages(in_time)
+
+    def _push(self, message: Message) -> tuple[str, float]:
+        """Run one client; return the message's id and how long the client took."""
+        message_id = next(self._message_ids)
+        message.metadata.__dict__["_message_id"] = message_id  # as Flower's grids do
+        node_id = message.metadata.dst_node_id
+        if node_id not in self._contexts:
+            return message_id, 0.0
+        started = time.perf_counter()
+        reply = self._run(message, node_id)
+        if reply is not None:
+            self._replies[message_id] = reply
+        return message_id, time.perf_counter() - started
+
+    def _run(self, message: Message, node_id: int) -> Message | None:
+        # Client and server must not share records: elsewhere, they never do.
+        received = copy.copy(message)
+        received.__dict__["_content"] = _copied(message.content)
+        context = copy.copy(self._contexts[node_id])
+        context.state = _copied(context.state)
+        try:
+            reply = self._app(received, context)
+        except Exception as exception:
+            reason = f"{type(exception).__name__}: {exception}"
+            return Message(Error(code=_RAISED, reason=reason), reply_to=message)
+        self._contexts[node_id] = context
+        if reply is not None and reply.has_content():
+            reply.content = _copied(reply.content)
+        return reply
+
+
+def _copied(records: RecordDict) -> RecordDict:
+    """Copy a RecordDict and its records. Their values are never changed in place."""
+    copied = RecordDict()
+    for name, record in records.items():
+        copied[name] = record.copy()
+    return copied
+
+
+def _set_task_identity() -> None:
+    """Let `Message(...)` be called outside a run of Flower's.
+
+    Flower 1.41 and 1.42 stamp each new message with the identity of the task that
+    runs in the process, and raise if there is none. There is no public way to set it.
+    """
+    try:
+        _ = TaskIdentity.run_id
+    except RuntimeError:
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+
+
+def run_on_ray(
+    client_app: ClientApp,
+    num_nodes: int,
+    main: Callable[[Grid], T],
+    *,
+    num_cpus: int = 1,
+) -> T:
+    """Run a server on Flower's simulation, whose clients run in Ray's processes.
+
+    Ray takes 5 to 15 s to start and is shut down at the end.
+
+    Parameters
+    ----------
+    client_app : flwr.clientapp.ClientApp
+        The app that each client runs. It travels to Ray's processes by cloudpickle.
+    num_nodes : int
+        Number of clients.
+    main : callable
+        The server: called with the Grid, for example
+        ``lambda grid: Gossip(graph).start(grid, initial_arrays)``.
+    num_cpus : int
+        Processor cores for each client that runs.
+
+    Returns
+    -------
+    object
+        What `main` returns. What it raises is raised.
+    """
+    from flwr.simulation import run_simulation
+
+    server_app = ServerApp()
+    results = []
+
+    @server_app.main()
+    def _(grid: Grid, context: Context) -> None:
+        results.append(main(grid))
+
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # Flower logs each client's error; so does Gossip
+    try:
+        run_simulation(
+            server_app,
+            client_app,
+            num_supernodes=num_nodes,
+            backend_config={
+                "client_resources": {"num_cpus": num_cpus, "num_gpus": 0.0}
+            },
+        )
+    finally:
+        logger.setLevel(level)
+    return results[0]

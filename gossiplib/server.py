@@ -1,0 +1,285 @@
+"""The gossip server: it holds the graph of the clients, and calls their functions.
+
+`Gossip` is a Flower Strategy: `FedAvg()` becomes `Gossip(graph)`. In each round it
+calls `train` and `train.average` of the clients, and relays each client's model to its
+neighbours only. It averages nothing itself; that is the clients' part, see `client`.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+
+import networkx as nx
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from tqdm.auto import tqdm
+
+from gossiplib import mixing, topology
+from gossiplib.arrays import (
+    array_bytes,
+    check_arrays,
+    flat,
+    mean_arrays,
+    only_arrays,
+)
+from gossiplib.calls import Calls
+from gossiplib.result import GossipResult, mean_metrics
+
+__all__ = ["Gossip", "GossipResult"]
+
+logger = logging.getLogger("gossiplib")
+
+
+class Gossip(Strategy):
+    """Gossip learning on a graph of clients: FED-0002's Algorithm 1.
+
+    Parameters
+    ----------
+    schedule : networkx.Graph or callable
+        The graph of the clients 0..n-1, or a function from the round (1, 2, ...) to a
+        graph; see `topology`.
+    weights : callable
+        graph -> mixing matrix W; see `mixing`.
+    discover_every : int, optional
+        Rounds between two calls of the clients' discover function. By default once
+        for a graph, and in each round for a function.
+    evaluate_every : int
+        Rounds between two calls of the clients' evaluate function; 0 is never.
+    observe_every : int
+        Rounds between two looks at all clients' models, which measure the consensus
+        distance and call `evaluate_fn`; 0 is after the last round only.
+    join_timeout : float
+        Seconds to wait for all clients to appear on the grid. The run goes on without
+        those that do not, and books them as lost.
+
+    Notes
+    -----
+    A client whose training fails takes no part in averaging in that round: the weight
+    that its neighbours give to it they keep for themselves, so W stays symmetric where
+    it was.
+    """
+
+    def __init__(
+        self,
+        schedule: topology.Schedule,
+        *,
+        weights: Callable[[nx.Graph], np.ndarray] = mixing.metropolis,
+        discover_every: int | None = None,
+        evaluate_every: int = 1,
+        observe_every: int = 1,
+        join_timeout: float = 10.0,
+    ) -> None:
+        graph = topology.at(schedule, 1)
+        if not len(graph):
+            raise ValueError("the graph has no nodes; it needs one for each client")
+        self._static = isinstance(schedule, nx.Graph)
+        topology.check_graph(graph, len(graph), connected=self._static)
+        self.num_clients = len(graph)
+        self.schedule = schedule
+        self.weights = weights
+        self.discover_every = discover_every
+        self.evaluate_every = evaluate_every
+        self.observe_every = observe_every
+        self.join_timeout = join_timeout
+
+    def summary(self) -> None:
+        """Log the configuration."""
+        kind = "graph" if self._static else "schedule"
+        logger.info("gossip on a %s of %d clients", kind, self.num_clients)
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> GossipResult:
+        """Run gossip learning.
+
+        The signature is `Strategy.start`'s. `initial_arrays` is each client's first
+        model. `evaluate_fn` is called for each client's model: there is no other.
+
+        Raises
+        ------
+        ValueError
+            If graph, weights or clients do not fit each other, or num_rounds is not at
+            least 1.
+        RuntimeError
+            If no client joins, or all of them fail in the first round.
+        """
+        if num_rounds < 1:
+            raise ValueError(f"num_rounds must be at least 1; got {num_rounds}")
+        self.summary()
+        self._result = result = GossipResult()
+        self._calls = Calls(grid, timeout, result)
+        self._initial = initial_arrays
+        self._have_model: set[int] = set()
+        self._neighbours: dict[int, list[int]] = {}
+        self._calls.join(self.num_clients, self.join_timeout)
+        if evaluate_fn and (metrics := evaluate_fn(0, initial_arrays)):
+            result.evaluate_metrics_serverapp[0] = metrics
+
+        bar = tqdm(
+            range(1, num_rounds + 1), "Gossip", unit="round", delay=2, leave=False
+        )
+        for t in bar:
+            self._calls.server_round = t
+            self._discover(t)
+            calls = self.configure_train(
+                t, initial_arrays, train_config or ConfigRecord(), grid
+            )
+            _, metrics = self.aggregate_train(t, self._calls.send(calls))
+            result.train_metrics_clientapp[t] = metrics
+            self._calls.send(self.configure_average(t))
+            if _due(t, self.evaluate_every, 0):
+                calls = self.configure_evaluate(
+                    t, initial_arrays, evaluate_config or ConfigRecord(), grid
+                )
+                metrics = self.aggregate_evaluate(t, self._calls.send(calls))
+                result.evaluate_metrics_clientapp[t] = metrics
+            if _due(t, self.observe_every, num_rounds):
+                self._observe(t, evaluate_fn)
+        if result.node_arrays:
+            result.arrays = mean_arrays(list(result.node_arrays.values()))
+        return result
+
+    def _discover(self, server_round: int) -> None:
+        """Offer each client its candidates; form the graph of their choices, and W."""
+        every = self.discover_every or (0 if self._static else 1)
+        if server_round > 1 and (not every or (server_round - 1) % every):
+            return
+        graph = topology.at(self.schedule, server_round)
+        topology.check_graph(graph, self.num_clients, connected=self._static)
+        offered = {i: topology.senders(graph, i) for i in range(self.num_clients)}
+        online = [i for i in self._calls.nodes if topology.is_online(graph, i)]
+        contents = {
+            i: ConfigRecord({"candidates": offered[i], "server-round": server_round})
+            for i in online
+        }
+        calls = [self._call("query.discover", i, gossip=c) for i, c in contents.items()]
+        chosen = dict.fromkeys(offered, [])
+        for reply in self._calls.send(calls):
+            i = self._calls.client_of(reply)
+            chosen[i] = list(reply.content["gossip"]["neighbours"])
+            if not set(chosen[i]) <= set(offered[i]):
+                raise ValueError(f"client {i} chose {chosen[i]}, not of {offered[i]}")
+        if any(set(chosen[i]) != set(offered[i]) for i in online):
+            nodes = graph.nodes(data=True)
+            graph = nx.DiGraph((j, i) for i in online for j in chosen[i])
+            graph.add_nodes_from(nodes)
+        self._graph = graph
+        self._W = self.weights(graph)
+        mixing.check_weights(self._W, graph)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Call each online client's train; a first time, with the initial model."""
+        config["server-round"] = server_round
+        for i in range(self.num_clients):
+            if not topology.is_online(self._graph, i):
+                continue
+            if i not in self._calls.nodes:
+                self._calls.lose(i, "train", "is not on the grid")
+                continue
+            first = {} if i in self._have_model else {"arrays": arrays}
+            yield self._call("train", i, config=config, gossip=ConfigRecord(), **first)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[None, MetricRecord]:
+        """Keep the sound models, to relay them; return the mean metrics."""
+        self._trained: dict[int, ArrayRecord] = {}
+        metrics = self._result.node_train_metrics[server_round] = {}
+        for reply in replies:
+            i = self._calls.client_of(reply)
+            self._have_model.add(i)
+            try:
+                arrays = only_arrays(reply.content)
+                check_arrays(arrays, self._initial)
+            except ValueError as error:
+                self._calls.lose(i, "train", f"its model cannot be used: {error}")
+                continue
+            self._trained[i] = arrays
+            metrics[i] = _first_metrics(reply)
+        if not self._have_model and self._result.lost:
+            loss = self._result.lost[-1]
+            raise RuntimeError(
+                f"all clients failed to train in round {server_round}; client "
+                f"{loss.client}: {loss.reason}"
+            )
+        return None, mean_metrics(metrics)
+
+    def configure_average(self, server_round: int) -> Iterable[Message]:
+        """Call average of each client that trained, with its neighbours' models."""
+        models = self._trained
+        relayed = []
+        for i in models:
+            senders = [j for j in topology.senders(self._graph, i) if j in models]
+            if not senders:
+                continue
+            weights = [float(self._W[i, j]) for j in senders]
+            sent = ConfigRecord(
+                {"senders": senders, "weights": [1 - sum(weights), *weights]}
+            )
+            neighbours = {str(j): models[j] for j in senders}
+            relayed += senders
+            yield self._call("train.average", i, gossip=sent, **neighbours)
+        self._result.messages[server_round] = len(relayed)
+        self._result.bytes[server_round] = sum(array_bytes(models[j]) for j in relayed)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Call evaluate of each client, on its own model."""
+        config["server-round"] = server_round
+        for i in self._have_model:
+            yield self._call("evaluate", i, config=config, gossip=ConfigRecord())
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord:
+        """Keep the clients' metrics; return their mean."""
+        metrics = {self._calls.client_of(r): _first_metrics(r) for r in replies}
+        self._result.node_evaluate_metrics[server_round] = metrics
+        return mean_metrics(metrics)
+
+    def _observe(
+        self,
+        server_round: int,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
+    ) -> None:
+        """Measure all clients' models. Gossip itself does not need this look."""
+        calls = [self._call("query.model", i) for i in self._have_model]
+        models = {
+            self._calls.client_of(reply): only_arrays(reply.content)
+            for reply in self._calls.send(calls, counted=False)
+        }
+        self._result.node_arrays = models
+        if models:
+            distance = mixing.consensus_distance(
+                np.stack([flat(model) for model in models.values()])
+            )
+            self._result.consensus_distance[server_round] = distance
+        if evaluate_fn and models:
+            metrics = {i: evaluate_fn(server_round, m) for i, m in models.items()}
+            metrics = {i: m for i, m in metrics.items() if m is not None}
+            self._result.node_server_metrics[server_round] = metrics
+            self._result.evaluate_metrics_serverapp[server_round] = mean_metrics(
+                metrics
+            )
+
+    def _call(self, call: str, client: int, **records) -> Message:
+        return Message(RecordDict(records), self._calls.nodes[client], call)
+
+
+def _first_metrics(reply: Message) -> MetricRecord:
+    return next(iter(reply.content.metric_records.values()), MetricRecord())
+
+
+def _due(server_round: int, every: int, last: int) -> bool:
+    return server_round == last or (every > 0 and server_round % every == 0)

@@ -1,0 +1,325 @@
+"""What the clients learn: data, its spread over the clients, a model, training.
+
+A `Task` holds one data set, split into a common test set, which no client trains on,
+and a part for each client, itself split into a training, a validation and a test part.
+`digits` and `spambase` make the two tasks of the series; `Task` takes any other data.
+`Task.client_app` is an ordinary Flower ClientApp, the kind that works with `FedAvg`.
+
+Nothing here knows of gossip.
+"""
+
+import functools
+import warnings
+from collections.abc import Callable
+from importlib import resources
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from torch import nn
+from torch.nn import functional as F
+
+__all__ = ["Task", "digits", "evaluate", "spambase", "train"]
+
+Examples = tuple[torch.Tensor, torch.Tensor]
+
+#: Examples that a client needs: one each for training, validation and test.
+_SMALLEST = 3
+
+
+class Task:
+    """A classification problem that is spread over clients.
+
+    Parameters
+    ----------
+    x, y : numpy.ndarray
+        All examples, shapes (examples, features) and (examples,); y holds classes
+        0, 1, ...
+    num_clients : int
+        Number of clients.
+    partition : {"dirichlet", "iid", "classes"}
+        How flwr-datasets spreads the examples: by a Dirichlet distribution over the
+        classes (`alpha`: small is uneven), evenly, or two classes to each client.
+    alpha : float
+        Concentration of the Dirichlet distribution.
+    hidden : int
+        Width of the hidden layer of the model; 0 is logistic regression.
+    test_fraction : float
+        Share of the examples in the common test set.
+    seed : int
+        Seed of the splits, of the initial model and of local training.
+
+    Attributes
+    ----------
+    test : tuple of torch.Tensor
+        x and y of the common test set.
+    num_clients, num_classes : int
+
+    Raises
+    ------
+    ValueError
+        If a client would get fewer than 3 examples, one for each of its parts.
+    """
+
+    def __init__(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        num_clients: int,
+        *,
+        partition: str = "dirichlet",
+        alpha: float = 0.3,
+        hidden: int = 0,
+        test_fraction: float = 0.2,
+        seed: int = 0,
+    ) -> None:
+        order = np.random.default_rng(seed).permutation(len(y))
+        first = round(test_fraction * len(y))
+        self.x = torch.tensor(x, dtype=torch.float32)
+        self.y = torch.tensor(y, dtype=torch.int64)
+        self.test: Examples = self.x[order[:first]], self.y[order[:first]]
+        self.num_clients = num_clients
+        self.num_classes = int(y.max()) + 1
+        self.seed = seed
+        self._hidden = hidden
+        shares = _partition(y[order[first:]], num_clients, partition, alpha, seed)
+        self._parts = [_split(order[first:][share]) for share in shares]
+        self._recipe: tuple | None = None
+
+    def __reduce__(self) -> tuple:
+        """Let a built-in task travel to another process as a recipe, without data."""
+        return self._recipe or super().__reduce__()
+
+    def part(self, client: int, name: str) -> Examples:
+        """Return x and y of a client's "train", "validation" or "test" part."""
+        index = self._parts[client][name]
+        return self.x[index], self.y[index]
+
+    def label_counts(self) -> np.ndarray:
+        """Return how many training examples of each class each client has.
+
+        Returns
+        -------
+        numpy.ndarray
+            Counts, shape (clients, classes).
+        """
+        labels = [self.part(i, "train")[1] for i in range(self.num_clients)]
+        return np.stack([np.bincount(y, minlength=self.num_classes) for y in labels])
+
+    def model(self) -> nn.Module:
+        """Return a new model with the initial parameters, the same at each call."""
+        features = self.x.shape[1]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            if not self._hidden:
+                return nn.Linear(features, self.num_classes)
+            return nn.Sequential(
+                nn.Linear(features, self._hidden),
+                nn.ReLU(),
+                nn.Linear(self._hidden, self.num_classes),
+            )
+
+    def initial_arrays(self) -> ArrayRecord:
+        """Return the parameters of `model()` as Flower sends them."""
+        return ArrayRecord(self.model().state_dict())
+
+    def client_app(
+        self, *, epochs: int = 1, batch_size: int = 16, lr: float = 0.5
+    ) -> ClientApp:
+        """Return a Flower ClientApp that trains and evaluates on a client's own part.
+
+        Parameters
+        ----------
+        epochs : int
+            n_ep of Algorithm 1, passes over the training part in a round.
+        batch_size : int
+            B of Algorithm 1.
+        lr : float
+            Learning rate of the gradient descent.
+        """
+        app = ClientApp()
+
+        @app.train()
+        def train_client(message: Message, context: Context) -> Message:
+            client = context.node_config["partition-id"]
+            model = self._load(message.content["arrays"])
+            server_round = message.content["config"]["server-round"]
+            x, y = self.part(client, "train")
+            rng = np.random.default_rng([self.seed, client, server_round])
+            loss = train(
+                model, x, y, epochs=epochs, batch_size=batch_size, lr=lr, rng=rng
+            )
+            metrics = MetricRecord({"loss": loss, "num-examples": len(y)})
+            arrays = ArrayRecord(model.state_dict())
+            content = RecordDict({"arrays": arrays, "metrics": metrics})
+            return Message(content, reply_to=message)
+
+        @app.evaluate()
+        def evaluate_client(message: Message, context: Context) -> Message:
+            client = context.node_config["partition-id"]
+            model = self._load(message.content["arrays"])
+            x, y = self.part(client, "test")
+            metrics = MetricRecord(evaluate(model, x, y) | {"num-examples": len(y)})
+            return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
+        return app
+
+    def evaluate_fn(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
+        """Evaluate a model on the common test set: an `evaluate_fn` of a Strategy."""
+        return MetricRecord(evaluate(self._load(arrays), *self.test))
+
+    def predict(self, model: list[np.ndarray], context: Context) -> np.ndarray:
+        """Return softmax outputs on a client's validation part.
+
+        The `predict` that `averaging.softmax_distance` needs; shape (examples,
+        classes).
+        """
+        x, _ = self.part(context.node_config["partition-id"], "validation")
+        module = self._module
+        names = module.state_dict()
+        tensors = map(torch.from_numpy, model)
+        module.load_state_dict(dict(zip(names, tensors, strict=True)))
+        with torch.no_grad():
+            return F.softmax(module(x), dim=1).numpy()
+
+    @functools.cached_property
+    def _module(self) -> nn.Module:
+        return self.model()
+
+    def _load(self, arrays: ArrayRecord) -> nn.Module:
+        self._module.load_state_dict(arrays.to_torch_state_dict())
+        return self._module
+
+
+def train(
+    model: nn.Module,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    *,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    rng: np.random.Generator,
+) -> float:
+    """Train in place by minibatch gradient descent on the cross-entropy.
+
+    Returns the mean loss of the batches, each before its step.
+    """
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    losses = []
+    for _ in range(epochs):
+        for batch in torch.from_numpy(rng.permutation(len(y))).split(batch_size):
+            loss = F.cross_entropy(model(x[batch]), y[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+    return float(torch.stack(losses).mean())
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
+    """Return the mean cross-entropy, "loss", and the share of hits, "accuracy"."""
+    logits = model(x)
+    hits = (logits.argmax(dim=1) == y).float()
+    return {"loss": float(F.cross_entropy(logits, y)), "accuracy": float(hits.mean())}
+
+
+def _cached(build: Callable[..., Task]) -> Callable[..., Task]:
+    """Cache a built-in task in this process, and let it travel as a recipe."""
+
+    @functools.wraps(build)
+    @functools.lru_cache(maxsize=16)
+    def cached(num_clients: int, **options) -> Task:
+        task = build(num_clients, **options)
+        call = functools.partial(cached, num_clients, **options)
+        task._recipe = call, ()
+        return task
+
+    return cached
+
+
+@_cached
+def digits(num_clients: int, **options) -> Task:
+    """Return the digits task: 1797 images of 8 x 8 pixels, ten classes.
+
+    They ship with scikit-learn (Alpaydin and Kaynak 1998, doi:10.24432/C50P49).
+    `options` are those of `Task`.
+    """
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    return Task(x / 16, y, num_clients, **options)
+
+
+@_cached
+def spambase(num_clients: int, **options) -> Task:
+    """Return the Spambase task: 4601 e-mails, 57 standardised features, spam or not.
+
+    It ships with gossiplib (Hopkins et al. 1999, doi:10.24432/C53G6X, CC BY 4.0).
+    `options` are those of `Task`; the common test set is a tenth by default.
+    """
+    import pandas as pd
+
+    file = resources.files("gossiplib") / "data" / "spambase.csv.gz"
+    with resources.as_file(file) as path:
+        table = pd.read_csv(path)
+    y = table.pop("spam").to_numpy()
+    x = ((table - table.mean()) / table.std()).to_numpy()
+    return Task(x, y, num_clients, **{"test_fraction": 0.1} | options)
+
+
+def _partition(
+    y: np.ndarray, num_clients: int, partition: str, alpha: float, seed: int
+) -> list[np.ndarray]:
+    """Return the indices into y of each client's examples."""
+    import datasets
+    from flwr_datasets import partitioner as flwr_partitioners
+
+    if num_clients < 1:
+        raise ValueError(f"num_clients must be at least 1; got {num_clients}")
+    makers = {
+        "iid": lambda: flwr_partitioners.IidPartitioner(num_clients),
+        "dirichlet": lambda: flwr_partitioners.DirichletPartitioner(
+            num_clients, "y", float(alpha), min_partition_size=_SMALLEST, seed=seed
+        ),
+        "classes": lambda: flwr_partitioners.PathologicalPartitioner(
+            num_clients,
+            "y",
+            num_classes_per_partition=2,
+            class_assignment_mode="first-deterministic",  # leaves no class out
+            seed=seed,
+        ),
+    }
+    if partition not in makers:
+        raise ValueError(f"no partition {partition!r}; there are {', '.join(makers)}")
+    partitioner = makers[partition]()
+    partitioner.dataset = datasets.Dataset.from_dict({"y": y, "index": range(len(y))})
+    spread = f"{len(y)} examples over {num_clients} clients"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # each of the Dirichlet partitioner's tries
+            parts = [partitioner.load_partition(i) for i in range(num_clients)]
+    except ValueError as error:
+        raise ValueError(
+            f"cannot spread {spread} (partition {partition!r}, alpha {alpha}) with at "
+            f"least {_SMALLEST} for each: take fewer clients or a larger alpha"
+        ) from error
+    for client, part in enumerate(parts):
+        if len(part) < _SMALLEST:
+            raise ValueError(
+                f"client {client} gets {len(part)} of {spread}, and needs at least "
+                f"{_SMALLEST}: take fewer clients"
+            )
+    return [np.asarray(part["index"]) for part in parts]
+
+
+def _split(index: np.ndarray) -> dict[str, np.ndarray]:
+    """Split a client's examples: a tenth, at least one, for validation and for test."""
+    tenth = max(1, len(index) // 10)
+    return {
+        "validation": index[:tenth],
+        "test": index[tenth : 2 * tenth],
+        "train": index[2 * tenth :],
+    }

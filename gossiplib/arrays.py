@@ -10,6 +10,7 @@ from gossiplib.averaging import check_model
 
 __all__ = [
     "array_bytes",
+    "array_records",
     "check_arrays",
     "flat",
     "mean_arrays",
@@ -47,17 +48,25 @@ def _header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 def pack(model: list[np.ndarray], like: ArrayRecord) -> ArrayRecord:
     """Return a model as an ArrayRecord, with the names of another."""
-    return ArrayRecord(dict(zip(like, map(Array, model), strict=True)))
+    arrays = ArrayRecord()
+    for name, array in zip(like, model, strict=True):
+        arrays[name] = Array(array)
+    return arrays
+
+
+def array_records(content: RecordDict) -> list[ArrayRecord]:
+    """Return the ArrayRecords in a message."""
+    return [r for r in content.values() if isinstance(r, ArrayRecord)]
 
 
 def only_arrays(content: RecordDict) -> ArrayRecord:
     """Return the one ArrayRecord of a reply; raise ValueError if it is not one."""
-    if len(content.array_records) != 1:
+    records = array_records(content)
+    if len(records) != 1:
         raise ValueError(
-            "the reply must hold one ArrayRecord, the model; it holds "
-            f"{len(content.array_records)}"
+            f"the reply must hold one ArrayRecord, the model; it holds {len(records)}"
         )
-    return next(iter(content.array_records.values()))
+    return records[0]
 
 
 def check_arrays(arrays: ArrayRecord, like: ArrayRecord) -> None:

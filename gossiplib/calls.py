@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from gossiplib.arrays import array_bytes
+from gossiplib.arrays import array_bytes, array_records
 from gossiplib.result import GossipResult, Loss
 
 __all__ = ["Calls"]
@@ -132,7 +132,7 @@ class Calls:
             sent = sum(
                 array_bytes(arrays)
                 for message in ready + replies
-                for arrays in message.content.array_records.values()
+                for arrays in array_records(message.content)
             )
             booked = self._result.server_bytes
             booked[self.server_round] = booked.get(self.server_round, 0) + sent

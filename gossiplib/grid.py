@@ -21,6 +21,14 @@ from flwr.supercore.task_identity import TaskIdentity
 
 __all__ = ["LocalGrid", "run_on_ray"]
 
+#: Settings of Flower and Ray: no telemetry, no warning about GPUs that are not there.
+_QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
 T = TypeVar("T")
 
 #: flwr's code for "the ClientApp raised an exception".
@@ -206,8 +214,8 @@ def run_on_ray(
     def _(grid: Grid, context: Context) -> None:
         results.append(main(grid))
 
-    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     logger = logging.getLogger("flwr")
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # Flower logs each client's error; so does Gossip
@@ -217,7 +225,8 @@ def run_on_ray(
             client_app,
             num_supernodes=num_nodes,
             backend_config={
-                "client_resources": {"num_cpus": num_cpus, "num_gpus": 0.0}
+                "client_resources": {"num_cpus": num_cpus, "num_gpus": 0.0},
+                "init_args": {"log_to_driver": False, "logging_level": logging.ERROR},
             },
         )
     finally:

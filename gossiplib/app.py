@@ -1,0 +1,87 @@
+"""The finished prototype as a Flower app: `flwr run .`, or `make run`.
+
+Runs FedAvg, gossip on a topology and gossip on a ring, with the same clients on the
+same partitions of digits, and prints a table of their accuracy on the common test set.
+The settings are those of `[tool.flwr.app.config]` in pyproject.toml.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
+
+from gossiplib.client import gossip
+from gossiplib.server import Gossip
+from gossiplib.task import Task, digits
+from gossiplib.topology import named
+
+
+def _task(context: Context) -> Task:
+    config = context.run_config
+    return digits(config["num-clients"], alpha=config["alpha"], seed=config["seed"])
+
+
+def _call(message: Message, context: Context) -> Message:
+    config = context.run_config
+    app = _task(context).client_app(
+        epochs=config["local-epochs"],
+        batch_size=config["batch-size"],
+        lr=config["learning-rate"],
+    )
+    return app(message, context)
+
+
+# The task depends on the run's settings, which an app sees in its context only.
+digits_app = ClientApp()
+digits_app.train()(_call)
+digits_app.evaluate()(_call)
+
+client = gossip(digits_app)
+server = ServerApp()
+
+
+@server.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run FedAvg and gossip, print the table, save it as CSV and as a figure."""
+    config, task = context.run_config, _task(context)
+    n, rounds, every = config["num-clients"], config["num-rounds"], config["every"]
+    run = {
+        "initial_arrays": task.initial_arrays(),
+        "num_rounds": rounds,
+        "evaluate_fn": lambda t, a: None if t % every else task.evaluate_fn(t, a),
+    }
+
+    print(f"FedAvg, {rounds} rounds, {n} clients ...", flush=True)
+    federated = FedAvg(fraction_evaluate=0.0).start(grid, **run)
+    accuracy = {
+        t: metrics["accuracy"]
+        for t, metrics in federated.evaluate_metrics_serverapp.items()
+    }
+    columns = {("FedAvg", "accuracy"): pd.Series(accuracy)}
+    results = {}
+    for name in dict.fromkeys((config["topology"], "ring")):
+        print(f"Gossip on the topology {name} ...", flush=True)
+        graph = named(name, n, seed=config["seed"])
+        strategy = Gossip(graph, evaluate_every=0, observe_every=every)
+        result = results[name] = strategy.start(grid, **run)
+        clients = result.to_pandas().groupby("round")["server_accuracy"]
+        for column in ("mean", "min", "max"):
+            columns[name, column] = clients.agg(column)
+        columns[name, "distance"] = pd.Series(result.consensus_distance)
+    table = pd.DataFrame(columns).dropna().rename_axis("round")
+    names = {"min": "worst client", "max": "best client", "mean": "mean client"}
+    table = table.rename(columns=names, level=1)
+    print(table.round(3).to_string(), flush=True)
+
+    if config["output"]:
+        from gossiplib.plots import accuracy as plot_accuracy
+
+        folder = Path(config["output"])
+        folder.mkdir(parents=True, exist_ok=True)
+        table.to_csv(folder / "accuracy.csv")
+        figure = plot_accuracy(results, {"FedAvg": accuracy}, value="server_accuracy")
+        figure.savefig(folder / "accuracy.png", dpi=150)
+        print("Saved accuracy.csv and accuracy.png", flush=True)

@@ -1,0 +1,219 @@
+"""Checks of the exercises: by properties, so any right answer passes.
+
+``check("02.1", answer)`` prints one line: right, not answered yet, or a hint at the
+property that fails. A hint never tells the answer. A placeholder (None or ``...``) is
+"not answered yet", so a notebook always runs to its end.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import networkx as nx
+import numpy as np
+
+from gossiplib import mixing, topology
+
+__all__ = ["CHECKS", "check"]
+
+#: exercise -> function that raises AssertionError(hint) if a property fails.
+CHECKS: dict[str, Callable[..., None]] = {}
+
+
+def check(exercise: str, *answers: Any) -> bool:
+    """Check the answer to an exercise and print the verdict; tell whether it is right.
+
+    Parameters
+    ----------
+    exercise : str
+        Notebook and number, such as "02.1".
+    *answers : object
+        What the exercise asks for.
+    """
+    if any(answer is None or answer is ... for answer in answers):
+        print(f"Exercise {exercise}: not answered yet.")
+        return False
+    try:
+        CHECKS[exercise](*answers)
+    except AssertionError as hint:
+        print(f"Exercise {exercise}: not yet. {hint}")
+        return False
+    except Exception as error:
+        print(f"Exercise {exercise}: your answer raised {error!r}.")
+        return False
+    print(f"Exercise {exercise}: right!")
+    return True
+
+
+def _checks(exercise: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        CHECKS[exercise] = function
+        return function
+
+    return register
+
+
+def _need(condition: bool, hint: str) -> None:
+    if not condition:
+        raise AssertionError(hint)
+
+
+def _sample_graphs() -> list[nx.Graph]:
+    return [topology.named(name, 9, seed=3) for name in ("star", "path", "random")]
+
+
+def _need_clients(result: Any, n: int) -> None:
+    models = getattr(result, "node_arrays", None)
+    _need(models is not None, "Give what Gossip(...).start(...) returns.")
+    _need(len(models) == n, f"Run it with all {n} clients.")
+
+
+@_checks("00.1")
+def _(result: Any) -> None:
+    _need_clients(result, 16)
+    _need(len(result.messages) == 20, "Keep to 20 rounds.")
+    sent = max(result.messages.values())
+    _need(sent <= 16 * 4, f"A round costs {sent} messages; 64 are allowed.")
+    last = result.to_pandas().groupby("round")["evaluate_accuracy"].mean().iloc[-1]
+    _need(last > 0.9, f"The mean accuracy is {last:.3f}; does news travel fast enough?")
+
+
+@_checks("01.1")
+def _(bytes_through_server: Any, model_bytes: int, clients: int, rounds: int) -> None:
+    ways = bytes_through_server / (model_bytes * clients * rounds)
+    _need(ways > 1.5, "Models travel both ways: count each of them.")
+    _need(abs(ways - 2) < 0.01, "How many models pass the server in one round?")
+
+
+@_checks("01.2")
+def _(accuracy: Any, share: float) -> None:
+    _need(0 < share <= 0.5, "Let at most half of the clients train in a round.")
+    _need(0 <= accuracy <= 1, "Give the accuracy as a share, from 0 to 1.")
+    _need(accuracy > 0.85, "It should still learn: are there enough rounds?")
+
+
+@_checks("02.1")
+def _(weights: Callable[[nx.Graph], np.ndarray]) -> None:
+    for graph in _sample_graphs():
+        n = len(graph)
+        W = np.asarray(weights(graph))
+        _need(W.shape == (n, n), "W has one row and one column for each client.")
+        _need(np.allclose(W.sum(axis=1), 1), "The weights of a client must sum to 1.")
+        _need(np.allclose(W, W.T), "i must weigh j as j weighs i.")
+        _need((np.diag(W) >= 0.5 - 1e-12).all(), "A lazy client keeps half or more.")
+        off = W - np.diag(np.diag(W))
+        _need((off >= 0).all(), "Weights must not be negative here.")
+        linked = nx.to_numpy_array(graph, nodelist=range(n)) > 0
+        _need((off[linked] > 0).all(), "A client must hear all its neighbours.")
+        _need((off[~linked] == 0).all(), "A client hears its neighbours only.")
+
+
+@_checks("02.2")
+def _(graph: nx.Graph) -> None:
+    try:
+        topology.check_graph(graph, 16)
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"Not a topology of 16 clients: {error}.") from error
+    links = graph.number_of_edges()
+    _need(not graph.is_directed(), "Use an undirected graph.")
+    _need(links <= 24, f"It has {links} links; 24 are allowed.")
+    gap = mixing.spectral_gap(mixing.metropolis(graph))
+    _need(gap > 0.15, f"Its gap is {gap:.3f}. Which clients are far from each other?")
+
+
+@_checks("02.3")
+def _(n: int) -> None:
+    def rounds(size: int) -> float:
+        return mixing.rounds_to_consensus(mixing.metropolis(nx.cycle_graph(size)))
+
+    _need(isinstance(n, int) and n > 2, "Give a whole number of clients, above 2.")
+    _need(rounds(n) > 1000, "A ring of this size is there within 1000 rounds.")
+    _need(rounds(n - 1) <= 1000, "A smaller ring takes more than 1000 rounds already.")
+
+
+@_checks("03.1")
+def _(rounds: int, rate: float) -> None:
+    _need(rounds == int(rounds), "Give a whole number of rounds.")
+    _need(rate**rounds <= 1e-3, "Theory does not promise it so early.")
+    _need(rate ** (rounds - 1) > 1e-3, "Theory promises it earlier.")
+
+
+@_checks("03.2")
+def _(matrices: list[np.ndarray]) -> None:
+    product = np.eye(12)
+    for W in map(np.asarray, matrices):
+        _need(W.shape == (12, 12), "Each W is for 12 clients.")
+        _need(np.allclose(W.sum(axis=1), 1), "The weights of a client must sum to 1.")
+        heard = ((W > 0) & ~np.eye(12, dtype=bool)).sum(axis=1)
+        _need((heard <= 2).all(), "A client may hear at most two others in a round.")
+        product = W @ product
+    _need(len(matrices) <= 4, "Four rounds are enough.")
+    error = np.abs(product - 1 / 12).max()
+    _need(error < 1e-9, f"The largest error after the last round is {error:.2g}.")
+
+
+@_checks("04.1")
+def _(average: Callable) -> None:
+    rng = np.random.default_rng(0)
+    own = [rng.normal(size=(2, 3)), rng.normal(size=3)]
+    near = [[a + 0.1 * rng.normal(size=a.shape) for a in own] for _ in range(3)]
+    far = [a + 100 for a in own]
+    weights = np.full(5, 0.2)
+    for place in range(4):
+        neighbours = [*near[:place], far, *near[place:]]
+        mixed = average(own, neighbours, weights, None)
+        _need(len(mixed) == 2, "Return a list with the arrays of a model.")
+        _need(mixed[0].shape == (2, 3), "Keep the shapes of the arrays.")
+        worst = max(np.abs(m - a).max() for m, a in zip(mixed, own, strict=True))
+        _need(worst < 1, "The farthest neighbour still pulls the average.")
+        _need(worst > 0, "Average with the other neighbours.")
+    same = average(own, [own, own, own], np.full(4, 0.25), None)
+    _need(
+        all(np.allclose(a, b) for a, b in zip(same, own, strict=True)),
+        "If all models are equal, so is their average: do the weights sum to 1?",
+    )
+    alone = average(own, [], np.ones(1), None)
+    _need(np.allclose(alone[0], own[0]), "A client without neighbours keeps its model.")
+
+
+@_checks("04.2")
+def _(discover: Callable) -> None:
+    for client in range(4):
+        context = type("Context", (), {"node_config": {"partition-id": client}})
+        for candidates in ([], [5], [2, 7, 9, 11, 30]):
+            chosen = discover(list(candidates), 1, context)
+            _need(set(chosen) <= set(candidates), "Choose among the candidates only.")
+            _need(len(chosen) == len(set(chosen)), "Choose each neighbour once.")
+            _need(len(chosen) == min(2, len(candidates)), "Choose two, if there are.")
+            gaps = sorted(abs(j - client) for j in candidates)
+            mine = sorted(abs(j - client) for j in chosen)
+            _need(mine == gaps[: len(mine)], "Choose those with the nearest numbers.")
+
+
+@_checks("05.1")
+def _(result: Any) -> None:
+    _need_clients(result, 16)
+    trained = [len(clients) for clients in result.node_train_metrics.values()]
+    _need(len(trained) >= 20, "Let it run for 20 rounds or more.")
+    _need(not result.lost, "Calls were lost: an offline client is not to be called.")
+    share = sum(trained) / (16 * len(trained))
+    _need(share < 0.95, "All clients were online in nearly all rounds.")
+    _need(share > 0.5, "Most clients were offline. Which probability is asked for?")
+
+
+@_checks("05.2")
+def _(schedule: Callable[[int], nx.Graph]) -> None:
+    product = np.eye(16)
+    links = []
+    for t in range(1, 21):
+        graph = topology.at(schedule, t)
+        topology.check_graph(graph, 16, connected=False)
+        links.append(max(len(topology.senders(graph, i)) for i in graph))
+        product = mixing.metropolis(graph) @ product
+    _need(max(links) <= 2, "A client may hear at most two others in a round.")
+    spread = np.linalg.norm(product - 1 / 16, 2)
+    ring = mixing.slem(mixing.metropolis(topology.named("ring", 16))) ** 20
+    _need(
+        math.isfinite(spread) and spread < ring / 10,
+        "Be ten times nearer than the ring.",
+    )

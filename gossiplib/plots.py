@@ -13,6 +13,7 @@ import networkx as nx
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 __all__ = [
     "COLOURS",
@@ -260,8 +261,8 @@ def accuracy(
 def guess(ax: Axes, value: float | None) -> None:
     """Draw the reader's guess as a horizontal line; None draws nothing."""
     if value is not None:
-        ax.axhline(value, color="black", linestyle=":", label="your guess")
-        ax.legend(fontsize=8)
+        ax.axhline(value, color="black", linestyle=":")
+        ax.annotate("your guess", (1, value), xycoords=("axes fraction", "data"))
 
 
 def label_counts(counts: np.ndarray) -> Figure:
@@ -301,4 +302,5 @@ def _line(ax: Axes, k: int, x: Sequence, y: Sequence, name: str) -> None:
 def _finish(ax: Axes) -> None:
     ax.grid(alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(fontsize=8)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)

@@ -8,7 +8,6 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 
@@ -38,10 +37,7 @@ def marked(home: str) -> list[psutil.Process]:
         with contextlib.suppress(psutil.Error, OSError):
             if process.pid == os.getpid():
                 continue
-            if (
-                process.ppid() in found
-                or process.environ().get("FLWR_HOME") == home
-            ):
+            if process.ppid() in found or process.environ().get("FLWR_HOME") == home:
                 found[process.pid] = process
     return list(found.values())
 
@@ -53,4 +49,4 @@ def stop(home: str) -> None:
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 end(process)
-        psutil.wait_procs(processes, timeout=5)
+        psutil.wait_procs(processes, timeout=3)

@@ -78,15 +78,15 @@ def run(app: Path, env: dict[str, str]) -> str:
         "--run-config",
         f"output={json.dumps(str(Path.cwd() / 'out'))}",
     ]
-    with subprocess.Popen(
+    process = subprocess.Popen(
         [BIN / "flwr", "run", app, "--stream", *config],
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-    ) as process:
-        show(process.stdout)
-    if process.returncode:
-        return f"not started: `flwr run` exited with {process.returncode}"
+    )
+    show(process.stdout)
+    if process.wait():
+        return f"not started, `flwr run` exited with {process.returncode}"
     answer = subprocess.run(
         [BIN / "flwr", "list", "--format", "json"],
         env=env,
@@ -100,7 +100,7 @@ def run(app: Path, env: dict[str, str]) -> str:
 def main() -> None:
     """Run the app named on the command line, or the project's own."""
     app = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with private_environment() as env:
         env |= {
             "PATH": f"{BIN}:{env['PATH']}",  # a SuperLink calls its helpers by name
@@ -114,4 +114,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted; all that was started is stopped")

@@ -1,0 +1,124 @@
+"""Write badges, links and install cells from pyproject.toml's address: `make links`.
+
+The notebooks' cells tagged `badges`, `install` and `links` belong to this file, and so
+do the blocks `badges` and `clone` of README.md. A notebook that lacks one gets it.
+"""
+
+import copy
+import tomllib
+from pathlib import Path
+from urllib.parse import quote
+
+import nbformat
+from nbformat import NotebookNode
+
+from notebooks import ROOT, find, name, read, replace_block, write
+
+BRANCH = "main"
+WITHOUT_FLOWER = ("02", "03")
+
+
+def badges(address: str, path: Path) -> str:
+    """Return the badges that open a notebook in Colab and in Binder."""
+    repository = address.removeprefix("https://github.com/")
+    file = f"notebooks/{path.name}"
+    colab = (
+        f"https://colab.research.google.com/github/{repository}/blob/{BRANCH}/{file}"
+    )
+    binder = (
+        f"https://mybinder.org/v2/gh/{repository}/{BRANCH}?labpath={quote(file, '')}"
+    )
+    return (
+        "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+        f"({colab})\n"
+        f"[![Open in Binder](https://mybinder.org/badge_logo.svg)]({binder})"
+    )
+
+
+def install_cell(address: str, version: str, flower: bool) -> str:
+    """Return the cell that installs on Colab, and elsewhere checks the version."""
+    archive = f"{address}/archive/{BRANCH}.zip"
+    check = f"""\
+import gossiplib
+
+assert gossiplib.__version__ == "{version}", "this notebook needs gossiplib {version}"
+"""
+    if not flower:
+        return f"""\
+import sys
+
+if "google.colab" in sys.modules:
+    %pip install --quiet --no-deps {archive}
+
+{check}""".strip()
+    return f"""\
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
+
+if "google.colab" in sys.modules and find_spec("flwr") is None:
+    keep = f"numpy=={{version('numpy')}} torch=={{version('torch')}}"
+    %pip install --quiet {{keep}} {archive}
+    print("Installed. Now choose Runtime > Restart session, then run on from here.")
+
+{check}""".strip()
+
+
+def neighbours(paths: list[Path], path: Path) -> str:
+    """Return the links to the notebook before and after."""
+    here = paths.index(path)
+    before = [f"Previous: [{name(p)}]({p.name})" for p in paths[:here][-1:]]
+    after = [f"Next: [{name(p)}]({p.name})" for p in paths[here + 1 :][:1]]
+    return " | ".join([*before, "[All notebooks](../README.md)", *after])
+
+
+def tagged(notebook: NotebookNode, tag: str) -> list[NotebookNode]:
+    """Return the cells that carry a tag."""
+    return [c for c in notebook.cells if tag in c.metadata.get("tags", [])]
+
+
+def put(notebook: NotebookNode, tag: str, source: str, index: int) -> None:
+    """Set the source of the cell that carries a tag; add the cell if there is none."""
+    if not tagged(notebook, tag):
+        kind = "code" if tag == "install" else "markdown"
+        cell = getattr(nbformat.v4, f"new_{kind}_cell")(metadata={"tags": [tag]})
+        notebook.cells.insert(index, cell)
+    (cell,) = tagged(notebook, tag)
+    cell.source = source
+
+
+def links(root: Path, check: bool = False) -> list[str]:
+    """Bring badges, links and install cells up to date; return the files that differ.
+
+    With `check`, nothing is written.
+    """
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    address, version = project["urls"]["Repository"], project["version"]
+    if not address.startswith("https://github.com/"):
+        raise ValueError("Colab and the archive's name need an address on GitHub")
+    paths, stale = find(root), []
+    for path in paths:
+        old = read(path)
+        new = copy.deepcopy(old)
+        flower = not path.name.startswith(WITHOUT_FLOWER)
+        put(new, "badges", badges(address, path), 1)
+        put(new, "install", install_cell(address, version, flower), 2)
+        put(new, "links", neighbours(paths, path), len(new.cells))
+        if new != old:
+            stale.append(path.name)
+            if not check:
+                write(new, path)
+    readme = root / "README.md"
+    text = readme.read_text()
+    new = replace_block(text, "badges", badges(address, paths[0]))
+    clone = f"git clone {address}\ncd {address.rsplit('/', 1)[1]}\nmake lab"
+    new = replace_block(new, "clone", f"```sh\n{clone}\n```")
+    if new != text:
+        stale.append(readme.name)
+        if not check:
+            readme.write_text(new)
+    return stale
+
+
+if __name__ == "__main__":
+    print("\n".join(links(ROOT)) or "nothing to do")

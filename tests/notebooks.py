@@ -1,0 +1,185 @@
+"""Execute and measure the notebooks: `make notebooks` and `make budget`.
+
+    python tests/notebooks.py execute|budget [NUMBER ...]
+
+`execute` runs notebooks in place, `budget` runs copies, fails when one takes too long
+or too much memory, and, when it has measured all, writes the table of README.md.
+"""
+
+import argparse
+import contextlib
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+
+from processes import marked, private_environment
+
+ROOT = Path(__file__).resolve().parents[1]
+WITH_RAY = ("05",)
+SECONDS = 60
+MEGABYTES, MEGABYTES_RAY = 900, 1500
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def find(root: Path, numbers: Sequence[str] = ()) -> list[Path]:
+    """Return the notebooks in order, or those that begin with a number given."""
+    paths = sorted((root / "notebooks").glob("*.ipynb"))
+    return [p for p in paths if not numbers or p.name.startswith(tuple(numbers))]
+
+
+def read(path: Path) -> NotebookNode:
+    """Read a notebook."""
+    return nbformat.read(path, as_version=4)
+
+
+def write(notebook: NotebookNode, path: Path) -> None:
+    """Write a notebook without what differs between runs, readers and machines."""
+    for index, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{index:03d}"
+        cell.metadata = {
+            k: cell.metadata[k] for k in ("jupyter", "tags") if k in cell.metadata
+        }
+        if cell.cell_type == "code":  # without its kernel a widget shows nothing
+            cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
+    notebook.metadata = {
+        "kernelspec": {
+            "display_name": "Python 3",
+            "language": "python",
+            "name": "python3",
+        },
+        "language_info": {"name": "python"},
+    }
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    nbformat.write(notebook, path)
+
+
+def question(notebook: NotebookNode) -> str:
+    """Return the title of a notebook without its number."""
+    title = notebook.cells[0].source.splitlines()[0]
+    return re.sub(r"^#\s+(\d+\s*[-:.–]\s*)?", "", title)
+
+
+def reading_time(notebook: NotebookNode) -> str:
+    """Return the reading time that a notebook's first cell states."""
+    found = re.search(r"Reading time\W*(\d+) min", notebook.cells[0].source)
+    return f"{found[1]} min" if found else "?"
+
+
+def name(path: Path) -> str:
+    """Return what a link to a notebook is called."""
+    return path.stem.replace("_", " ")
+
+
+def execute(notebook: NotebookNode, directory: Path, env: dict[str, str]) -> None:
+    """Run a notebook's cells in a fresh kernel; raise a cell's error."""
+    client = NotebookClient(
+        notebook,
+        kernel_name="python3",
+        timeout=600,
+        record_timing=False,
+        store_widget_state=False,
+        coalesce_streams=True,
+        extra_arguments=["--log-level=ERROR"],
+        resources={"metadata": {"path": str(directory)}},
+    )
+    client.execute(env=env)
+
+
+@contextlib.contextmanager
+def peak_memory(home: str) -> Iterator[list[int]]:
+    """Sample the bytes that the processes marked by `home` hold; give their peak."""
+    peak, done = [0], threading.Event()
+
+    def sample() -> None:
+        while not done.wait(0.1):
+            held = 0
+            for process in marked(home):
+                with contextlib.suppress(Exception):  # it may end while we look
+                    memory = process.memory_full_info()
+                    held += getattr(memory, "pss", memory.uss)
+            peak[0] = max(peak[0], held)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+
+
+def measure(path: Path) -> tuple[float, float]:
+    """Run a copy of a notebook; return its seconds and the megabytes of its peak."""
+    with private_environment() as env, peak_memory(env["FLWR_HOME"]) as peak:
+        start = time.perf_counter()
+        execute(read(path), path.parent, env)
+        return time.perf_counter() - start, peak[0] / 1e6
+
+
+def static_row(path: Path) -> str:
+    """Return the part of a notebook's row in the table that needs no run."""
+    notebook = read(path)
+    link = f"[{name(path)}](notebooks/{path.name})"
+    return f"| {link} | {question(notebook)} | {reading_time(notebook)} |"
+
+
+def budget(root: Path, paths: list[Path]) -> list[str]:
+    """Measure notebooks, write the table of README.md, return what is over budget."""
+    rows = [
+        "| notebook | question | reading time | run time | peak memory |",
+        "|---|---|--:|--:|--:|",
+    ]
+    over = []
+    for path in paths:
+        seconds, megabytes = measure(path)
+        limit = MEGABYTES_RAY if path.name.startswith(WITH_RAY) else MEGABYTES
+        rows.append(f"{static_row(path)} {seconds:.0f} s | {megabytes:.0f} MB |")
+        print(rows[-1], flush=True)
+        if seconds > SECONDS or megabytes > limit:
+            over.append(f"{path.name}: over its budget of {SECONDS} s and {limit} MB")
+    if paths == find(root):
+        readme = root / "README.md"
+        readme.write_text(replace_block(readme.read_text(), "budget", "\n".join(rows)))
+    return over
+
+
+def replace_block(text: str, block: str, content: str) -> str:
+    """Replace what stands between <!-- block:begin --> and <!-- block:end -->."""
+    begin, end = f"<!-- {block}:begin -->", f"<!-- {block}:end -->"
+    if not (begin in text and end in text):
+        raise ValueError(f"README.md lacks {begin} ... {end}")
+    return f"{text.split(begin)[0]}{begin}\n{content}\n{end}{text.split(end)[1]}"
+
+
+def main() -> None:
+    """Do what the command line asks."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("action", choices=["execute", "budget"])
+    parser.add_argument("numbers", nargs="*", help="for example 02 03; default: all")
+    given = parser.parse_args()
+    paths = find(ROOT, given.numbers)
+    if not paths:
+        sys.exit("no such notebook")
+    try:
+        if given.action == "budget":
+            sys.exit("\n".join(budget(ROOT, paths)) or None)
+        for path in paths:
+            print(path.name, flush=True)
+            notebook = read(path)
+            with private_environment() as env:
+                execute(notebook, path.parent, env)
+            write(notebook, path)
+    except (CellExecutionError, ValueError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The state in which the notebooks are kept.
+
+nbval runs them; this reads them. It never compares a cell that was not executed, and
+passes a failing %pip, so what it cannot see is held here.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+
+import pytest
+
+from links import links, tagged
+from notebooks import ROOT, find, question, read, reading_time, static_row
+
+CHECKED = 3
+LINES = 20
+BYTES = 1_000_000
+MACHINE = re.compile(r"/(root|work|home|tmp|Users)/|site-packages|[A-Z]:\\Users")
+WARNING = re.compile(r"warning", re.IGNORECASE)
+HEAVY = ("torch", "flwr", "flwr_datasets", "ray", "sklearn", "pandas")
+NOTEBOOKS = find(ROOT)
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(path):
+    return read(path)
+
+
+@pytest.fixture
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.fixture
+def outputs(code):
+    return [output for cell in code for output in cell.outputs]
+
+
+def text_of(output):
+    """Return all that an output says, pictures aside."""
+    data = output.get("data", {})
+    return "\n".join(
+        [output.get("text", ""), *(str(data[k]) for k in data if "image/" not in k)]
+    )
+
+
+def imports(notebook):
+    """Return the import statements of a notebook as one program."""
+    source = "\n".join(c.source for c in notebook.cells if c.cell_type == "code")
+    source = re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
+    nodes = ast.walk(ast.parse(source))
+    found = [n for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom))]
+    return "\n".join(map(ast.unparse, found))
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+def test_badges_links_and_install_cells_are_up_to_date():
+    assert links(ROOT, check=True) == [], "run `make links`"
+
+
+def test_begins_with_its_question_and_ends_with_links(notebook, code):
+    first, last = notebook.cells[0], notebook.cells[-1]
+    assert first.cell_type == "markdown" and first.source.startswith("# ")
+    assert question(notebook)
+    assert reading_time(notebook) != "?", (
+        "the first cell states no `Reading time: N min`"
+    )
+    assert notebook.cells[1] in tagged(notebook, "badges")
+    assert code[0] in tagged(notebook, "install")
+    assert "assert gossiplib.__version__ ==" in code[0].source
+    assert last in tagged(notebook, "links")
+
+
+def test_was_executed_in_order(code):
+    counts = [cell.execution_count for cell in code if cell.source.strip()]
+    assert counts == list(range(1, len(counts) + 1)), "run `make notebooks`"
+
+
+def test_has_no_error_warning_or_path_in_its_outputs(outputs):
+    assert [o for o in outputs if o.output_type == "error"] == []
+    assert [o.text for o in outputs if o.get("name") == "stderr"] == []
+    texts = [text_of(output) for output in outputs]
+    assert [t for t in texts if MACHINE.search(t) or WARNING.search(t)] == []
+
+
+def test_compares_enough_outputs(notebook):
+    checked = [c for c in tagged(notebook, "nbval-check-output") if c.outputs]
+    assert len(checked) >= CHECKED
+
+
+def test_pictures_have_alt_text(outputs):
+    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+    alt = [o.metadata.get("image/png", {}).get("alt", "").strip() for o in pictures]
+    assert all(alt)
+
+
+def test_is_small(path, notebook, code):
+    assert path.stat().st_size < BYTES
+    assert "widgets" not in notebook.metadata
+    long = [c.source for c in code if len(c.source.splitlines()) > LINES]
+    assert long == [], f"code cells of more than {LINES} lines"
+
+
+@pytest.mark.parametrize("number", ["02", "03"])
+def test_notebooks_without_flower_import_none_of_it(number):
+    (path,) = find(ROOT, [number])
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({HEAVY}))"
+    program = f"{blocked}\n{imports(read(path))}"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_is_in_the_table_of_the_readme(path):
+    readme = (ROOT / "README.md").read_text()
+    table = readme.split("<!-- budget:begin -->")[1].split("<!-- budget:end -->")[0]
+    assert static_row(path) in table, "run `make budget`"

@@ -152,16 +152,21 @@ def softmax_distance_weights(
     return np.concatenate([[self_weight], (1 - self_weight) * share / share.sum()])
 
 
-def check_model(model: Model, like: Model) -> None:
-    """Raise ValueError unless `model` is finite and has the shapes of `like`."""
+def check_model(model: Model, like: Model, whose: str = "its") -> None:
+    """Raise ValueError unless `model` is finite and has the shapes of `like`.
+
+    `whose` names the culprit in the message.
+    """
     if len(model) != len(like):
-        raise ValueError(f"it has {len(model)} arrays instead of {len(like)}")
+        raise ValueError(
+            f"{whose} model has {len(model)} arrays instead of {len(like)}"
+        )
     for k, (array, other) in enumerate(zip(model, like, strict=True)):
         if array.shape != other.shape:
             raise ValueError(
-                f"its array {k} has shape {array.shape} instead of {other.shape}"
+                f"{whose} array {k} has shape {array.shape} instead of {other.shape}"
             )
         if array.dtype.kind not in "biuf":
-            raise ValueError(f"its array {k} holds {array.dtype} instead of numbers")
+            raise ValueError(f"{whose} array {k} holds {array.dtype}, not numbers")
         if not np.isfinite(array).all():
-            raise ValueError(f"its array {k} has NaN or infinite values")
+            raise ValueError(f"{whose} array {k} has NaN or infinite values")

@@ -128,8 +128,8 @@ def gossip(
         model = context.state[MODEL]
         own = unpack(model)
         neighbours = [unpack(message.content[str(j)]) for j in senders]
-        for neighbour in neighbours:
-            check_model(neighbour, own)
+        for j, neighbour in zip(senders, neighbours, strict=True):
+            check_model(neighbour, own, whose=f"client {j}'s")
         mixed = average(own, neighbours, np.array(sent["weights"]), context)
         check_model(mixed, own)
         context.state[MODEL] = pack(mixed, like=model)

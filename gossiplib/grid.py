@@ -182,11 +182,11 @@ def run_on_ray(
     num_nodes: int,
     main: Callable[[Grid], T],
     *,
-    num_cpus: int = 1,
+    num_workers: int | None = None,
 ) -> T:
     """Run a server on Flower's simulation, whose clients run in Ray's processes.
 
-    Ray takes 5 to 15 s to start and is shut down at the end.
+    Ray takes 5 to 30 s to start, and is shut down at the end.
 
     Parameters
     ----------
@@ -197,8 +197,9 @@ def run_on_ray(
     main : callable
         The server: called with the Grid, for example
         ``lambda grid: Gossip(graph).start(grid, initial_arrays)``.
-    num_cpus : int
-        Processor cores for each client that runs.
+    num_workers : int, optional
+        Processes that run clients side by side; by default one for each processor
+        core. Each loads what the app imports: PyTorch alone takes some 300 MB.
 
     Returns
     -------
@@ -207,6 +208,9 @@ def run_on_ray(
     """
     from flwr.simulation import run_simulation
 
+    init_args = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if num_workers:
+        init_args["num_cpus"] = num_workers
     server_app = ServerApp()
     results = []
 
@@ -225,8 +229,8 @@ def run_on_ray(
             client_app,
             num_supernodes=num_nodes,
             backend_config={
-                "client_resources": {"num_cpus": num_cpus, "num_gpus": 0.0},
-                "init_args": {"log_to_driver": False, "logging_level": logging.ERROR},
+                "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+                "init_args": init_args,
             },
         )
     finally:

@@ -11,7 +11,7 @@ Nothing here knows of gossip.
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import resources
 
 import numpy as np
@@ -86,11 +86,6 @@ class Task:
         self._hidden = hidden
         shares = _partition(y[order[first:]], num_clients, partition, alpha, seed)
         self._parts = [_split(order[first:][share]) for share in shares]
-        self._recipe: tuple | None = None
-
-    def __reduce__(self) -> tuple:
-        """Let a built-in task travel to another process as a recipe, without data."""
-        return self._recipe or super().__reduce__()
 
     def part(self, client: int, name: str) -> Examples:
         """Return x and y of a client's "train", "validation" or "test" part."""
@@ -244,21 +239,7 @@ def evaluate(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> dict[str, fl
     return {"loss": float(F.cross_entropy(logits, y)), "accuracy": float(hits.mean())}
 
 
-def _cached(build: Callable[..., Task]) -> Callable[..., Task]:
-    """Cache a built-in task in this process, and let it travel as a recipe."""
-
-    @functools.wraps(build)
-    @functools.lru_cache(maxsize=16)
-    def cached(num_clients: int, **options) -> Task:
-        task = build(num_clients, **options)
-        call = functools.partial(cached, num_clients, **options)
-        task._recipe = call, ()
-        return task
-
-    return cached
-
-
-@_cached
+@functools.lru_cache(maxsize=16)
 def digits(num_clients: int, **options) -> Task:
     """Return the digits task: 1797 images of 8 x 8 pixels, ten classes.
 
@@ -271,7 +252,7 @@ def digits(num_clients: int, **options) -> Task:
     return Task(x / 16, y, num_clients, **options)
 
 
-@_cached
+@functools.lru_cache(maxsize=16)
 def spambase(num_clients: int, **options) -> Task:
     """Return the Spambase task: 4601 e-mails, 57 standardised features, spam or not.
 

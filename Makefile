@@ -38,7 +38,7 @@ links: .venv/made
 	.venv/bin/python tests/links.py
 
 bench: .venv/made
-	.venv/bin/pytest tests/benchmarks
+	.venv/bin/pytest --benchmark-only --benchmark-disable-gc --benchmark-columns=min,median,max tests/benchmarks
 
 .venv/made: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("needs Python 3.11 or newer: make PYTHON=python3.11 ...")'

@@ -83,5 +83,5 @@ def main(grid: Grid, context: Context) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         table.to_csv(folder / "accuracy.csv")
         figure = plot_accuracy(results, {"FedAvg": accuracy}, value="server_accuracy")
-        figure.savefig(folder / "accuracy.png", dpi=150)
+        figure.savefig(folder / "accuracy.png", dpi=150, bbox_inches="tight")
         print("Saved accuracy.csv and accuracy.png", flush=True)

@@ -6,7 +6,7 @@ import io
 import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
 
-from gossiplib.averaging import check_model
+from gossiplib.averaging import as_dtype, check_model
 
 __all__ = [
     "array_bytes",
@@ -50,7 +50,7 @@ def pack(model: list[np.ndarray], like: ArrayRecord) -> ArrayRecord:
     """Return a model as an ArrayRecord, with the names of another."""
     arrays = ArrayRecord()
     for name, array in zip(like, model, strict=True):
-        arrays[name] = Array(array)
+        arrays[name] = Array(np.asarray(array))
     return arrays
 
 
@@ -90,5 +90,8 @@ def flat(arrays: ArrayRecord) -> np.ndarray:
 def mean_arrays(models: list[ArrayRecord]) -> ArrayRecord:
     """Return the mean of models, in the data types of the first."""
     layers = zip(*map(unpack, models), strict=True)
-    mean = [np.mean(layer, axis=0).astype(layer[0].dtype) for layer in layers]
+    mean = [
+        as_dtype(np.mean(layer, axis=0, dtype=np.float64), layer[0].dtype)
+        for layer in layers
+    ]
     return pack(mean, models[0])

@@ -71,10 +71,14 @@ def weighted_mean(
         mean = sum(
             w * a.astype(np.float64) for w, a in zip(weights, layer, strict=True)
         )
-        dtype = layer[0].dtype
-        mean = np.rint(mean) if np.issubdtype(dtype, np.integer) else mean
-        mixed.append(np.asarray(mean, dtype=dtype))
+        mixed.append(as_dtype(mean, layer[0].dtype))
     return mixed
+
+
+def as_dtype(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return an array in a data type; integers and booleans are rounded."""
+    rounded = np.rint(array) if dtype.kind in "biu" else array
+    return np.asarray(rounded, dtype=dtype)
 
 
 def softmax_distance(

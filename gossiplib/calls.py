@@ -6,6 +6,7 @@ because two calls at once would overwrite each other's changes of its state.
 """
 
 import logging
+import re
 import time
 from collections.abc import Iterable
 
@@ -16,6 +17,9 @@ from gossiplib.arrays import array_bytes, array_records
 from gossiplib.result import GossipResult, Loss
 
 __all__ = ["Calls"]
+
+#: Flower's ClientAppException, which ends what Ray and SuperNodes report of an error.
+_RAISED = re.compile(r"Exception ClientAppException occurred\. Message: (.*)'>", re.S)
 
 logger = logging.getLogger("gossiplib")
 
@@ -38,11 +42,14 @@ class Calls:
         Partition id -> Flower's node id, of all clients that joined.
     server_round : int
         The round that bytes and losses are booked to.
+    why_missing : str
+        Why a client that did not join cannot be called.
     """
 
     def __init__(self, grid: Grid, timeout: float, result: GossipResult) -> None:
         self.nodes: dict[int, int] = {}
         self.server_round = 0
+        self.why_missing = "is not on the grid"
         self._clients: dict[int, int] = {}
         self._grid = grid
         self._timeout = timeout
@@ -68,14 +75,20 @@ class Calls:
             calls = [Message(RecordDict(), node, "query.join") for node in new]
             for reply in self._grid.send_and_receive(calls, timeout=self._timeout):
                 if reply.has_error():
-                    failures.append(reply.error.reason)
+                    failures.append(_reason(reply))
                 else:
                     self._admit(reply, n)
             if len(asked) >= n or time.monotonic() >= deadline:
                 break
             time.sleep(0.1)
+        if failures and len(self.nodes) < n:
+            self.why_missing += f"; a client that did not join says: {failures[0]}"
         if not self.nodes:
-            why = failures[0] if failures else f"none appeared within {wait:g} s"
+            why = f"none appeared within {wait:g} s"
+            if asked:
+                why = f"none of {len(asked)} did answer"
+            if failures:
+                why = failures[0]
             raise RuntimeError(
                 f"no client joined: {why}. Is the ClientApp a gossip client, "
                 "gossip(app)?"
@@ -121,12 +134,13 @@ class Calls:
             message = waiting.pop(reply.metadata.src_node_id)
             if reply.has_error():
                 call = message.metadata.message_type
-                self.lose(self.client_of(reply), call, reply.error.reason)
+                self.lose(self.client_of(reply), call, _reason(reply))
             else:
                 replies.append(reply)
         for node, message in waiting.items():
             call = message.metadata.message_type
-            self.lose(self._clients[node], call, f"no reply in {self._timeout:g} s")
+            wait = "" if self._timeout is None else f" in {self._timeout:g} s"
+            self.lose(self._clients[node], call, f"no reply{wait}")
             self._owed[node] = message.metadata.message_id
         if counted:
             sent = sum(
@@ -144,3 +158,9 @@ class Calls:
         if not any(x.client == client and x.call == call for x in self._result.lost):
             logger.warning("round %d: client %d lost in %s: %s", *loss)
         self._result.lost.append(loss)
+
+
+def _reason(reply: Message) -> str:
+    """Return why a call failed, without the traceback that Ray puts around it."""
+    raised = _RAISED.search(reply.error.reason)
+    return raised[1].strip() if raised else reply.error.reason

@@ -73,23 +73,29 @@ def _(result: Any) -> None:
     _need_clients(result, 16)
     _need(len(result.messages) == 20, "Keep to 20 rounds.")
     sent = max(result.messages.values())
-    _need(sent <= 16 * 4, f"A round costs {sent} messages; 64 are allowed.")
-    last = result.to_pandas().groupby("round")["server_accuracy"].mean().iloc[-1]
-    _need(last > 0.9, f"The mean accuracy is {last:.3f}; does news travel fast enough?")
+    _need(sent <= 48, f"A round costs {sent} messages; 48 are allowed.")
+    table = result.to_pandas()
+    _need("server_accuracy" in table, "Use run(...), which measures the accuracy.")
+    last = table.query("round == 20")["server_accuracy"].mean()
+    _need(last > 0.85, f"The mean accuracy is {last:.3f}: does news travel fast?")
 
 
 @_checks("01.1")
 def _(bytes_through_server: Any, model_bytes: int, clients: int, rounds: int) -> None:
     ways = bytes_through_server / (model_bytes * clients * rounds)
-    _need(ways > 1.5, "Models travel both ways: count each of them.")
-    _need(abs(ways - 2) < 0.01, "How many models pass the server in one round?")
+    _need(0.4 < ways < 5, "Did you count every client and every round, in bytes?")
+    _need(abs(ways - 2) < 0.01, "Which way do models travel in a round?")
 
 
 @_checks("01.2")
-def _(accuracy: Any, share: float) -> None:
+def _(strategy: Any, result: Any) -> None:
+    share = getattr(strategy, "fraction_train", None)
+    _need(share is not None, "Give the FedAvg(...) that you ran, then its result.")
     _need(0 < share <= 0.5, "Let at most half of the clients train in a round.")
-    _need(0 <= accuracy <= 1, "Give the accuracy as a share, from 0 to 1.")
-    _need(accuracy > 0.85, "It should still learn: are there enough rounds?")
+    metrics = getattr(result, "evaluate_metrics_serverapp", None)
+    _need(bool(metrics), "Run it with evaluate_fn=task.evaluate_fn.")
+    accuracy = metrics[max(metrics)]["accuracy"]
+    _need(accuracy > 0.93, f"The accuracy is {accuracy:.3f}: are there enough rounds?")
 
 
 @_checks("02.1")
@@ -126,7 +132,8 @@ def _(n: int) -> None:
     def rounds(size: int) -> float:
         return mixing.rounds_to_consensus(mixing.metropolis(nx.cycle_graph(size)))
 
-    _need(isinstance(n, int) and n > 2, "Give a whole number of clients, above 2.")
+    _need(n == int(n) and n > 2, "Give a whole number of clients, above 2.")
+    n = int(n)
     _need(rounds(n) > 1000, "A ring of this size is there within 1000 rounds.")
     _need(rounds(n - 1) <= 1000, "A smaller ring takes more than 1000 rounds already.")
 
@@ -144,7 +151,8 @@ def _(matrices: list[np.ndarray]) -> None:
     for W in map(np.asarray, matrices):
         _need(W.shape == (12, 12), "Each W is for 12 clients.")
         _need(np.allclose(W.sum(axis=1), 1), "The weights of a client must sum to 1.")
-        heard = ((W > 0) & ~np.eye(12, dtype=bool)).sum(axis=1)
+        _need((W >= 0).all(), "Weights must not be negative here.")
+        heard = ((W != 0) & ~np.eye(12, dtype=bool)).sum(axis=1)
         _need((heard <= 2).all(), "A client may hear at most two others in a round.")
         product = W @ product
     _need(len(matrices) <= 4, "Four rounds are enough.")
@@ -156,32 +164,36 @@ def _(matrices: list[np.ndarray]) -> None:
 def _(average: Callable) -> None:
     rng = np.random.default_rng(0)
     own = [rng.normal(size=(2, 3)), rng.normal(size=3)]
-    near = [[a + 0.1 * rng.normal(size=a.shape) for a in own] for _ in range(3)]
-    far = [a + 100 for a in own]
-    weights = np.full(5, 0.2)
-    for place in range(4):
+    near = [[a + 0.1 * rng.normal(size=a.shape) for a in own] for _ in range(2)]
+    far = [own[0] + 0.01, own[1] + [20, -20, 0]]  # far in one array, by no sum
+    expected = [np.mean(layer, axis=0) for layer in zip(own, *near, strict=True)]
+    weights = np.array([0.4, 0.3, 0.2, 0.1])
+    for place in range(3):
         neighbours = [*near[:place], far, *near[place:]]
         mixed = average(own, neighbours, weights, None)
+        _need(len(neighbours) == 3, "Do not change the list that you are given.")
         _need(len(mixed) == 2, "Return a list with the arrays of a model.")
         _need(mixed[0].shape == (2, 3), "Keep the shapes of the arrays.")
         worst = max(np.abs(m - a).max() for m, a in zip(mixed, own, strict=True))
-        _need(worst < 1, "The farthest neighbour still pulls the average.")
-        _need(worst > 0, "Average with the other neighbours.")
-    same = average(own, [own, own, own], np.full(4, 0.25), None)
-    _need(
-        all(np.allclose(a, b) for a, b in zip(same, own, strict=True)),
-        "If all models are equal, so is their average: do the weights sum to 1?",
-    )
-    alone = average(own, [], np.ones(1), None)
-    _need(np.allclose(alone[0], own[0]), "A client without neighbours keeps its model.")
+        _need(worst < 1, "The farthest neighbour, over all arrays, still has a say.")
+        _need(
+            all(np.allclose(m, e) for m, e in zip(mixed, expected, strict=True)),
+            "All that remain, and the own model, must weigh alike.",
+        )
+    for few in ([], [far]):
+        kept = average(own, few, np.full(1 + len(few), 1 / (1 + len(few))), None)
+        _need(
+            all(np.allclose(k, a) for k, a in zip(kept, own, strict=True)),
+            f"With {len(few)} neighbours, nothing but the own model remains.",
+        )
 
 
 @_checks("04.2")
 def _(discover: Callable) -> None:
-    for client in range(4):
+    for client in (0, 8, 20):
         context = type("Context", (), {"node_config": {"partition-id": client}})
-        for candidates in ([], [5], [2, 7, 9, 11, 30]):
-            chosen = discover(list(candidates), 1, context)
+        for candidates in ([], [5], [30, 2, 11, 7, 9]):
+            chosen = list(discover(list(candidates), 13, context))
             _need(set(chosen) <= set(candidates), "Choose among the candidates only.")
             _need(len(chosen) == len(set(chosen)), "Choose each neighbour once.")
             _need(len(chosen) == min(2, len(candidates)), "Choose two, if there are.")
@@ -197,8 +209,7 @@ def _(result: Any) -> None:
     _need(len(trained) >= 20, "Let it run for 20 rounds or more.")
     _need(not result.lost, "Calls were lost: an offline client is not to be called.")
     share = sum(trained) / (16 * len(trained))
-    _need(share < 0.95, "All clients were online in nearly all rounds.")
-    _need(share > 0.5, "Most clients were offline. Which probability is asked for?")
+    _need(0.6 < share < 0.8, f"The share of clients online is {share:.2f}.")
 
 
 @_checks("05.2")

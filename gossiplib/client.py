@@ -17,7 +17,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from gossiplib.arrays import check_arrays, only_arrays, pack, unpack
-from gossiplib.averaging import Average, check_model, weighted_mean
+from gossiplib.averaging import Average, as_dtype, check_model, weighted_mean
 
 __all__ = ["accept_all", "choose", "gossip"]
 
@@ -45,7 +45,7 @@ def choose(k: int, seed: int = 0) -> Discover:
     def discover(
         candidates: list[int], server_round: int, context: Context
     ) -> list[int]:
-        client = context.node_config["partition-id"]
+        client = int(context.node_config["partition-id"])
         rng = np.random.default_rng([seed, client, server_round])
         return rng.permutation(candidates)[:k].tolist()
 
@@ -75,8 +75,8 @@ def gossip(
     -------
     flwr.clientapp.ClientApp
         Answers `query.join`, `query.discover`, `train`, `train.average`, `evaluate`
-        and `query.model`. Messages that do not come from `server.Gossip` go to `app`
-        as they are, so it works with `FedAvg` too.
+        and `query.model`. Train and evaluate messages that do not come from
+        `server.Gossip` go to `app` as they are, so it works with `FedAvg` too.
     """
     gossiping = ClientApp()
 
@@ -96,7 +96,8 @@ def gossip(
         """Choose neighbours among the candidates."""
         offer = message.content["gossip"]
         candidates = list(offer["candidates"])
-        chosen = sorted(discover(candidates, offer["server-round"], context))
+        found = discover(candidates, offer["server-round"], context)
+        chosen = sorted({int(j) for j in found})
         if not set(chosen) <= set(candidates):
             raise ValueError(f"discover chose {chosen}, but was offered {candidates}")
         neighbours = ConfigRecord({"neighbours": chosen})
@@ -132,6 +133,7 @@ def gossip(
             check_model(neighbour, own, whose=f"client {j}'s")
         mixed = average(own, neighbours, np.array(sent["weights"]), context)
         check_model(mixed, own)
+        mixed = [as_dtype(m, o.dtype) for m, o in zip(mixed, own, strict=True)]
         context.state[MODEL] = pack(mixed, like=model)
         return Message(RecordDict(), reply_to=message)
 
@@ -164,7 +166,9 @@ def _call(
     app: ClientApp, message: Message, context: Context, model: ArrayRecord
 ) -> Message:
     """Call the wrapped app as `FedAvg` would, with the own model as `arrays`."""
-    message.content = RecordDict({"arrays": model, "config": message.content["config"]})
+    # A copy: the app may take the record apart.
+    content = {"arrays": model.copy(), "config": message.content["config"]}
+    message.content = RecordDict(content)
     reply = app(message, context)
     if not isinstance(reply, Message):
         raise TypeError(f"the ClientApp returned {reply!r} instead of a Message")

@@ -76,7 +76,7 @@ class LocalGrid(Grid):
                 node_id=node_id,
                 node_config={"partition-id": i, "num-partitions": num_nodes},
                 state=RecordDict(),
-                run_config=run_config or {},
+                run_config=dict(run_config or {}),
             )
             for i, node_id in enumerate(node_ids)
         }
@@ -158,10 +158,13 @@ class LocalGrid(Grid):
 
 
 def _copied(records: RecordDict) -> RecordDict:
-    """Copy a RecordDict and its records. Their values are never changed in place."""
+    """Copy a RecordDict, its records and their lists. Arrays do not change in place."""
     copied = RecordDict()
     for name, record in records.items():
         copied[name] = record.copy()
+        for key, value in record.items():
+            if isinstance(value, list):
+                copied[name][key] = value.copy()
     return copied
 
 

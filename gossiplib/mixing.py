@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import networkx as nx
 import numpy as np
 
+from gossiplib import topology
+
 if TYPE_CHECKING:
     import scipy.sparse
 
@@ -96,10 +98,13 @@ def best_constant(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
     `metropolis`.
     """
     i, j, incoming, _ = _links(_undirected(graph, "best_constant"))
-    if len(graph) == 1:
-        return _matrix(1, i, j, np.empty(0), sparse)
-    ones = _matrix(len(graph), i, j, np.ones(len(i)), sparse)  # diagonal 1 - d_i
-    if sparse:
+    if len(graph) < 2:
+        return _matrix(len(graph), i, j, np.empty(0), sparse)
+    if not nx.is_connected(graph):
+        raise ValueError("best_constant needs a connected graph")
+    large = sparse and len(graph) > 3  # ARPACK finds fewer than all eigenvalues
+    ones = _matrix(len(graph), i, j, np.ones(len(i)), large)  # diagonal 1 - d_i
+    if large:
         from scipy.sparse import eye_array
         from scipy.sparse.linalg import eigsh
 
@@ -109,8 +114,6 @@ def best_constant(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
     else:
         eigenvalues = np.linalg.eigvalsh(np.eye(len(graph)) - ones)
         smallest, largest = eigenvalues[1], eigenvalues[-1]
-    if smallest < 1e-9:
-        raise ValueError("best_constant needs a connected graph")
     weights = np.full(len(i), 2 / (largest + smallest))
     return _matrix(len(graph), i, j, weights, sparse)
 
@@ -118,6 +121,7 @@ def best_constant(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
 def _links(graph: nx.Graph) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return receivers i and senders j of all links, and all clients' degrees."""
     n = len(graph)
+    topology.check_graph(graph, n, connected=False)
     edges = np.array(graph.edges, dtype=np.int64).reshape(-1, 2)
     j, i = edges.T if graph.is_directed() else np.vstack([edges, edges[:, ::-1]]).T
     return i, j, np.bincount(i, minlength=n), np.bincount(j, minlength=n)
@@ -153,6 +157,8 @@ def check_weights(W: "Matrix", graph: nx.Graph) -> None:
     zero where j does not send to i. The message names the row.
     """
     n = len(graph)
+    if not hasattr(W, "shape"):
+        raise TypeError(f"W must be an array, not a {type(W).__name__}")
     if W.shape != (n, n):
         raise ValueError(f"W must be {n} x {n}, one row a client; it is {W.shape}")
     sums = np.asarray(W.sum(axis=1)).ravel()
@@ -246,7 +252,10 @@ def _eigenvalues(W: "Matrix", k: int) -> np.ndarray:
         return np.linalg.eigvalsh(W) if _symmetric(W) else np.linalg.eigvals(W)
     if W.shape[0] <= k + 1:
         return _eigenvalues(W.toarray(), k)
-    from scipy.sparse.linalg import eigs, eigsh
+    from scipy.sparse.linalg import ArpackNoConvergence, eigs, eigsh
 
     solver = eigsh if _symmetric(W) else eigs
-    return solver(W, k=k, which="LM", return_eigenvectors=False)
+    try:
+        return solver(W, k=k, which="LM", return_eigenvectors=False)
+    except ArpackNoConvergence:  # many eigenvalues of nearly the same modulus
+        return _eigenvalues(W.toarray(), k)

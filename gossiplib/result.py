@@ -106,14 +106,13 @@ class GossipResult(Result):
 
 
 def mean_metrics(clients: dict[int, MetricRecord]) -> MetricRecord:
-    """Return the mean over clients of each metric that all of them report."""
+    """Return the mean of each metric that all clients report, in one shape."""
     records = list(clients.values())
     shared = set(records[0]).intersection(*records) if records else ()
-    names = [k for k in (records[0] if records else ()) if k in shared]
-    return MetricRecord(
-        {
-            k: np.mean([r[k] for r in records], axis=0).tolist()
-            for k in names
-            if k != "num-examples"
-        }
-    )
+    mean = MetricRecord()
+    for name in records[0] if records else ():
+        if name in shared and name != "num-examples":
+            values = [r[name] for r in records]
+            if len({np.shape(v) for v in values}) == 1:
+                mean[name] = np.mean(values, axis=0).tolist()
+    return mean

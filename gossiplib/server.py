@@ -22,7 +22,9 @@ from gossiplib.arrays import (
     flat,
     mean_arrays,
     only_arrays,
+    unpack,
 )
+from gossiplib.averaging import check_model
 from gossiplib.calls import Calls
 from gossiplib.result import GossipResult, mean_metrics
 
@@ -75,6 +77,10 @@ class Gossip(Strategy):
             raise ValueError("the graph has no nodes; it needs one for each client")
         self._static = isinstance(schedule, nx.Graph)
         topology.check_graph(graph, len(graph), connected=self._static)
+        every = {"evaluate_every": evaluate_every, "observe_every": observe_every}
+        for name, rounds in (every | {"discover_every": discover_every or 0}).items():
+            if rounds != int(rounds) or rounds < 0:
+                raise ValueError(f"{name} is a number of rounds; got {rounds}")
         self.num_clients = len(graph)
         self.schedule = schedule
         self.weights = weights
@@ -113,15 +119,20 @@ class Gossip(Strategy):
         """
         if num_rounds < 1:
             raise ValueError(f"num_rounds must be at least 1; got {num_rounds}")
+        if not isinstance(initial_arrays, ArrayRecord):
+            kind = type(initial_arrays).__name__
+            raise TypeError(f"initial_arrays must be an ArrayRecord, not a {kind}")
+        model = unpack(initial_arrays)
+        check_model(model, model, whose="initial_arrays:")
         self.summary()
         self._result = result = GossipResult()
         self._calls = Calls(grid, timeout, result)
         self._initial = initial_arrays
         self._have_model: set[int] = set()
-        self._neighbours: dict[int, list[int]] = {}
         self._calls.join(self.num_clients, self.join_timeout)
-        if evaluate_fn and (metrics := evaluate_fn(0, initial_arrays)):
+        if evaluate_fn and (metrics := evaluate_fn(0, initial_arrays.copy())):
             result.evaluate_metrics_serverapp[0] = metrics
+            result.node_server_metrics[0] = dict.fromkeys(self._calls.nodes, metrics)
 
         bar = tqdm(
             range(1, num_rounds + 1), "Gossip", unit="round", delay=2, leave=False
@@ -148,32 +159,40 @@ class Gossip(Strategy):
         return result
 
     def _discover(self, server_round: int) -> None:
-        """Offer each client its candidates; form the graph of their choices, and W."""
+        """Offer each client its candidates; form the graph of their choices, and W.
+
+        Clients that failed to discover are asked again in the next round.
+        """
         every = self.discover_every or (0 if self._static else 1)
-        if server_round > 1 and (not every or (server_round - 1) % every):
+        if server_round == 1 or (every and (server_round - 1) % every == 0):
+            offer = topology.at(self.schedule, server_round)
+            topology.check_graph(offer, self.num_clients, connected=self._static)
+            self._offer, self._chosen = offer, {}
+        offered = {i: topology.senders(self._offer, i) for i in range(self.num_clients)}
+        online = [i for i in self._calls.nodes if topology.is_online(self._offer, i)]
+        ask = [i for i in online if i not in self._chosen]
+        if not ask:
             return
-        graph = topology.at(self.schedule, server_round)
-        topology.check_graph(graph, self.num_clients, connected=self._static)
-        offered = {i: topology.senders(graph, i) for i in range(self.num_clients)}
-        online = [i for i in self._calls.nodes if topology.is_online(graph, i)]
-        contents = {
+        offers = {
             i: ConfigRecord({"candidates": offered[i], "server-round": server_round})
-            for i in online
+            for i in ask
         }
-        calls = [self._call("query.discover", i, gossip=c) for i, c in contents.items()]
-        chosen = dict.fromkeys(offered, [])
+        calls = [self._call("query.discover", i, gossip=o) for i, o in offers.items()]
         for reply in self._calls.send(calls):
             i = self._calls.client_of(reply)
-            chosen[i] = list(reply.content["gossip"]["neighbours"])
-            if not set(chosen[i]) <= set(offered[i]):
-                raise ValueError(f"client {i} chose {chosen[i]}, not of {offered[i]}")
-        if any(set(chosen[i]) != set(offered[i]) for i in online):
-            nodes = graph.nodes(data=True)
-            graph = nx.DiGraph((j, i) for i in online for j in chosen[i])
-            graph.add_nodes_from(nodes)
-        self._graph = graph
-        self._W = self.weights(graph)
-        mixing.check_weights(self._W, graph)
+            self._chosen[i] = list(reply.content["gossip"]["neighbours"])
+            if not set(self._chosen[i]) <= set(offered[i]):
+                raise ValueError(
+                    f"client {i} chose {self._chosen[i]}, not of {offered[i]}"
+                )
+        chosen = {i: self._chosen.get(i, []) for i in online}
+        if all(chosen[i] == offered[i] for i in online):
+            self._graph = self._offer
+        else:
+            self._graph = nx.DiGraph((j, i) for i in online for j in chosen[i])
+            self._graph.add_nodes_from(self._offer.nodes(data=True))
+        self._W = self.weights(self._graph)
+        mixing.check_weights(self._W, self._graph)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -184,7 +203,7 @@ class Gossip(Strategy):
             if not topology.is_online(self._graph, i):
                 continue
             if i not in self._calls.nodes:
-                self._calls.lose(i, "train", "is not on the grid")
+                self._calls.lose(i, "train", self._calls.why_missing)
                 continue
             first = {} if i in self._have_model else {"arrays": arrays}
             yield self._call("train", i, config=config, gossip=ConfigRecord(), **first)
@@ -206,7 +225,8 @@ class Gossip(Strategy):
                 continue
             self._trained[i] = arrays
             metrics[i] = _first_metrics(reply)
-        if not self._have_model and self._result.lost:
+        failed = {x.client for x in self._result.lost if x.call == "train"}
+        if not self._have_model and len(failed) == self.num_clients:
             loss = self._result.lost[-1]
             raise RuntimeError(
                 f"all clients failed to train in round {server_round}; client "
@@ -266,7 +286,9 @@ class Gossip(Strategy):
             )
             self._result.consensus_distance[server_round] = distance
         if evaluate_fn and models:
-            metrics = {i: evaluate_fn(server_round, m) for i, m in models.items()}
+            metrics = {
+                i: evaluate_fn(server_round, m.copy()) for i, m in models.items()
+            }
             metrics = {i: m for i, m in metrics.items() if m is not None}
             self._result.node_server_metrics[server_round] = metrics
             self._result.evaluate_metrics_serverapp[server_round] = mean_metrics(

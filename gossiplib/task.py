@@ -75,6 +75,8 @@ class Task:
         test_fraction: float = 0.2,
         seed: int = 0,
     ) -> None:
+        if len(x) != len(y):
+            raise ValueError(f"{len(x)} examples have {len(y)} labels")
         order = np.random.default_rng(seed).permutation(len(y))
         first = round(test_fraction * len(y))
         self.x = torch.tensor(x, dtype=torch.float32)
@@ -287,7 +289,7 @@ def _partition(
             num_clients,
             "y",
             num_classes_per_partition=2,
-            class_assignment_mode="first-deterministic",  # leaves no class out
+            class_assignment_mode="first-deterministic",  # leaves few classes out
             seed=seed,
         ),
     }
@@ -300,7 +302,7 @@ def _partition(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # each of the Dirichlet partitioner's tries
             parts = [partitioner.load_partition(i) for i in range(num_clients)]
-    except ValueError as error:
+    except (ValueError, IndexError) as error:
         raise ValueError(
             f"cannot spread {spread} (partition {partition!r}, alpha {alpha}) with at "
             f"least {_SMALLEST} for each: take fewer clients or a larger alpha"

@@ -85,7 +85,7 @@ NAMES: dict[str, Callable[[int, int], nx.Graph]] = {
     "barbell": _barbell,
     "regular": _regular,
     "small-world": lambda n, seed: nx.connected_watts_strogatz_graph(
-        n, min(4, n - 1), 0.2, seed=seed
+        n, max(2, min(4, n - 1)), 0.2, seed=seed
     ),
     # Twice the density at which a random graph starts to be connected.
     "random": lambda n, seed: _connected(
@@ -134,12 +134,18 @@ def named(name: str, n: int, seed: int = 0) -> nx.Graph:
 
 def at(schedule: Schedule, server_round: int) -> nx.Graph:
     """Return the graph that a schedule gives for a round (1, 2, ...)."""
-    return schedule if isinstance(schedule, nx.Graph) else schedule(server_round)
+    graph = schedule(server_round) if callable(schedule) else schedule
+    if not isinstance(graph, nx.Graph) or graph.is_multigraph():
+        raise TypeError(
+            f"a topology is a networkx Graph or DiGraph, not a {type(graph).__name__}"
+        )
+    return graph
 
 
 def senders(graph: nx.Graph, client: int) -> list[int]:
     """Return the clients whose models reach `client`, in ascending order."""
-    return sorted(graph.predecessors(client) if graph.is_directed() else graph[client])
+    heard = graph.predecessors(client) if graph.is_directed() else graph[client]
+    return sorted(map(int, heard))
 
 
 def is_online(graph: nx.Graph, client: int) -> bool:
@@ -235,12 +241,13 @@ def random_matching(graph: nx.Graph, seed: int = 0) -> Schedule:
     still free (a maximal matching, as in the pairwise gossip of Boyd et al. 2006,
     doi:10.1109/TIT.2006.874516, but many pairs a round).
     """
+    check_graph(graph, len(graph), connected=False)
     edges = list(graph.edges)
 
     def schedule(server_round: int) -> nx.Graph:
         matching = nx.empty_graph(len(graph))
         free = np.ones(len(graph), dtype=bool)
-        for e in _rng(seed, server_round).permutation(len(edges)):
+        for e in _rng("matching", seed, server_round).permutation(len(edges)):
             i, j = edges[e]
             if free[i] and free[j]:
                 matching.add_edge(i, j)
@@ -252,10 +259,11 @@ def random_matching(graph: nx.Graph, seed: int = 0) -> Schedule:
 
 def push(graph: nx.Graph, seed: int = 0) -> Schedule:
     """Return a schedule in which each client sends to one random neighbour a round."""
+    check_graph(graph, len(graph), connected=False)
     receivers = [sorted(graph[i]) for i in range(len(graph))]
 
     def schedule(server_round: int) -> nx.DiGraph:
-        rng = _rng(seed, server_round)
+        rng = _rng("push", seed, server_round)
         pushed = nx.empty_graph(len(graph), create_using=nx.DiGraph)
         pushed.add_edges_from(
             (i, to[rng.integers(len(to))]) for i, to in enumerate(receivers) if to
@@ -269,14 +277,14 @@ def drop_links(schedule: Schedule, p: float, seed: int = 0) -> Schedule:
     """Return a schedule that loses each link with probability p, afresh each round.
 
     An undirected link is lost both ways. Give `graph.to_directed()` to lose each
-    direction on its own.
+    direction on its own. Two `drop_links` around each other need different seeds.
     """
     _check_probability("p", p)
 
     def dropped(server_round: int) -> nx.Graph:
         graph = at(schedule, server_round).copy()
         edges = list(graph.edges)
-        lost = _rng(seed, server_round).random(len(edges)) < p
+        lost = _rng("links", seed, server_round).random(len(edges)) < p
         graph.remove_edges_from(e for e, gone in zip(edges, lost, strict=True) if gone)
         return graph
 
@@ -293,17 +301,22 @@ def churn(schedule: Schedule, online: float, seed: int = 0) -> Schedule:
 
     def churned(server_round: int) -> nx.Graph:
         graph = at(schedule, server_round).copy()
-        away = _rng(seed, server_round).random(len(graph)) >= online
+        away = _rng("churn", seed, server_round).random(len(graph)) >= online
         graph.remove_edges_from([(i, j) for i, j in graph.edges if away[i] or away[j]])
-        nx.set_node_attributes(graph, {i: not away[i] for i in graph}, "online")
+        here = {i: is_online(graph, i) and not away[i] for i in graph}
+        nx.set_node_attributes(graph, here, "online")
         return graph
 
     return churned
 
 
-def _rng(seed: int, server_round: int) -> np.random.Generator:
-    """Return a generator that depends on the round alone, not on earlier rounds."""
-    return np.random.default_rng([seed, server_round])
+def _rng(use: str, seed: int, server_round: int) -> np.random.Generator:
+    """Return a generator that depends on the round alone, not on earlier rounds.
+
+    Each use has random numbers of its own: where links and clients fail together, under
+    one seed, the ones must not fail because the others did.
+    """
+    return np.random.default_rng([seed, server_round, *use.encode()])
 
 
 def _check_probability(name: str, value: float) -> None:

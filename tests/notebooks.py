@@ -7,6 +7,7 @@ or too much memory, and, when it has measured all, writes the table of README.md
 """
 
 import argparse
+import base64
 import contextlib
 import re
 import sys
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WITH_RAY = ("05",)
 SECONDS = 60
 MEGABYTES, MEGABYTES_RAY = 900, 1500
+PICTURE = "spreading.png"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -91,6 +93,14 @@ def execute(notebook: NotebookNode, directory: Path, env: dict[str, str]) -> Non
         resources={"metadata": {"path": str(directory)}},
     )
     client.execute(env=env)
+
+
+def picture(notebook: NotebookNode) -> bytes | None:
+    """Return the picture of the cell tagged `readme`, which README.md shows."""
+    for cell in notebook.cells:
+        if "readme" in cell.metadata.get("tags", []):
+            return base64.b64decode(cell.outputs[0].data["image/png"])
+    return None
 
 
 @contextlib.contextmanager
@@ -177,6 +187,8 @@ def main() -> None:
             with private_environment() as env:
                 execute(notebook, path.parent, env)
             write(notebook, path)
+            if png := picture(notebook):
+                (path.parent / PICTURE).write_bytes(png)
     except (CellExecutionError, ValueError) as error:
         sys.exit(str(error))
 

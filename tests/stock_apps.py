@@ -107,7 +107,7 @@ def evaluate_torch(msg: Message, context: Context) -> Message:
 
 
 def create_model() -> LogisticRegression:
-    """Return a logistic regression that goes on from where it is, with zeros at first."""
+    """Return a logistic regression at zero, which goes on from where it is."""
     model = LogisticRegression(max_iter=5, warm_start=True)
     model.classes_ = np.arange(10)
     model.coef_ = np.zeros((10, 64))

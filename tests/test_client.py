@@ -13,7 +13,7 @@ from gossiplib.averaging import weighted_mean
 from gossiplib.client import accept_all, choose, gossip
 from gossiplib.grid import LocalGrid
 from gossiplib.server import Gossip
-from toy_apps import drifting_app, still_app, vector, zeros
+from toy_apps import drifting_app, still_app, zeros
 
 DRIFT = np.array([1.0, 2.0, 3.0])
 
@@ -62,7 +62,7 @@ def record(*arrays):
 
 
 def ready(app=None, **options):
-    """Return client 0 of drifting clients, trained once, with the neighbours 1 and 2."""
+    """Return drifting client 0, trained once, with the neighbours 1 and 2."""
     client = Client(gossip(app or drifting_app(), **options))
     client.discover([1, 2])
     client.train(arrays=zeros())
@@ -428,6 +428,7 @@ def test_a_stock_app_runs_under_fedavg_bare_or_wrapped(name):
     arrays = initial()
     bare, wrapped = (run(FedAvg(), a, arrays) for a in (app, gossip(app)))
     assert bare.evaluate_metrics_clientapp[3]["eval_acc"] > 0.8
-    for one, other in zip(*(r.arrays.to_numpy_ndarrays() for r in (bare, wrapped))):
+    models = [r.arrays.to_numpy_ndarrays() for r in (bare, wrapped)]
+    for one, other in zip(*models, strict=True):
         # FedAvg takes the clients in a random order, so sums are rounded differently.
         assert np.allclose(one, other, atol=1e-4)

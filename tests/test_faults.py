@@ -5,6 +5,7 @@ computation in which the lost client took no part in that round.
 """
 
 import logging
+import time
 
 import networkx as nx
 import numpy as np
@@ -13,6 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from gossiplib import mixing, topology
+from gossiplib.averaging import weighted_mean
 from gossiplib.client import choose, gossip
 from gossiplib.grid import LocalGrid
 from gossiplib.result import Loss
@@ -140,6 +142,21 @@ def test_a_client_whose_average_raises_keeps_its_own_model(rounds):
     assert result.lost == [Loss(t, FAULTY, "train.average", reason) for t in rounds]
 
 
+def test_an_average_that_comes_too_late_has_changed_the_model():
+    seen = []
+
+    def average(own, neighbours, weights, context):
+        if context.node_config["partition-id"] == FAULTY:
+            seen.append(1)
+            if len(seen) == 2:
+                time.sleep(0.4)
+        return weighted_mean(own, neighbours, weights)
+
+    result = run(gossip(drifting_app(), average=average), timeout=0.3)
+    assert result.lost == [Loss(2, FAULTY, "train.average", "no reply in 0.3 s")]
+    assert np.allclose(result.models(), drift(GRAPH, 5, ROUNDS))
+
+
 def test_a_client_whose_discover_fails_hears_nobody():
     def discover(candidates, server_round, context):
         if context.node_config["partition-id"] == FAULTY:
@@ -149,12 +166,30 @@ def test_a_client_whose_discover_fails_hears_nobody():
     grid = SpyGrid(gossip(drifting_app(), discover=discover), 5)
     result = run(None, grid=grid)
     assert result.lost == [
-        Loss(1, FAULTY, "query.discover", "LookupError: nobody there")
+        Loss(t, FAULTY, "query.discover", "LookupError: nobody there")
+        for t in range(1, ROUNDS + 1)
     ]
     directed = GRAPH.to_directed()
     directed.remove_edges_from([(0, FAULTY), (2, FAULTY)])
     assert np.allclose(result.models(), drift(directed, 5, ROUNDS))
     assert FAULTY not in [i for i, _ in grid.calls("train.average")]
+
+
+def test_a_client_whose_discover_failed_once_is_asked_again():
+    seen = []
+
+    def discover(candidates, server_round, context):
+        if context.node_config["partition-id"] == FAULTY:
+            seen.append(server_round)
+            if server_round == 1:
+                raise LookupError("nobody there")
+        return candidates
+
+    grid = SpyGrid(gossip(drifting_app(), discover=discover), 5)
+    result = run(None, grid=grid)
+    assert seen == [1, 2]
+    assert [loss.round for loss in result.lost] == [1]
+    assert len(grid.calls("query.discover")) == 5 + 1
 
 
 def test_discover_that_chooses_a_stranger_is_named():
@@ -164,11 +199,12 @@ def test_discover_that_chooses_a_stranger_is_named():
     result = run(gossip(drifting_app(), discover=discover))
     assert result.lost == [
         Loss(
-            1,
+            t,
             FAULTY,
             "query.discover",
             "ValueError: discover chose [3], but was offered [0, 2]",
         )
+        for t in range(1, ROUNDS + 1)
     ]
 
 
@@ -375,13 +411,13 @@ def test_weights_that_the_graph_of_choices_does_not_have_are_refused():
 
 @pytest.mark.parametrize("arrays", [[np.zeros(3)], {"w": np.zeros(3)}, None])
 def test_initial_arrays_must_be_an_array_record(arrays):
-    with pytest.raises(TypeError, match="ArrayRecord.*received"):
+    with pytest.raises(TypeError, match="initial_arrays must be an ArrayRecord"):
         Gossip(GRAPH).start(LocalGrid(gossip(still_app()), 5), arrays)
 
 
 def test_initial_arrays_must_be_finite():
     arrays = ArrayRecord([np.array([1.0, np.nan, 0.0])])
-    with pytest.raises(RuntimeError, match="all clients failed.*NaN"):
+    with pytest.raises(ValueError, match="initial_arrays.*NaN"):
         Gossip(GRAPH).start(LocalGrid(gossip(still_app()), 5), arrays)
 
 

@@ -12,7 +12,16 @@ import sys
 import pytest
 
 from links import links, tagged
-from notebooks import ROOT, find, question, read, reading_time, static_row
+from notebooks import (
+    PICTURE,
+    ROOT,
+    find,
+    picture,
+    question,
+    read,
+    reading_time,
+    static_row,
+)
 
 CHECKED = 3
 LINES = 20
@@ -102,6 +111,12 @@ def test_pictures_have_alt_text(outputs):
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
     alt = [o.metadata.get("image/png", {}).get("alt", "").strip() for o in pictures]
     assert all(alt)
+
+
+def test_the_picture_of_the_readme_is_the_one_in_the_notebook():
+    (png,) = [png for path in NOTEBOOKS if (png := picture(read(path)))]
+    assert (ROOT / "notebooks" / PICTURE).read_bytes() == png
+    assert f"(notebooks/{PICTURE})" in (ROOT / "README.md").read_text()
 
 
 def test_is_small(path, notebook, code):

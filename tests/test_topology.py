@@ -167,6 +167,15 @@ def test_churn_isolates_offline_clients_and_leaves_the_other_links():
     assert all(topology.is_online(graph, i) for i in graph)  # graph itself unchanged
 
 
+def test_churn_of_churn_leaves_online_who_is_so_in_both():
+    graph = nx.complete_graph(12)
+    inner = topology.churn(graph, 0.5, seed=1)
+    both, outer = topology.churn(inner, 0.5, seed=2), topology.churn(graph, 0.5, seed=2)
+    for i in graph:
+        expected = topology.is_online(inner(1), i) and topology.is_online(outer(1), i)
+        assert topology.is_online(both(1), i) == expected
+
+
 @pytest.mark.parametrize(
     ("compose", "share"),
     [

@@ -4,7 +4,7 @@ The apps' functions hold all they need, so that they can travel to Ray's process
 which do not find this module.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
@@ -51,39 +51,38 @@ def still_app() -> ClientApp:
 
 
 def drifting_app(
-    fault: str = "", *, client: int = 1, rounds: tuple[int, ...] = (), nap: float = 0
+    fault: str = "", *, client: int = 1, rounds: Iterable[int] = (), nap: float = 0
 ) -> ClientApp:
     """Return an app where client i adds (i + 1) (1, 2, 3) to its model in each round.
 
-    One client has a fault when it trains, in some rounds. Both come from `train_config`
-    ("fault", "client", "rounds") if they stand there, so that one app serves for all
-    faults of a run on Ray.
+    One client has a fault when it trains, in some rounds. Or `train_config` names all
+    "faults" of a run, each as "round client fault".
     """
-    default = {"fault": fault, "client": client, "rounds": list(rounds), "nap": nap}
+    default = [f"{t} {client} {fault}" for t in rounds]
     app = ClientApp()
 
     @app.train()
-    def train(message: Message, context: Context) -> Message:
+    def train(message: Message, context: Context) -> Message | None:
         import time
 
         import numpy as np
         from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
-        config = default | dict(message.content["config"])
+        config = message.content["config"]
         (model,) = message.content["arrays"].to_numpy_ndarrays()
         i = context.node_config["partition-id"]
         model = model + (i + 1) * np.arange(1.0, 4.0)
-        if i == config["client"] and config["server-round"] in config["rounds"]:
-            if config["fault"] == "raises":
-                raise RuntimeError("the disk is full")
-            if config["fault"] == "none":
-                return None
-            if config["fault"] == "shape":
-                model = np.zeros((2, 2))
-            if config["fault"] == "nan":
-                model = np.full(3, np.nan)
-            if config["fault"] == "late":
-                time.sleep(config["nap"])
+        faults = config.get("faults", default)
+        if f"{config['server-round']} {i} raises" in faults:
+            raise RuntimeError("the disk is full")
+        if f"{config['server-round']} {i} none" in faults:
+            return None
+        if f"{config['server-round']} {i} shape" in faults:
+            model = np.zeros((2, 2))
+        if f"{config['server-round']} {i} nan" in faults:
+            model = np.full(3, np.nan)
+        if f"{config['server-round']} {i} late" in faults:
+            time.sleep(config.get("nap", nap))
         metrics = MetricRecord({"mean": float(model.mean()), "num-examples": 1})
         content = RecordDict({"arrays": ArrayRecord([model]), "metrics": metrics})
         return Message(content, reply_to=message)

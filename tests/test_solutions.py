@@ -1,0 +1,272 @@
+"""The solutions pass the checks of the exercises, and plausible mistakes do not."""
+
+import importlib.util
+import math
+from functools import cache
+
+import networkx as nx
+import numpy as np
+import pytest
+
+from gossiplib import averaging, mixing, topology
+from gossiplib.check import CHECKS, verdict
+from gossiplib.client import choose, gossip
+from gossiplib.grid import LocalGrid
+from gossiplib.server import Gossip
+from gossiplib.topology import named
+from notebooks import ROOT, find, read
+from toy_apps import still_app, zeros
+
+SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.py"))
+EXERCISES = sorted(CHECKS)
+RING = named("ring", 16)
+REGULAR = named("regular", 16, seed=0)
+SIZE, TORUS_RATE = 2600, 0.8828
+
+# What a hint must not say, for the exercises whose answer can be said in a word.
+ANSWER_IN_WORDS = {
+    "00.1": ("torus", "hypercube", "exponential", "regular"),
+    "01.1": (str(2 * 1000 * 50 * SIZE),),
+    "02.1": ("metropolis", "identity", "eye"),
+    "02.2": ("kantor", "random"),
+    "02.3": ("54",),
+    "03.1": ("56",),
+    "03.2": ("three rounds", "3 rounds"),
+    "05.1": ("0.7", "churn"),
+    "05.2": ("exponential", "matching"),
+}
+
+
+@cache
+def solution(number):
+    """Load the solutions of a notebook. Its name begins with a digit: no `import`."""
+    (path,) = (p for p in SOLUTIONS if p.stem.startswith(number))
+    spec = importlib.util.spec_from_file_location(f"solution_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def digits_run(schedule, rounds):
+    """Run the clients of notebook 00, and evaluate the last round only."""
+    start, task = solution("00"), solution("00").task
+    strategy = Gossip(schedule, evaluate_every=0, observe_every=rounds)
+    return strategy.start(
+        LocalGrid(start.app, num_nodes=16),
+        task.initial_arrays(),
+        num_rounds=rounds,
+        evaluate_fn=task.evaluate_fn,
+    )
+
+
+def fedavg_run(share, rounds):
+    return solution("01").run(share, rounds)
+
+
+def toy_run(schedule, rounds=20, n=16):
+    """Run gossip where training costs nothing."""
+    grid = LocalGrid(gossip(still_app()), num_nodes=n)
+    return Gossip(schedule, evaluate_every=0).start(grid, zeros(), num_rounds=rounds)
+
+
+def half_of(weights):
+    """Return a lazy version of a rule for weights."""
+    return lambda graph: (np.eye(len(graph)) + weights(graph)) / 2
+
+
+def one_peer_of_12():
+    schedule = topology.one_peer_exponential(12)
+    return [mixing.uniform(schedule(t)) for t in range(1, 5)]
+
+
+def squared_distance(own, model):
+    return sum(((a - b) ** 2).sum() for a, b in zip(own, model, strict=True))
+
+
+def careless(own, neighbours, weights, context, *, distance=squared_distance, pick=max):
+    """Leave out one neighbour and take the mean; forget that there may be none."""
+    out = pick(range(len(neighbours)), key=lambda k: distance(own, neighbours[k]))
+    kept = [own, *neighbours[:out], *neighbours[out + 1 :]]
+    return [sum(arrays) / len(kept) for arrays in zip(*kept, strict=True)]
+
+
+def plain_mean(own, neighbours, weights, context):
+    return [np.mean(layer, axis=0) for layer in zip(own, *neighbours, strict=True)]
+
+
+def leaves_out_the_nearest(own, neighbours, weights, context):
+    return careless(own, neighbours, weights, context, pick=min)
+
+
+def by_the_first_array(own, neighbours, weights, context):
+    if not neighbours:
+        return own
+
+    def distance(a, b):
+        return squared_distance(a[:1], b[:1])
+
+    return careless(own, neighbours, weights, context, distance=distance)
+
+
+def with_the_given_weights(own, neighbours, weights, context):
+    if not neighbours:
+        return own
+    out = int(np.argmax([squared_distance(own, model) for model in neighbours]))
+    w = np.delete(weights, 1 + out)
+    kept = [own, *neighbours[:out], *neighbours[out + 1 :]]
+    return averaging.weighted_mean(own, kept[1:], w / w.sum())
+
+
+def keeps_a_lone_neighbour(own, neighbours, weights, context):
+    if len(neighbours) < 2:
+        return plain_mean(own, neighbours, weights, context)
+    return careless(own, neighbours, weights, context)
+
+
+def by_distance(candidates, context):
+    me = context.node_config["partition-id"]
+    return sorted(candidates, key=lambda other: abs(other - me))
+
+
+def rounds_on_the_torus():
+    W = mixing.metropolis(named("torus", 64))
+    return mixing.rounds_to_consensus(W, tolerance=1e-3)
+
+
+def hear(*hops):
+    return solution("03").hear(*hops)
+
+
+def shuffled_ring(server_round):
+    places = np.random.default_rng(server_round).permutation(16).tolist()
+    return nx.relabel_nodes(RING, dict(enumerate(places)))
+
+
+WRONG = [
+    ("00.1", "too slow a graph", lambda: [digits_run(RING, 20)]),
+    ("00.1", "too dear a graph", lambda: [digits_run(named("torus", 16), 20)]),
+    ("00.1", "too few rounds", lambda: [digits_run(named("torus", 16), 2)]),
+    ("00.1", "the graph, no result", lambda: [named("torus", 16)]),
+    ("01.1", "one way only", lambda: [1000 * 50 * SIZE, SIZE, 1000, 50]),
+    ("01.1", "one round only", lambda: [2 * 1000 * SIZE, SIZE, 1000, 50]),
+    ("01.1", "models, not bytes", lambda: [2 * 1000 * 50, SIZE, 1000, 50]),
+    ("01.1", "kilobytes", lambda: [2 * 50 * SIZE, SIZE, 1000, 50]),
+    ("01.2", "numbers, no run", lambda: [0.5, 0.95]),
+    ("01.2", "all clients", lambda: fedavg_run(1.0, 1)),
+    ("01.2", "too few rounds", lambda: fedavg_run(0.25, 2)),
+    ("02.1", "not lazy", lambda: [mixing.metropolis]),
+    ("02.1", "not symmetric", lambda: [half_of(mixing.uniform)]),
+    ("02.1", "nobody listens", lambda: [lambda graph: np.eye(len(graph))]),
+    ("02.1", "sums to 1/2", lambda: [lambda graph: mixing.metropolis(graph) / 2]),
+    ("02.2", "too many links", lambda: [named("torus", 16)]),
+    ("02.2", "too slow", lambda: [RING]),
+    ("02.2", "ring and chords", lambda: [nx.circulant_graph(16, [1, 8])]),
+    ("02.2", "directed", lambda: [named("exponential", 16)]),
+    ("02.3", "rounded down", lambda: [53]),
+    ("02.3", "one more", lambda: [55]),
+    ("02.3", "the estimate", lambda: [53.5]),
+    ("03.1", "rounded down", lambda: [55, TORUS_RATE]),
+    ("03.1", "one more", lambda: [57, TORUS_RATE]),
+    ("03.1", "not rounded", lambda: [math.log(1e-3, TORUS_RATE), TORUS_RATE]),
+    ("03.2", "one-peer", lambda: [one_peer_of_12()]),
+    ("03.2", "hears all", lambda: [[np.full((12, 12), 1 / 12)]]),
+    ("03.2", "for 16", lambda: [[np.eye(16)]]),
+    ("04.1", "leaves nobody out", lambda: [plain_mean]),
+    ("04.1", "leaves out the nearest", lambda: [leaves_out_the_nearest]),
+    ("04.1", "by the first array", lambda: [by_the_first_array]),
+    ("04.1", "the given weights", lambda: [with_the_given_weights]),
+    ("04.1", "keeps a lone neighbour", lambda: [keeps_a_lone_neighbour]),
+    ("04.2", "the first two", lambda: [lambda c, t, context: c[:2]]),
+    ("04.2", "the smallest two", lambda: [lambda c, t, context: sorted(c)[:2]]),
+    ("04.2", "takes all", lambda: [lambda c, t, context: c]),
+    ("04.2", "takes one", lambda: [lambda c, t, context: by_distance(c, context)[:1]]),
+    ("04.2", "farthest", lambda: [lambda c, t, context: by_distance(c, context)[-2:]]),
+    ("04.2", "by chance", lambda: [choose(2, seed=0)]),
+    ("05.1", "all online", lambda: [toy_run(REGULAR)]),
+    ("05.1", "0.9 online", lambda: [toy_run(topology.churn(REGULAR, 0.9))]),
+    ("05.1", "mostly offline", lambda: [toy_run(topology.churn(REGULAR, 0.3))]),
+    ("05.1", "too few rounds", lambda: [toy_run(topology.churn(REGULAR, 0.7), 5)]),
+    ("05.1", "too few clients", lambda: [toy_run(named("ring", 8), n=8)]),
+    ("05.2", "the ring", lambda: [lambda t: RING]),
+    ("05.2", "four neighbours", lambda: [lambda t: REGULAR]),
+    ("05.2", "pairs of a ring", lambda: [topology.random_matching(RING)]),
+]
+
+# Mistakes for which the hint is an error that the answer itself raises.
+RAISES = [
+    ("04.1", "no neighbours", lambda: [careless], "empty"),
+    ("05.2", "other clients", lambda: [topology.one_peer_exponential(8)], "missing"),
+]
+
+# Other right answers than those in the solutions.
+RIGHT_TOO = [
+    (
+        "02.1",
+        "far lazier",
+        lambda: [lambda g: 0.9 * np.eye(9) + mixing.metropolis(g) / 10],
+    ),
+    ("02.3", "of numpy", lambda: [np.int64(54)]),
+    ("02.2", "Möbius-Kantor", lambda: [nx.moebius_kantor_graph()]),
+    ("03.1", "by gossiplib", lambda: [rounds_on_the_torus(), TORUS_RATE]),
+    ("03.2", "other digits", lambda: [[hear(6), hear(4, 8), hear(3)]]),
+    (
+        "04.2",
+        "a tuple",
+        lambda: [lambda c, t, context: tuple(by_distance(c, context)[:2])],
+    ),
+    ("05.1", "a ring", lambda: [toy_run(topology.churn(RING, 0.7))]),
+    ("05.2", "pairs", lambda: [topology.random_matching(named("complete", 16))]),
+    ("05.2", "ring, other places", lambda: [shuffled_ring]),
+]
+
+
+def cases(*rows):
+    return [pytest.param(*row, id=f"{row[0]} {row[1]}") for row in rows]
+
+
+def test_each_notebook_has_solutions_and_each_exercise_one():
+    assert [p.stem for p in SOLUTIONS] == [p.stem for p in find(ROOT)]
+    answers = {p.stem[:2]: list(solution(p.stem[:2]).ANSWERS) for p in SOLUTIONS}
+    assert all(e.startswith(number) for number in answers for e in answers[number])
+    assert sorted(e for exercises in answers.values() for e in exercises) == EXERCISES
+
+
+@pytest.mark.parametrize("exercise", EXERCISES)
+def test_is_in_the_notebook_of_its_number(exercise):
+    (path,) = find(ROOT, [exercise[:2]])
+    code = [c.source for c in read(path).cells if c.cell_type == "code"]
+    assert sum(f'check("{exercise}"' in source for source in code) == 1
+
+
+@pytest.mark.parametrize("exercise", EXERCISES)
+def test_is_not_answered_by_a_placeholder(exercise):
+    assert verdict(exercise, None) == "not answered yet."
+
+
+@pytest.mark.parametrize("exercise", EXERCISES)
+def test_solution_is_right(exercise):
+    answer = solution(exercise[:2]).ANSWERS[exercise]
+    assert verdict(exercise, *answer()) == "right!"
+
+
+@pytest.mark.parametrize(("exercise", "idea", "answer"), cases(*RIGHT_TOO))
+def test_other_answer_is_right_too(exercise, idea, answer):
+    assert verdict(exercise, *answer()) == "right!"
+
+
+@pytest.mark.parametrize(("exercise", "mistake", "answer"), cases(*WRONG))
+def test_mistake_gets_a_hint_that_does_not_leak(exercise, mistake, answer):
+    said = verdict(exercise, *answer())
+    assert said.startswith("not yet. ")
+    leaks = [w for w in ANSWER_IN_WORDS.get(exercise, ()) if w in said.casefold()]
+    assert leaks == []
+
+
+@pytest.mark.parametrize(("exercise", "mistake", "answer", "part"), cases(*RAISES))
+def test_mistake_that_raises_is_told_so(exercise, mistake, answer, part):
+    said = verdict(exercise, *answer())
+    assert said.startswith("your answer raised ") and part in said
+
+
+def test_each_exercise_has_mistakes():
+    assert {row[0] for row in WRONG} == set(EXERCISES)

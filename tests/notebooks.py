@@ -141,6 +141,15 @@ def static_row(path: Path) -> str:
     return f"| {link} | {question(notebook)} | {reading_time(notebook)} |"
 
 
+def with_run_time(nb: NotebookNode, seconds: float, megabytes: float) -> NotebookNode:
+    """State in a notebook's first cell what it was measured to take."""
+    told = rf"\1 Run time: {seconds:.0f} s, {megabytes:.0f} MB of memory (measured)."
+    nb.cells[0].source = re.sub(
+        r"(Reading time: \d+ min\.).*", told, nb.cells[0].source
+    )
+    return nb
+
+
 def budget(root: Path, paths: list[Path]) -> list[str]:
     """Measure notebooks, write the table of README.md, return what is over budget."""
     rows = [
@@ -153,6 +162,7 @@ def budget(root: Path, paths: list[Path]) -> list[str]:
         limit = MEGABYTES_RAY if path.name.startswith(WITH_RAY) else MEGABYTES
         rows.append(f"{static_row(path)} {seconds:.0f} s | {megabytes:.0f} MB |")
         print(rows[-1], flush=True)
+        write(with_run_time(read(path), seconds, megabytes), path)
         if seconds > SECONDS or megabytes > limit:
             over.append(f"{path.name}: over its budget of {SECONDS} s and {limit} MB")
     if paths == find(root):

@@ -26,7 +26,7 @@ CLIENTS = 16
 NOISE = re.compile(
     r"(\(\w+ pid=\d+\) )?"  # Ray puts the worker's name before its lines
     r"(INFO |Using SuperLink|Successfully (started|installed) "
-    r"|WARNING *: +(Since flwr|Manually terminating))"
+    r"|WARNING *: +(Since flwr|Manually terminating|fraction_evaluate))"
 )
 COLOUR = re.compile(r"\x1b\[\d*m")
 

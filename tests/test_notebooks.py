@@ -84,6 +84,7 @@ def test_begins_with_its_question_and_ends_with_links(notebook, code):
     assert reading_time(notebook) != "?", (
         "the first cell states no `Reading time: N min`"
     )
+    assert "Run time: " in first.source, "run `make budget`"
     assert notebook.cells[1] in tagged(notebook, "badges")
     assert code[0] in tagged(notebook, "install")
     assert "assert gossiplib.__version__ ==" in code[0].source

@@ -57,7 +57,7 @@ class Calls:
         self._owed: dict[int, str] = {}  # node id -> id of the message not answered
 
     def join(self, n: int, wait: float) -> None:
-        """Let the clients 0..n-1 join; wait at most `wait` seconds for all of them.
+        """Let the clients 0..n-1 join; wait until for `wait` seconds no other appears.
 
         Raises
         ------
@@ -71,16 +71,20 @@ class Calls:
         deadline = time.monotonic() + wait
         while True:
             new = [node for node in self._grid.get_node_ids() if node not in asked]
-            asked.update(new)
-            calls = [Message(RecordDict(), node, "query.join") for node in new]
-            for reply in self._grid.send_and_receive(calls, timeout=self._timeout):
-                if reply.has_error():
-                    failures.append(_reason(reply))
-                else:
-                    self._admit(reply, n)
-            if len(asked) >= n or time.monotonic() >= deadline:
+            if new:
+                asked.update(new)
+                calls = [Message(RecordDict(), node, "query.join") for node in new]
+                for reply in self._grid.send_and_receive(calls, timeout=self._timeout):
+                    if reply.has_error():
+                        failures.append(_reason(reply))
+                    else:
+                        self._admit(reply, n)
+                # Replies may take long (Ray starts first); others may have come by now.
+                deadline = time.monotonic() + wait
+            elif len(asked) >= n or time.monotonic() >= deadline:
                 break
-            time.sleep(0.1)
+            else:
+                time.sleep(0.1)
         if failures and len(self.nodes) < n:
             self.why_missing += f"; a client that did not join says: {failures[0]}"
         if not self.nodes:

@@ -52,8 +52,8 @@ class Gossip(Strategy):
         Rounds between two looks at all clients' models, which measure the consensus
         distance and call `evaluate_fn`; 0 is after the last round only.
     join_timeout : float
-        Seconds to wait for all clients to appear on the grid. The run goes on without
-        those that do not, and books them as lost.
+        Seconds to wait for the next client to appear on the grid, while some are
+        missing. Then the run goes on without them, and books them as lost.
 
     Notes
     -----

@@ -428,3 +428,25 @@ def test_a_config_may_hold_the_round_of_an_earlier_run():
             LocalGrid(gossip(drifting_app()), 5), zeros(), 2, train_config=config
         )
         assert np.allclose(result.models(), drift(GRAPH, 5, 2))
+
+
+def test_clients_that_appear_while_others_join_are_waited_for():
+    """Flower registers nodes one by one, and the first reply may take long."""
+
+    class SlowStart(LocalGrid):
+        joined = 0
+
+        def get_node_ids(self):
+            return super().get_node_ids()[: 4 + self.joined]
+
+        def send_and_receive(self, messages, *, timeout=None):
+            replies = super().send_and_receive(messages, timeout=timeout)
+            if not self.joined:
+                time.sleep(0.3)  # longer than join_timeout
+                self.joined = 1
+            return replies
+
+    grid = SlowStart(gossip(drifting_app()), 5)
+    result = Gossip(GRAPH, join_timeout=0.2).start(grid, zeros(), ROUNDS)
+    assert result.lost == []
+    assert np.allclose(result.models(), drift(GRAPH, 5, ROUNDS))

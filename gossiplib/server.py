@@ -13,7 +13,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from gossiplib import mixing, topology
 from gossiplib.arrays import (

@@ -10,7 +10,6 @@ Nothing here knows of gossip.
 
 import contextlib
 import functools
-import warnings
 from collections.abc import Iterator
 from importlib import resources
 
@@ -21,12 +20,11 @@ from flwr.clientapp import ClientApp
 from torch import nn
 from torch.nn import functional as F
 
+from gossiplib.partition import split, spread
+
 __all__ = ["Task", "digits", "evaluate", "spambase", "train"]
 
 Examples = tuple[torch.Tensor, torch.Tensor]
-
-#: Examples that a client needs: one each for training, validation and test.
-_SMALLEST = 3
 
 
 class Task:
@@ -86,8 +84,8 @@ class Task:
         self.num_classes = int(y.max()) + 1
         self.seed = seed
         self._hidden = hidden
-        shares = _partition(y[order[first:]], num_clients, partition, alpha, seed)
-        self._parts = [_split(order[first:][share]) for share in shares]
+        shares = spread(y[order[first:]], num_clients, partition, alpha, seed)
+        self._parts = [split(order[first:][share]) for share in shares]
 
     def part(self, client: int, name: str) -> Examples:
         """Return x and y of a client's "train", "validation" or "test" part."""
@@ -269,58 +267,3 @@ def spambase(num_clients: int, **options) -> Task:
     y = table.pop("spam").to_numpy()
     x = ((table - table.mean()) / table.std()).to_numpy()
     return Task(x, y, num_clients, **{"test_fraction": 0.1} | options)
-
-
-def _partition(
-    y: np.ndarray, num_clients: int, partition: str, alpha: float, seed: int
-) -> list[np.ndarray]:
-    """Return the indices into y of each client's examples."""
-    import datasets
-    from flwr_datasets import partitioner as flwr_partitioners
-
-    if num_clients < 1:
-        raise ValueError(f"num_clients must be at least 1; got {num_clients}")
-    makers = {
-        "iid": lambda: flwr_partitioners.IidPartitioner(num_clients),
-        "dirichlet": lambda: flwr_partitioners.DirichletPartitioner(
-            num_clients, "y", float(alpha), min_partition_size=_SMALLEST, seed=seed
-        ),
-        "classes": lambda: flwr_partitioners.PathologicalPartitioner(
-            num_clients,
-            "y",
-            num_classes_per_partition=2,
-            class_assignment_mode="first-deterministic",  # leaves few classes out
-            seed=seed,
-        ),
-    }
-    if partition not in makers:
-        raise ValueError(f"no partition {partition!r}; there are {', '.join(makers)}")
-    partitioner = makers[partition]()
-    partitioner.dataset = datasets.Dataset.from_dict({"y": y, "index": range(len(y))})
-    spread = f"{len(y)} examples over {num_clients} clients"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # each of the Dirichlet partitioner's tries
-            parts = [partitioner.load_partition(i) for i in range(num_clients)]
-    except (ValueError, IndexError) as error:
-        raise ValueError(
-            f"cannot spread {spread} (partition {partition!r}, alpha {alpha}) with at "
-            f"least {_SMALLEST} for each: take fewer clients or a larger alpha"
-        ) from error
-    for client, part in enumerate(parts):
-        if len(part) < _SMALLEST:
-            raise ValueError(
-                f"client {client} gets {len(part)} of {spread}, and needs at least "
-                f"{_SMALLEST}: take fewer clients"
-            )
-    return [np.asarray(part["index"]) for part in parts]
-
-
-def _split(index: np.ndarray) -> dict[str, np.ndarray]:
-    """Split a client's examples: a tenth, at least one, for validation and for test."""
-    tenth = max(1, len(index) // 10)
-    return {
-        "validation": index[:tenth],
-        "test": index[tenth : 2 * tenth],
-        "train": index[2 * tenth :],
-    }

@@ -5,11 +5,9 @@ import os
 
 import pytest
 
-os.environ |= {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
+from processes import QUIET
+
+os.environ |= QUIET
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,11 @@
 
 Low to high, each module knows only those before it:
 
-- `topology`, `mixing`, `averaging`: who talks to whom, with which weight, and how
-  models are averaged (numpy and networkx alone);
-- `task`: data, its partitions and a model (torch);
-- `client`, `grid`, `server`: gossip on Flower;
+- `topology` (with `graphs`), `mixing`, `averaging`: who talks to whom, how much each
+  counts, and how models are averaged (numpy and networkx alone);
+- `task` (with `partition`): data, its partitions and a model (torch);
+- `client`, `grid`, `server` (with `arrays`, `calls`, `discovery`, `result`): gossip on
+  Flower;
 - `plots`, `widgets`, `check`: pictures, and checks of the exercises;
 - `app`: the finished prototype for `flwr run`.
 

@@ -9,7 +9,7 @@ The settings are those of `[tool.flwr.app.config]` in pyproject.toml.
 from pathlib import Path
 
 import pandas as pd
-from flwr.app import Context, Message
+from flwr.app import ArrayRecord, Context, Message, MetricRecord
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
@@ -50,10 +50,14 @@ def main(grid: Grid, context: Context) -> None:
     """Run FedAvg and gossip, print the table, save it as CSV and as a figure."""
     config, task = context.run_config, _task(context)
     n, rounds, every = config["num-clients"], config["num-rounds"], config["every"]
+
+    def evaluate(t: int, arrays: ArrayRecord) -> MetricRecord | None:
+        return None if t % every and t != rounds else task.evaluate_fn(t, arrays)
+
     run = {
         "initial_arrays": task.initial_arrays(),
         "num_rounds": rounds,
-        "evaluate_fn": lambda t, a: None if t % every else task.evaluate_fn(t, a),
+        "evaluate_fn": evaluate,
     }
 
     print(f"FedAvg, {rounds} rounds, {n} clients ...", flush=True)

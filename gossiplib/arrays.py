@@ -77,7 +77,7 @@ def check_arrays(arrays: ArrayRecord, like: ArrayRecord) -> None:
 
 
 def array_bytes(arrays: ArrayRecord) -> int:
-    """Return the bytes of a model, as Flower serialises it."""
+    """Return the bytes of a model's arrays, in the NPY format that Flower sends."""
     return sum(len(array.data) for array in arrays.values())
 
 

@@ -54,7 +54,8 @@ class Calls:
         self._grid = grid
         self._timeout = timeout
         self._result = result
-        self._owed: dict[int, str] = {}  # node id -> id of the message not answered
+        self._owed: dict[str, int] = {}  # id of a message not answered -> node id
+        self._warned: set[tuple[int, str]] = set()
 
     def join(self, n: int, wait: float) -> None:
         """Let the clients 0..n-1 join; wait until for `wait` seconds no other appears.
@@ -123,29 +124,30 @@ class Calls:
         Replies are in the order of the partition ids. All that fails is booked as lost.
         With `counted`, the bytes of the models are booked as traffic.
         """
-        for reply in self._grid.pull_messages(list(self._owed.values())):
-            self._owed.pop(reply.metadata.src_node_id, None)
+        if self._owed:
+            for reply in self._grid.pull_messages(list(self._owed)):
+                self._owed.pop(reply.metadata.reply_to_message_id, None)
         ready: list[Message] = []
         for message in messages:
-            node, call = message.metadata.dst_node_id, message.metadata.message_type
-            if node in self._owed:
-                self.lose(self._clients[node], call, "still owes an earlier reply")
+            if message.metadata.dst_node_id in self._owed.values():
+                self._lose(message, "still owes an earlier reply")
             else:
                 ready.append(message)
-        waiting = {m.metadata.dst_node_id: m for m in ready}
+        came = list(self._grid.send_and_receive(ready, timeout=self._timeout))
+        # Sending gave the messages their ids. Where a node is gone, the SuperLink
+        # answers in its place, so the sender of a reply does not tell whose it is.
+        waiting = {message.metadata.message_id: message for message in ready}
         replies = []
-        for reply in self._grid.send_and_receive(ready, timeout=self._timeout):
-            message = waiting.pop(reply.metadata.src_node_id)
+        for reply in came:
+            message = waiting.pop(reply.metadata.reply_to_message_id)
             if reply.has_error():
-                call = message.metadata.message_type
-                self.lose(self.client_of(reply), call, _reason(reply))
+                self._lose(message, _reason(reply))
             else:
                 replies.append(reply)
-        for node, message in waiting.items():
-            call = message.metadata.message_type
-            wait = "" if self._timeout is None else f" in {self._timeout:g} s"
-            self.lose(self._clients[node], call, f"no reply{wait}")
-            self._owed[node] = message.metadata.message_id
+        wait = "" if self._timeout is None else f" in {self._timeout:g} s"
+        for message_id, message in waiting.items():
+            self._lose(message, f"no reply{wait}")
+            self._owed[message_id] = message.metadata.dst_node_id
         if counted:
             sent = sum(
                 array_bytes(arrays)
@@ -156,10 +158,15 @@ class Calls:
             booked[self.server_round] = booked.get(self.server_round, 0) + sent
         return sorted(replies, key=self.client_of)
 
+    def _lose(self, message: Message, reason: str) -> None:
+        client = self._clients[message.metadata.dst_node_id]
+        self.lose(client, message.metadata.message_type, reason)
+
     def lose(self, client: int, call: str, reason: str) -> None:
         """Book a call as lost; warn at the first loss of a client in this call."""
         loss = Loss(self.server_round, client, call, reason)
-        if not any(x.client == client and x.call == call for x in self._result.lost):
+        if (client, call) not in self._warned:
+            self._warned.add((client, call))
             logger.warning("round %d: client %d lost in %s: %s", *loss)
         self._result.lost.append(loss)
 

@@ -63,8 +63,9 @@ def gossip(
     Parameters
     ----------
     app : flwr.clientapp.ClientApp
-        Its `train` takes `arrays` and `config` from the message and replies with one
-        ArrayRecord and a MetricRecord, as `FedAvg` asks. Its `evaluate` likewise.
+        Its `train` takes `arrays` and `config` (FedAvg's default names of records)
+        from the message and replies with one ArrayRecord and a MetricRecord, as
+        `FedAvg` asks. Its `evaluate` likewise.
     average : callable
         Average function, see `averaging`.
     discover : callable

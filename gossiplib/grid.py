@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.task_identity import TaskIdentity
@@ -143,7 +143,7 @@ class LocalGrid(Grid):
     def _run(self, message: Message, node_id: int) -> Message | None:
         # Client and server must not share records: elsewhere, they never do.
         received = copy.copy(message)
-        received.__dict__["_content"] = _copied(message.content)
+        received.content = _copied(message.content)
         context = copy.copy(self._contexts[node_id])
         context.state = _copied(context.state)
         try:
@@ -162,9 +162,9 @@ def _copied(records: RecordDict) -> RecordDict:
     copied = RecordDict()
     for name, record in records.items():
         copied[name] = record.copy()
-        for key, value in record.items():
-            if isinstance(value, list):
-                copied[name][key] = value.copy()
+        if not isinstance(record, ArrayRecord):
+            lists = {k: v.copy() for k, v in record.items() if isinstance(v, list)}
+            copied[name].update(lists)
     return copied
 
 
@@ -189,7 +189,8 @@ def run_on_ray(
 ) -> T:
     """Run a server on Flower's simulation, whose clients run in Ray's processes.
 
-    Ray takes 5 to 30 s to start, and is shut down at the end.
+    Ray takes 5 to 30 s to start, and is shut down at the end. Flower's log is off, also
+    of clients that fail: `Gossip` counts and names them, other strategies do not.
 
     Parameters
     ----------

@@ -151,10 +151,15 @@ def _matrix(
 
 
 def check_weights(W: "Matrix", graph: nx.Graph) -> None:
-    """Raise ValueError unless W is a mixing matrix of this graph.
+    """Raise an error unless W is a mixing matrix of this graph.
 
-    It must be n x n and finite, its rows must sum to 1 (within 1e-6), and it must be
-    zero where j does not send to i. The message names the row.
+    Raises
+    ------
+    TypeError
+        If it is no array.
+    ValueError
+        If it is not n x n, a row does not sum to 1 (within 1e-6), or it is not zero
+        where j does not send to i. The message names the row.
     """
     n = len(graph)
     if not hasattr(W, "shape"):
@@ -195,6 +200,8 @@ def spectral_gap(W: "Matrix") -> float:
 
 def rounds_to_consensus(W: "Matrix", tolerance: float = 0.01) -> float:
     """Return the rounds after which |λ₂|ᵗ ≤ tolerance; infinite if |λ₂| is 1."""
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance must be between 0 and 1; got {tolerance}")
     rate = slem(W)
     if rate < 1e-12:
         return 1

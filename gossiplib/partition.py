@@ -42,9 +42,10 @@ def spread(
             warnings.simplefilter("ignore")  # each of the Dirichlet partitioner's tries
             parts = [partitioner.load_partition(i) for i in range(num_clients)]
     except (ValueError, IndexError) as error:
+        mend = f" or an alpha above {alpha}" if partition == "dirichlet" else ""
         raise ValueError(
-            f"cannot spread {what} (partition {partition!r}, alpha {alpha}) with at "
-            f"least {SMALLEST} for each: take fewer clients or a larger alpha"
+            f"cannot spread {what} (partition {partition!r}) with at least {SMALLEST} "
+            f"for each: take fewer clients{mend}"
         ) from error
     for client, part in enumerate(parts):
         if len(part) < SMALLEST:

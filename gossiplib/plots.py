@@ -131,8 +131,9 @@ def graph(
     return ax.figure
 
 
-def graphs(named: Mapping[str, nx.Graph], columns: int = 4) -> Figure:
+def graphs(named: Mapping[str, nx.Graph]) -> Figure:
     """Draw several graphs side by side, each under its name."""
+    columns = 4
     rows = -(-len(named) // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(2.6 * columns, 2.6 * rows), squeeze=False
@@ -249,7 +250,11 @@ def accuracy(
         mean = clients.mean()
         _line(ax, k, mean.index, mean, f"{name} (mean, worst to best client)")
         ax.fill_between(
-            mean.index, clients.min(), clients.max(), color=COLOURS[k], alpha=0.15
+            mean.index,
+            clients.min(),
+            clients.max(),
+            color=COLOURS[k % len(COLOURS)],
+            alpha=0.15,
         )
     for name, points in (lines or {}).items():
         _line(ax, len(ax.lines), list(points), list(points.values()), name)

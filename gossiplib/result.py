@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from flwr.app import ArrayRecord, MetricRecord
+from flwr.app import ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Result
 
 from gossiplib.arrays import flat
 
-__all__ = ["GossipResult", "Loss", "mean_metrics"]
+__all__ = ["GossipResult", "Loss", "first_metrics", "mean_metrics"]
 
 NodeMetrics = dict[int, dict[int, MetricRecord]]
 
@@ -68,7 +68,11 @@ class GossipResult(Result):
         )
 
     def models(self) -> np.ndarray:
-        """Return the final models as rows, in the order of the partition ids."""
+        """Return the final models as rows, in the order of the partition ids.
+
+        Shape (clients, parameters), float64. A client that never had a model is left
+        out; `node_arrays` tells which are there.
+        """
         return np.stack([flat(self.node_arrays[i]) for i in sorted(self.node_arrays)])
 
     def to_pandas(self, by: str = "client") -> pd.DataFrame:
@@ -105,8 +109,16 @@ class GossipResult(Result):
         return table.sort_values(["round", "client"], ignore_index=True)
 
 
+def first_metrics(content: RecordDict) -> MetricRecord:
+    """Return the first MetricRecord of a reply; an empty one if it has none."""
+    return next(iter(content.metric_records.values()), MetricRecord())
+
+
 def mean_metrics(clients: dict[int, MetricRecord]) -> MetricRecord:
-    """Return the mean of each metric that all clients report, in one shape."""
+    """Return the plain mean of each metric that all clients report, in one shape.
+
+    `num-examples`, by which Flower weighs, is left out.
+    """
     records = list(clients.values())
     shared = set(records[0]).intersection(*records) if records else ()
     mean = MetricRecord()

@@ -26,7 +26,8 @@ from gossiplib.arrays import (
 )
 from gossiplib.averaging import check_model
 from gossiplib.calls import Calls
-from gossiplib.result import GossipResult, mean_metrics
+from gossiplib.discovery import Neighbourhood
+from gossiplib.result import GossipResult, first_metrics, mean_metrics
 
 __all__ = ["Gossip", "GossipResult"]
 
@@ -44,8 +45,9 @@ class Gossip(Strategy):
     weights : callable
         graph -> mixing matrix W; see `mixing`.
     discover_every : int, optional
-        Rounds between two calls of the clients' discover function. By default once
-        for a graph, and in each round for a function.
+        Rounds between two calls of the clients' discover function; 0 is once. By
+        default once for a graph, and in each round for a function. Who is online and
+        which links hold is taken from the schedule in each round all the same.
     evaluate_every : int
         Rounds between two calls of the clients' evaluate function; 0 is never.
     observe_every : int
@@ -106,11 +108,33 @@ class Gossip(Strategy):
     ) -> GossipResult:
         """Run gossip learning.
 
-        The signature is `Strategy.start`'s. `initial_arrays` is each client's first
-        model. `evaluate_fn` is called for each client's model: there is no other.
+        The signature is that of any Strategy of Flower's.
+
+        Parameters
+        ----------
+        grid : flwr.serverapp.Grid
+            Where the clients are.
+        initial_arrays : flwr.app.ArrayRecord
+            Each client's first model.
+        num_rounds : int
+            Number of rounds, at least 1.
+        timeout : float
+            Seconds to wait for the replies to each set of calls; None is for ever.
+        train_config, evaluate_config : flwr.app.ConfigRecord, optional
+            Passed on to the clients, with `server-round` added.
+        evaluate_fn : callable, optional
+            (round, arrays) -> MetricRecord or None. It is called for each client's
+            model, as there is no other.
+
+        Returns
+        -------
+        GossipResult
+            What each client has, and what was lost.
 
         Raises
         ------
+        TypeError
+            If schedule, weights or initial_arrays are of another kind.
         ValueError
             If graph, weights or clients do not fit each other, or num_rounds is not at
             least 1.
@@ -129,6 +153,12 @@ class Gossip(Strategy):
         self._calls = Calls(grid, timeout, result)
         self._initial = initial_arrays
         self._have_model: set[int] = set()
+        every = self.discover_every
+        if every is None:
+            every = 0 if self._static else 1
+        self._neighbourhood = Neighbourhood(
+            self.schedule, self.num_clients, self.weights, every
+        )
         self._calls.join(self.num_clients, self.join_timeout)
         if evaluate_fn and (metrics := evaluate_fn(0, initial_arrays.copy())):
             result.evaluate_metrics_serverapp[0] = metrics
@@ -139,7 +169,7 @@ class Gossip(Strategy):
         )
         for t in bar:
             self._calls.server_round = t
-            self._discover(t)
+            self._neighbourhood.update(t, self._calls)
             calls = self.configure_train(
                 t, initial_arrays, train_config or ConfigRecord(), grid
             )
@@ -158,49 +188,14 @@ class Gossip(Strategy):
             result.arrays = mean_arrays(list(result.node_arrays.values()))
         return result
 
-    def _discover(self, server_round: int) -> None:
-        """Offer each client its candidates; form the graph of their choices, and W.
-
-        Clients that failed to discover are asked again in the next round.
-        """
-        every = self.discover_every or (0 if self._static else 1)
-        if server_round == 1 or (every and (server_round - 1) % every == 0):
-            offer = topology.at(self.schedule, server_round)
-            topology.check_graph(offer, self.num_clients, connected=self._static)
-            self._offer, self._chosen = offer, {}
-        offered = {i: topology.senders(self._offer, i) for i in range(self.num_clients)}
-        online = [i for i in self._calls.nodes if topology.is_online(self._offer, i)]
-        ask = [i for i in online if i not in self._chosen]
-        if not ask:
-            return
-        offers = {
-            i: ConfigRecord({"candidates": offered[i], "server-round": server_round})
-            for i in ask
-        }
-        calls = [self._call("query.discover", i, gossip=o) for i, o in offers.items()]
-        for reply in self._calls.send(calls):
-            i = self._calls.client_of(reply)
-            self._chosen[i] = list(reply.content["gossip"]["neighbours"])
-            if not set(self._chosen[i]) <= set(offered[i]):
-                raise ValueError(
-                    f"client {i} chose {self._chosen[i]}, not of {offered[i]}"
-                )
-        chosen = {i: self._chosen.get(i, []) for i in online}
-        if all(chosen[i] == offered[i] for i in online):
-            self._graph = self._offer
-        else:
-            self._graph = nx.DiGraph((j, i) for i in online for j in chosen[i])
-            self._graph.add_nodes_from(self._offer.nodes(data=True))
-        self._W = self.weights(self._graph)
-        mixing.check_weights(self._W, self._graph)
-
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Call each online client's train; a first time, with the initial model."""
-        config["server-round"] = server_round
+        # A record of its own for each round: a queued message must not see the next.
+        config = ConfigRecord({**config, "server-round": server_round})
         for i in range(self.num_clients):
-            if not topology.is_online(self._graph, i):
+            if not topology.is_online(self._neighbourhood.graph, i):
                 continue
             if i not in self._calls.nodes:
                 self._calls.lose(i, "train", self._calls.why_missing)
@@ -217,14 +212,9 @@ class Gossip(Strategy):
         for reply in replies:
             i = self._calls.client_of(reply)
             self._have_model.add(i)
-            try:
-                arrays = only_arrays(reply.content)
-                check_arrays(arrays, self._initial)
-            except ValueError as error:
-                self._calls.lose(i, "train", f"its model cannot be used: {error}")
-                continue
-            self._trained[i] = arrays
-            metrics[i] = _first_metrics(reply)
+            if arrays := self._sound_model(reply):
+                self._trained[i] = arrays
+                metrics[i] = first_metrics(reply.content)
         failed = {x.client for x in self._result.lost if x.call == "train"}
         if not self._have_model and len(failed) == self.num_clients:
             loss = self._result.lost[-1]
@@ -236,13 +226,13 @@ class Gossip(Strategy):
 
     def configure_average(self, server_round: int) -> Iterable[Message]:
         """Call average of each client that trained, with its neighbours' models."""
-        models = self._trained
+        models, now = self._trained, self._neighbourhood
         relayed = []
         for i in models:
-            senders = [j for j in topology.senders(self._graph, i) if j in models]
+            senders = [j for j in topology.senders(now.graph, i) if j in models]
             if not senders:
                 continue
-            weights = [float(self._W[i, j]) for j in senders]
+            weights = [float(now.W[i, j]) for j in senders]
             sent = ConfigRecord(
                 {"senders": senders, "weights": [1 - sum(weights), *weights]}
             )
@@ -255,16 +245,18 @@ class Gossip(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Call evaluate of each client, on its own model."""
-        config["server-round"] = server_round
-        for i in self._have_model:
+        """Call evaluate of each online client, on its own model."""
+        config = ConfigRecord({**config, "server-round": server_round})
+        for i in sorted(self._have_model):
+            if not topology.is_online(self._neighbourhood.graph, i):
+                continue
             yield self._call("evaluate", i, config=config, gossip=ConfigRecord())
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord:
         """Keep the clients' metrics; return their mean."""
-        metrics = {self._calls.client_of(r): _first_metrics(r) for r in replies}
+        metrics = {self._calls.client_of(r): first_metrics(r.content) for r in replies}
         self._result.node_evaluate_metrics[server_round] = metrics
         return mean_metrics(metrics)
 
@@ -274,33 +266,39 @@ class Gossip(Strategy):
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
     ) -> None:
         """Measure all clients' models. Gossip itself does not need this look."""
-        calls = [self._call("query.model", i) for i in self._have_model]
-        models = {
-            self._calls.client_of(reply): only_arrays(reply.content)
-            for reply in self._calls.send(calls, counted=False)
-        }
+        calls = [self._call("query.model", i) for i in sorted(self._have_model)]
+        models = {}
+        for reply in self._calls.send(calls, counted=False):
+            if arrays := self._sound_model(reply):
+                models[self._calls.client_of(reply)] = arrays
         self._result.node_arrays = models
-        if models:
-            distance = mixing.consensus_distance(
-                np.stack([flat(model) for model in models.values()])
-            )
-            self._result.consensus_distance[server_round] = distance
-        if evaluate_fn and models:
+        if not models:
+            return
+        rows = np.stack([flat(model) for model in models.values()])
+        self._result.consensus_distance[server_round] = mixing.consensus_distance(rows)
+        metrics = {}
+        if evaluate_fn:
             metrics = {
                 i: evaluate_fn(server_round, m.copy()) for i, m in models.items()
             }
-            metrics = {i: m for i, m in metrics.items() if m is not None}
+        if metrics := {i: m for i, m in metrics.items() if m is not None}:
+            mean = mean_metrics(metrics)
             self._result.node_server_metrics[server_round] = metrics
-            self._result.evaluate_metrics_serverapp[server_round] = mean_metrics(
-                metrics
-            )
+            self._result.evaluate_metrics_serverapp[server_round] = mean
+
+    def _sound_model(self, reply: Message) -> ArrayRecord | None:
+        """Return the model in a reply, or book the call as lost."""
+        try:
+            arrays = only_arrays(reply.content)
+            check_arrays(arrays, self._initial)
+        except ValueError as error:
+            call, client = reply.metadata.message_type, self._calls.client_of(reply)
+            self._calls.lose(client, call, f"its model cannot be used: {error}")
+            return None
+        return arrays
 
     def _call(self, call: str, client: int, **records) -> Message:
         return Message(RecordDict(records), self._calls.nodes[client], call)
-
-
-def _first_metrics(reply: Message) -> MetricRecord:
-    return next(iter(reply.content.metric_records.values()), MetricRecord())
 
 
 def _due(server_round: int, every: int, last: int) -> bool:

@@ -134,6 +134,10 @@ class Task:
         lr : float
             Learning rate of the gradient descent.
         """
+        if epochs < 1 or batch_size < 1:
+            raise ValueError(
+                f"epochs and batch_size must be at least 1; got {epochs}, {batch_size}"
+            )
         app = ClientApp()
 
         @app.train()
@@ -174,7 +178,7 @@ class Task:
         x, _ = self.part(context.node_config["partition-id"], "validation")
         module = self._module
         names = module.state_dict()
-        tensors = map(torch.from_numpy, model)
+        tensors = map(torch.tensor, model)  # a copy: the arrays are read-only
         module.load_state_dict(dict(zip(names, tensors, strict=True)))
         with torch.no_grad():
             return F.softmax(module(x), dim=1).numpy()

@@ -37,11 +37,15 @@ Schedule = nx.Graph | Callable[[int], nx.Graph]
 def at(schedule: Schedule, server_round: int) -> nx.Graph:
     """Return the graph that a schedule gives for a round (1, 2, ...)."""
     graph = schedule(server_round) if callable(schedule) else schedule
+    _check_kind(graph)
+    return graph
+
+
+def _check_kind(graph: object) -> None:
     if not isinstance(graph, nx.Graph) or graph.is_multigraph():
         raise TypeError(
             f"a topology is a networkx Graph or DiGraph, not a {type(graph).__name__}"
         )
-    return graph
 
 
 def senders(graph: nx.Graph, client: int) -> list[int]:
@@ -76,10 +80,7 @@ def check_graph(graph: nx.Graph, n: int, *, connected: bool = True) -> None:
         If nodes are missing or foreign, a client is its own neighbour, or the graph
         is disconnected. The message names the clients.
     """
-    if not isinstance(graph, nx.Graph) or graph.is_multigraph():
-        raise TypeError(
-            f"a topology is a networkx Graph or DiGraph, not a {type(graph).__name__}"
-        )
+    _check_kind(graph)
     wanted, found = set(range(n)), set(graph)
     if wanted != found:
         missing, foreign = wanted - found, found - wanted

@@ -16,13 +16,13 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 from processes import private_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-CLIENTS = 16
 NOISE = re.compile(
     r"(\(\w+ pid=\d+\) )?"  # Ray puts the worker's name before its lines
     r"(INFO |Using SuperLink|Successfully (started|installed) "
@@ -72,9 +72,11 @@ def show(stream: io.BufferedReader) -> None:
 
 def run(app: Path, env: dict[str, str]) -> str:
     """Run the app and return its status, `finished:completed` if all went well."""
+    project = tomllib.loads((app / "pyproject.toml").read_text())
+    clients = project["tool"]["flwr"]["app"]["config"]["num-clients"]
     config = [
         "--federation-config",
-        f"num-supernodes={CLIENTS} client-resources-num-cpus=1",
+        f"num-supernodes={clients} client-resources-num-cpus=1",
         "--run-config",
         f"output={json.dumps(str(Path.cwd() / 'out'))}",
     ]

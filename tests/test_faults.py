@@ -450,3 +450,25 @@ def test_clients_that_appear_while_others_join_are_waited_for():
     result = Gossip(GRAPH, join_timeout=0.2).start(grid, zeros(), ROUNDS)
     assert result.lost == []
     assert np.allclose(result.models(), drift(GRAPH, 5, ROUNDS))
+
+
+def test_a_superlink_that_answers_for_a_node_that_is_gone_is_understood():
+    """It sends the error in its own name, with the id of the message it is about."""
+
+    class Gone(LocalGrid):
+        def send_and_receive(self, messages, *, timeout=None):
+            replies = super().send_and_receive(messages, timeout=timeout)
+            for k, reply in enumerate(replies):
+                gone = reply.metadata.src_node_id == self.get_node_ids()[FAULTY]
+                if gone and reply.metadata.message_type == "train":
+                    error = Message(Error(5, "Node Unavailable"), reply_to=messages[k])
+                    error.metadata.__dict__["_src_node_id"] = 1
+                    replies[k] = error
+            return replies
+
+    grid = Gone(gossip(drifting_app()), 5)
+    result = Gossip(GRAPH).start(grid, zeros(), ROUNDS)
+    everywhere = range(1, ROUNDS + 1)
+    assert result.lost == [
+        Loss(t, FAULTY, "train", "Node Unavailable") for t in everywhere
+    ]

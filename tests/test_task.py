@@ -124,7 +124,7 @@ def test_a_task_travels_to_another_process(task):
         (0, {}, "at least 1; got 0"),
         (-1, {}, "at least 1; got -1"),
         (4, {"partition": "random"}, "'random'.*iid, dirichlet, classes"),
-        (16, {"alpha": 0.001}, "1438 examples over 16 clients.*larger alpha"),
+        (16, {"alpha": 0.001}, "1438 examples over 16 clients.*an alpha above 0.001"),
         (1000, {}, "1000 clients.*fewer clients"),
         (1000, {"partition": "iid"}, "client 0 gets 2 of .*1000 clients"),
         (5000, {"partition": "iid"}, "5000 clients.*fewer clients"),

@@ -21,7 +21,7 @@ from flwr.clientapp import ClientApp
 from gossiplib.client import gossip
 from gossiplib.grid import LocalGrid, run_on_ray
 from gossiplib.server import Gossip
-from gossiplib.task import digits
+from gossiplib.task import digits, train
 from gossiplib.topology import named
 
 MODEL = ArrayRecord([np.zeros(650, dtype=np.float32)])
@@ -59,10 +59,22 @@ class TestMessages:
 
 @pytest.mark.benchmark(group="10 rounds of 16 clients, digits, one local epoch")
 class TestTraining:
-    """LocalGrid and gossip against the ClientApp's training, called in a loop."""
+    """Gossip on LocalGrid against training alone: the ClientApp's, and the bare one."""
 
     task = digits(16)
     app = task.client_app()
+
+    def test_bare_training_in_a_loop(self, benchmark):
+        model = self.task.model()
+        parts = [self.task.part(i, "train") for i in range(16)]
+
+        def loop():
+            for t in range(1, 11):
+                for i, (x, y) in enumerate(parts):
+                    rng = np.random.default_rng([0, i, t])
+                    train(model, x, y, epochs=1, batch_size=16, lr=0.5, rng=rng)
+
+        benchmark.pedantic(loop, rounds=10, warmup_rounds=1)
 
     def test_training_function_in_a_loop(self, benchmark):
         grid = LocalGrid(self.app, 16)  # lets a Message be made

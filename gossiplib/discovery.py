@@ -1,0 +1,97 @@
+"""Who hears whom in a round: what the schedule offers, and what the clients choose.
+
+The server's `Gossip` asks a `Neighbourhood` for each round's graph and mixing matrix.
+"""
+
+from collections.abc import Callable
+
+import networkx as nx
+import numpy as np
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from gossiplib import mixing, topology
+from gossiplib.calls import Calls
+
+__all__ = ["Neighbourhood"]
+
+
+class Neighbourhood:
+    """The graph and the weights of each round, in one run.
+
+    Parameters
+    ----------
+    schedule : networkx.Graph or callable
+        See `topology`.
+    n : int
+        Number of clients.
+    weights : callable
+        graph -> mixing matrix W; see `mixing`.
+    every : int
+        Rounds after which all clients choose anew; 0 is never.
+
+    Attributes
+    ----------
+    graph : networkx.Graph
+        Who hears whom in this round.
+    W : numpy.ndarray
+        Its mixing matrix, shape (n, n).
+    """
+
+    def __init__(
+        self,
+        schedule: topology.Schedule,
+        n: int,
+        weights: Callable[[nx.Graph], np.ndarray],
+        every: int,
+    ) -> None:
+        self._schedule, self._n = schedule, n
+        self._weights, self._every = weights, every
+        self._static = isinstance(schedule, nx.Graph)
+        self._chosen: dict[int, list[int]] = {}
+
+    def update(self, server_round: int, calls: Calls) -> None:
+        """Offer the round's candidates to clients that have to choose; form the graph.
+
+        The schedule decides in each round who is online and which links hold. A choice
+        lasts until it is due again. Clients that failed to choose are asked again in
+        the next round; until then they hear nobody.
+        """
+        first = server_round == 1
+        offer = topology.at(self._schedule, server_round)
+        if first or not self._static:
+            topology.check_graph(offer, self._n, connected=self._static)
+        if self._every and (server_round - 1) % self._every == 0:
+            self._chosen = {}
+        online = [i for i in calls.nodes if topology.is_online(offer, i)]
+        offered = {i: topology.senders(offer, i) for i in online}
+        ask = [i for i in online if i not in self._chosen]
+        if self._static and not first and not ask:
+            return
+        self._ask({i: offered[i] for i in ask}, server_round, calls)
+        heard = {
+            i: [j for j in self._chosen.get(i, []) if j in offered[i]] for i in online
+        }
+        self.graph = offer
+        if heard != offered:
+            self.graph = nx.DiGraph((j, i) for i in online for j in heard[i])
+            self.graph.add_nodes_from(offer.nodes(data=True))
+        self.W = self._weights(self.graph)
+        mixing.check_weights(self.W, self.graph)
+
+    def _ask(
+        self, offered: dict[int, list[int]], server_round: int, calls: Calls
+    ) -> None:
+        """Call the discover function of clients; keep their choices."""
+        messages = []
+        for i, candidates in offered.items():
+            offer = {"candidates": candidates, "server-round": server_round}
+            content = RecordDict({"gossip": ConfigRecord(offer)})
+            messages.append(Message(content, calls.nodes[i], "query.discover"))
+        for reply in calls.send(messages):
+            i = calls.client_of(reply)
+            chosen = sorted(reply.content["gossip"]["neighbours"])
+            if set(chosen) <= set(offered[i]):
+                self._chosen[i] = chosen
+            else:
+                reason = f"chose {chosen}, not of {offered[i]}"
+                calls.lose(i, "query.discover", reason)

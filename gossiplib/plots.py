@@ -150,11 +150,10 @@ def filmstrip(
     frames: Mapping[str, Sequence[float]],
     *,
     label: str = "",
-    limits: tuple[float, float] | None = None,
 ) -> Figure:
     """Draw the same graph for each frame (title -> values), on one colour scale."""
     everything = np.concatenate([np.asarray(v, dtype=float) for v in frames.values()])
-    limits = limits or (everything.min(), everything.max())
+    limits = (everything.min(), everything.max())
     width = 2.3 * len(frames) + 0.8
     figure, axes = plt.subplots(
         1, len(frames), figsize=(width, 2.7), squeeze=False, layout="constrained"
@@ -183,8 +182,6 @@ def matrix(W: np.ndarray, *, ax: Axes | None = None, title: str = "W") -> Figure
 def consensus(
     measured: Mapping[str, Sequence[float]],
     theory: Mapping[str, float] | None = None,
-    *,
-    ax: Axes | None = None,
 ) -> Figure:
     """Draw distances to consensus by round, on a logarithmic scale.
 
@@ -194,10 +191,8 @@ def consensus(
         Name -> distance after round 0, 1, ... Drawn with markers.
     theory : dict, optional
         Name -> factor a round. Drawn as a thin line from the first measured distance.
-    ax : matplotlib.axes.Axes, optional
-        Where to draw; by default a new figure.
     """
-    ax = ax or plt.subplots(figsize=(6, 3.6))[1]
+    figure, ax = plt.subplots(figsize=(6, 3.6))
     for k, (name, distances) in enumerate(measured.items()):
         colour = COLOURS[k % len(COLOURS)]
         rounds = np.arange(len(distances))
@@ -220,7 +215,7 @@ def consensus(
     ax.set_yscale("log")
     ax.set(xlabel="round", ylabel="distance to consensus")
     _finish(ax)
-    return ax.figure
+    return figure
 
 
 def accuracy(
@@ -228,7 +223,6 @@ def accuracy(
     lines: Mapping[str, Mapping[int, float]] | None = None,
     *,
     value: str = "evaluate_accuracy",
-    ax: Axes | None = None,
 ) -> Figure:
     """Draw the clients' accuracy by round: the mean, and from the worst to the best.
 
@@ -240,10 +234,8 @@ def accuracy(
         Name -> (round -> accuracy) of methods with one model, such as FedAvg.
     value : str
         Column of `GossipResult.to_pandas()`.
-    ax : matplotlib.axes.Axes, optional
-        Where to draw; by default a new figure.
     """
-    ax = ax or plt.subplots(figsize=(6, 3.6))[1]
+    figure, ax = plt.subplots(figsize=(6, 3.6))
     for name, result in results.items():
         k = len(ax.lines)
         clients = result.to_pandas().dropna(subset=[value]).groupby("round")[value]
@@ -260,7 +252,7 @@ def accuracy(
         _line(ax, len(ax.lines), list(points), list(points.values()), name)
     ax.set(xlabel="round", ylabel="accuracy")
     _finish(ax)
-    return ax.figure
+    return figure
 
 
 def guess(ax: Axes, value: float | None) -> None:

@@ -22,10 +22,10 @@ WEIGHTS = {
 }
 
 
-def explorer(n: int = 16) -> widgets.Widget:
+def explorer() -> widgets.Widget:
     """Choose a topology, its size and weights; see graph, W and what theory says."""
     name = widgets.Dropdown(options=list(topology.NAMES), description="topology")
-    size = widgets.IntSlider(n, 4, 32, description="clients", continuous_update=False)
+    size = widgets.IntSlider(16, 4, 32, description="clients", continuous_update=False)
     rule = widgets.Dropdown(options=list(WEIGHTS), description="weights")
     return _picture([name, size, rule], lambda: _explored(name, size, rule))
 

@@ -30,6 +30,8 @@ FAULTS = {
     (3, 2): "none",
     **{(t, 4): "shape" for t in range(1, ROUNDS + 1)},
 }
+#: Client -> fault, in each round.
+ALWAYS = {1: "raises", 2: "none", 3: "nan"}
 REASONS = {
     "nan": "its array 0 has NaN or infinite values",
     "raises": "the disk is full",
@@ -122,6 +124,9 @@ def on_ray():
     def main(grid):
         faults = [f"{t} {i} {fault}" for (t, i), fault in FAULTS.items()]
         results["faults"] = drift_on(grid, faults)
+        everywhere = range(1, ROUNDS + 1)
+        always = [f"{t} {i} {fault}" for i, fault in ALWAYS.items() for t in everywhere]
+        results["always"] = drift_on(grid, always)
         results["missing"] = drift_on(Without(grid))
         results.update(learn_on(grid))
         # Last: the next run would meet the client still asleep.
@@ -158,6 +163,17 @@ def test_the_others_go_on_without_those_that_fail(on_ray):
     expected = drift(GRAPH, N, ROUNDS, untrained=set(FAULTS), unmixed={BROKEN})
     assert sorted(result.node_arrays) == [0, 1, 2, 3]
     assert np.allclose(result.models(), expected[:4])
+
+
+def test_clients_that_always_fail_are_named_and_the_others_go_on(on_ray):
+    result = on_ray["always"]
+    lost = {(x.round, x.client): x.reason for x in result.lost if x.call == "train"}
+    untrained = {(t, i) for t in range(1, ROUNDS + 1) for i in ALWAYS}
+    assert set(lost) == untrained
+    assert all(REASONS[ALWAYS[i]] in reason for (_, i), reason in lost.items())
+    expected = drift(GRAPH, N, ROUNDS, untrained=untrained, unmixed={BROKEN})
+    assert sorted(result.node_arrays) == [0, 4]
+    assert np.allclose(result.models(), expected[[0, 4]])
 
 
 def test_reasons_are_short(on_ray):

@@ -4,10 +4,10 @@ Low to high, each module knows only those before it:
 
 - `topology` (with `graphs`), `mixing`, `averaging`: who talks to whom, how much each
   counts, and how models are averaged (numpy and networkx alone);
-- `task` (with `partition`): data, its partitions and a model (torch);
+- `task` (with `partition`, `training`): data, its partitions and a model (torch);
 - `client`, `grid`, `server` (with `arrays`, `calls`, `discovery`, `result`): gossip on
   Flower;
-- `plots`, `widgets`, `check`: pictures, and checks of the exercises;
+- `plots` (with `drawing`), `widgets`, `check`: pictures, and checks of the exercises;
 - `app`: the finished prototype for `flwr run`.
 
 Importing `gossiplib` imports none of them, so that a notebook pays for what it uses.

@@ -212,7 +212,7 @@ class Gossip(Strategy):
         for reply in replies:
             i = self._calls.client_of(reply)
             self._have_model.add(i)
-            if arrays := self._sound_model(reply):
+            if (arrays := self._sound_model(reply)) is not None:
                 self._trained[i] = arrays
                 metrics[i] = first_metrics(reply.content)
         failed = {x.client for x in self._result.lost if x.call == "train"}
@@ -269,7 +269,7 @@ class Gossip(Strategy):
         calls = [self._call("query.model", i) for i in sorted(self._have_model)]
         models = {}
         for reply in self._calls.send(calls, counted=False):
-            if arrays := self._sound_model(reply):
+            if (arrays := self._sound_model(reply)) is not None:
                 models[self._calls.client_of(reply)] = arrays
         self._result.node_arrays = models
         if not models:

@@ -10,7 +10,14 @@ import time
 import networkx as nx
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.app import (
+    ArrayRecord,
+    ConfigRecord,
+    Error,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.clientapp import ClientApp
 
 from gossiplib import mixing, topology
@@ -472,3 +479,19 @@ def test_a_superlink_that_answers_for_a_node_that_is_gone_is_understood():
     assert result.lost == [
         Loss(t, FAULTY, "train", "Node Unavailable") for t in everywhere
     ]
+
+
+def test_a_model_without_arrays_is_not_dropped_in_silence():
+    app = ClientApp()
+
+    @app.train()
+    def train(message, context):
+        content = {"arrays": ArrayRecord(), "metrics": MetricRecord({"loss": 1.0})}
+        return Message(RecordDict(content), reply_to=message)
+
+    grid = LocalGrid(gossip(app), 5)
+    result = Gossip(GRAPH, evaluate_every=0).start(grid, ArrayRecord(), ROUNDS)
+    assert result.lost == []
+    assert (
+        sorted(result.node_arrays) == sorted(result.node_train_metrics[1]) == [*GRAPH]
+    )

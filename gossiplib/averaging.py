@@ -10,6 +10,10 @@ and what the engine knows of the client (in Flower, its `Context`). It must chan
 none of them. `weighted_mean` is FED-0002's Algorithm 1 and the default;
 `softmax_distance` is its Algorithm 2.
 
+An average function also takes many clients at once, as the vectorised engine calls it:
+then each array has one axis more, the first, for the clients, and so has each weight.
+All of these clients have the same number of neighbours.
+
 Nothing here knows graphs or Flower. Average functions that also withstand stale or
 hostile neighbours have their place here, beside these two.
 """
@@ -60,16 +64,19 @@ def weighted_mean(
         If there is not one weight a model, or the weights do not sum to 1.
     """
     weights = np.asarray(weights, dtype=np.float64)
-    if weights.shape != (1 + len(neighbours),):
+    if len(weights) != 1 + len(neighbours):
         raise ValueError(
-            f"{1 + len(neighbours)} models need as many weights, not {weights.size}"
+            f"{1 + len(neighbours)} models need as many weights, not {len(weights)}"
         )
-    if not abs(weights.sum() - 1) <= 1e-6:
-        raise ValueError(f"the weights must sum to 1, not to {weights.sum():.6g}")
+    sums = weights.sum(axis=0)
+    if not np.all(np.abs(sums - 1) <= 1e-6):
+        raise ValueError(f"the weights must sum to 1, not to {np.min(sums):.6g}")
     mixed = []
     for layer in zip(own, *neighbours, strict=True):
+        per_client = (1,) * (layer[0].ndim - sums.ndim)  # axes of one client's array
         mean = sum(
-            w * a.astype(np.float64) for w, a in zip(weights, layer, strict=True)
+            w.reshape(sums.shape + per_client) * a.astype(np.float64)
+            for w, a in zip(weights, layer, strict=True)
         )
         mixed.append(as_dtype(mean, layer[0].dtype))
     return mixed
@@ -148,12 +155,12 @@ def softmax_distance_weights(
     cosine = (others * own).sum(axis=-1) / norms
     distance = np.clip(1 - cosine, 0, None).mean(axis=-1)
     with np.errstate(divide="ignore"):
-        power = alpha * np.log(distance) if alpha else np.zeros(len(distance))
-    if np.isinf(power.max()):
-        share = (power == power.max()).astype(np.float64)
-    else:
-        share = np.exp(power - power.max())
-    return np.concatenate([[self_weight], (1 - self_weight) * share / share.sum()])
+        power = alpha * np.log(distance) if alpha else np.zeros_like(distance)
+    top = power.max(axis=0)
+    with np.errstate(invalid="ignore"):
+        share = np.where(np.isinf(top), power == top, np.exp(power - top))
+    kept = np.full((1, *top.shape), self_weight)
+    return np.concatenate([kept, (1 - self_weight) * share / share.sum(axis=0)])
 
 
 def check_model(model: Model, like: Model, whose: str = "its") -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "check_weights",
     "consensus_distance",
     "effective_neighbours",
+    "links",
     "max_degree",
     "metropolis",
     "rounds_to_consensus",
@@ -118,12 +119,21 @@ def best_constant(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
     return _matrix(len(graph), i, j, weights, sparse)
 
 
-def _links(graph: nx.Graph) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return receivers i and senders j of all links, and all clients' degrees."""
-    n = len(graph)
-    topology.check_graph(graph, n, connected=False)
+def links(graph: nx.Graph) -> tuple[np.ndarray, np.ndarray]:
+    """Return the receivers i and the senders j of all links; an edge has two.
+
+    In a directed graph it has one.
+    """
     edges = np.array(graph.edges, dtype=np.int64).reshape(-1, 2)
     j, i = edges.T if graph.is_directed() else np.vstack([edges, edges[:, ::-1]]).T
+    return i, j
+
+
+def _links(graph: nx.Graph) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return receivers and senders of all links, and all clients' degrees."""
+    n = len(graph)
+    topology.check_graph(graph, n, connected=False)
+    i, j = links(graph)
     return i, j, np.bincount(i, minlength=n), np.bincount(j, minlength=n)
 
 
@@ -174,7 +184,7 @@ def check_weights(W: "Matrix", graph: nx.Graph) -> None:
             f"to {sums[bad[0]]:.6g}"
         )
     i, j, _, _ = _links(graph)
-    rows, columns = W.nonzero()
+    rows, columns = (indices.astype(np.int64) for indices in W.nonzero())
     heard = np.concatenate([i * n + j, np.arange(n) * (n + 1)])
     if (unheard := np.setdiff1d(rows * n + columns, heard)).size:
         i, j = divmod(int(unheard[0]), n)

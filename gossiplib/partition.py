@@ -1,28 +1,118 @@
 """Who gets which examples: flwr-datasets' partitioners, and the parts of a client."""
 
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["SMALLEST", "spread", "split"]
+__all__ = ["Parts", "deal", "parts", "spread"]
 
-#: Examples that a client needs: one each for training, validation and test.
-SMALLEST = 3
+
+class Parts(NamedTuple):
+    """All clients' examples in one array, client by client.
+
+    Each client's come in the order of `PARTS`. One array serves a million clients,
+    where a million small ones would take most of the memory.
+
+    Attributes
+    ----------
+    index : numpy.ndarray
+        Rows of the data set, int32.
+    starts : numpy.ndarray
+        Where each client's rows begin in `index`; one more for the end of the last.
+    held : numpy.ndarray
+        Rows of each client that are kept for validation, and as many for test.
+    """
+
+    index: np.ndarray
+    starts: np.ndarray
+    held: np.ndarray
+
+    def span(
+        self, clients: int | np.ndarray, name: str
+    ) -> tuple[int | np.ndarray, int | np.ndarray]:
+        """Return where a part of a client begins in `index`, and its length.
+
+        For an array of clients, arrays.
+        """
+        if name not in PARTS:
+            raise ValueError(f"no part {name!r}; there are {', '.join(PARTS)}")
+        start, held = self.starts[clients], self.held[clients]
+        if name == "train":
+            first = start + 2 * held
+            return first, self.starts[clients + 1] - first
+        return start + PARTS.index(name) * held, held
+
+
+#: The parts of a client's examples.
+PARTS = ("validation", "test", "train")
+
+
+def parts(index: np.ndarray, sizes: np.ndarray, holdout: float) -> Parts:
+    """Divide clients' examples: a share `holdout`, at least one, for each small part.
+
+    With a `holdout` of 0 all examples are for training.
+
+    Parameters
+    ----------
+    index : numpy.ndarray
+        Rows of the data set, client by client.
+    sizes : numpy.ndarray
+        How many of them each client has.
+    holdout : float
+        Share of a client's examples for validation, and as much for test.
+    """
+    if not 0 <= holdout < 0.5:
+        raise ValueError(f"holdout is a share, from 0 to below 0.5; got {holdout}")
+    needed = 3 if holdout else 1
+    if (small := np.flatnonzero(sizes < needed)).size:
+        raise ValueError(
+            f"client {small[0]} gets {sizes[small[0]]} of {sizes.sum()} examples over "
+            f"{len(sizes)} clients, and needs at least {needed}: take fewer clients"
+        )
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    held = np.maximum(1, (holdout * sizes).astype(np.int64)) if holdout else 0 * sizes
+    return Parts(index.astype(np.int32), starts, held)
+
+
+def deal(
+    pool: int, num_clients: int, examples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Deal examples like cards: when a shuffled deck is through, shuffle a new one.
+
+    A client's examples differ from each other, but other clients hold them too. So any
+    number of clients can train on a small data set, as if each had drawn its examples
+    from one source.
+
+    Returns the clients' numbers below `pool`, one client's after the other's, and how
+    many each has.
+    """
+    if not 1 <= examples <= pool:
+        raise ValueError(f"a client can be dealt 1 to {pool} examples; got {examples}")
+    hands = pool // examples
+    deck = np.arange(pool, dtype=np.int32)
+    decks = np.tile(deck, (-(-num_clients // hands), 1))
+    np.random.default_rng(seed).permuted(decks, axis=1, out=decks)
+    dealt = decks[:, : hands * examples].ravel()
+    return dealt[: num_clients * examples], np.full(num_clients, examples)
 
 
 def spread(
-    y: np.ndarray, num_clients: int, partition: str, alpha: float, seed: int
-) -> list[np.ndarray]:
-    """Return the indices into y of each client's examples."""
+    y: np.ndarray,
+    num_clients: int,
+    partition: str,
+    alpha: float,
+    smallest: int,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices into y of the clients' examples, and how many each has."""
     import datasets
     from flwr_datasets import partitioner as flwr_partitioners
 
-    if num_clients < 1:
-        raise ValueError(f"num_clients must be at least 1; got {num_clients}")
     makers = {
         "iid": lambda: flwr_partitioners.IidPartitioner(num_clients),
         "dirichlet": lambda: flwr_partitioners.DirichletPartitioner(
-            num_clients, "y", float(alpha), min_partition_size=SMALLEST, seed=seed
+            num_clients, "y", float(alpha), min_partition_size=smallest, seed=seed
         ),
         "classes": lambda: flwr_partitioners.PathologicalPartitioner(
             num_clients,
@@ -33,34 +123,20 @@ def spread(
         ),
     }
     if partition not in makers:
-        raise ValueError(f"no partition {partition!r}; there are {', '.join(makers)}")
+        raise ValueError(
+            f"no partition {partition!r}; there are {', '.join([*makers, 'dealt'])}"
+        )
     partitioner = makers[partition]()
     partitioner.dataset = datasets.Dataset.from_dict({"y": y, "index": range(len(y))})
-    what = f"{len(y)} examples over {num_clients} clients"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # each of the Dirichlet partitioner's tries
-            parts = [partitioner.load_partition(i) for i in range(num_clients)]
+            loaded = [partitioner.load_partition(i) for i in range(num_clients)]
     except (ValueError, IndexError) as error:
         mend = f" or an alpha above {alpha}" if partition == "dirichlet" else ""
         raise ValueError(
-            f"cannot spread {what} (partition {partition!r}) with at least {SMALLEST} "
-            f"for each: take fewer clients{mend}"
+            f"cannot spread {len(y)} examples over {num_clients} clients (partition "
+            f"{partition!r}), {smallest} or more for each: take fewer clients{mend}"
         ) from error
-    for client, part in enumerate(parts):
-        if len(part) < SMALLEST:
-            raise ValueError(
-                f"client {client} gets {len(part)} of {what}, and needs at least "
-                f"{SMALLEST}: take fewer clients"
-            )
-    return [np.asarray(part["index"]) for part in parts]
-
-
-def split(index: np.ndarray) -> dict[str, np.ndarray]:
-    """Split a client's examples: a tenth, at least one, for validation and for test."""
-    tenth = max(1, len(index) // 10)
-    return {
-        "validation": index[:tenth],
-        "test": index[tenth : 2 * tenth],
-        "train": index[2 * tenth :],
-    }
+    index = np.concatenate([part["index"] for part in loaded])
+    return index, np.array([len(part) for part in loaded])

@@ -1,5 +1,8 @@
 """What a run of gossip learning leaves behind, whichever engine ran it."""
 
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -9,10 +12,11 @@ from flwr.app import ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Result
 
 from gossiplib.arrays import flat
+from gossiplib.stacked import StackedMetrics, StackedModels
 
-__all__ = ["GossipResult", "Loss", "first_metrics", "mean_metrics"]
+__all__ = ["GossipResult", "Loss", "due", "first_metrics", "mean_metrics"]
 
-NodeMetrics = dict[int, dict[int, MetricRecord]]
+NodeMetrics = dict[int, Mapping[int, MetricRecord]]
 
 
 class Loss(NamedTuple):
@@ -48,9 +52,12 @@ class GossipResult(Result):
         Calls that only measure (`query.model`) are not counted.
     lost : list of Loss
         Calls that failed: round, client, call and reason.
+    seconds : dict[str, float]
+        Time that the run spent on "train", "average" and "measure" (all that gossip
+        itself does not need: `evaluate`, `evaluate_fn`, consensus distance).
     """
 
-    node_arrays: dict[int, ArrayRecord] = field(default_factory=dict)
+    node_arrays: Mapping[int, ArrayRecord] = field(default_factory=dict)
     node_train_metrics: NodeMetrics = field(default_factory=dict)
     node_evaluate_metrics: NodeMetrics = field(default_factory=dict)
     node_server_metrics: NodeMetrics = field(default_factory=dict)
@@ -59,6 +66,15 @@ class GossipResult(Result):
     bytes: dict[int, int] = field(default_factory=dict)
     server_bytes: dict[int, int] = field(default_factory=dict)
     lost: list[Loss] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Add the time that the `with` block takes to `seconds`."""
+        start = time.perf_counter()
+        yield
+        took = time.perf_counter() - start
+        self.seconds[what] = self.seconds.get(what, 0.0) + took
 
     def __repr__(self) -> str:
         """Tell the size of the run, not its every number."""
@@ -70,9 +86,12 @@ class GossipResult(Result):
     def models(self) -> np.ndarray:
         """Return the final models as rows, in the order of the partition ids.
 
-        Shape (clients, parameters), float64. A client that never had a model is left
-        out; `node_arrays` tells which are there.
+        Shape (clients, parameters); float64, but of the vectorised engine in the data
+        type of its models. A client that never had a model is left out; `node_arrays`
+        tells which are there.
         """
+        if isinstance(self.node_arrays, StackedModels):
+            return self.node_arrays.rows()
         return np.stack([flat(self.node_arrays[i]) for i in sorted(self.node_arrays)])
 
     def to_pandas(self, by: str = "client") -> pd.DataFrame:
@@ -93,20 +112,33 @@ class GossipResult(Result):
             return table.sort_index().rename_axis("round").reset_index()
         if by != "client":
             raise ValueError(f'by is "client" or "round", not {by!r}')
-        rows: dict[tuple[int, int], dict] = {}
-        for source in ("train", "evaluate", "server"):
-            for t, clients in getattr(self, f"node_{source}_metrics").items():
-                for i, metrics in clients.items():
-                    row = rows.setdefault((t, i), {})
-                    row.update({f"{source}_{k}": v for k, v in metrics.items()})
-        for loss in self.lost:
-            row = rows.setdefault((loss.round, loss.client), {})
-            row["lost"] = row.get("lost", 0) + 1
-        records = [{"round": t, "client": i} | row for (t, i), row in rows.items()]
-        table = pd.DataFrame(records, columns=None if records else ["round", "client"])
-        lost = table["lost"] if "lost" in table else pd.Series(0, table.index)
-        table["lost"] = lost.fillna(0).astype(int)
-        return table.sort_values(["round", "client"], ignore_index=True)
+        sources = [
+            _columns(source, getattr(self, f"node_{source}_metrics"))
+            for source in ("train", "evaluate", "server")
+        ]
+        lost = pd.DataFrame(self.lost, columns=Loss._fields)
+        lost = lost.groupby(["round", "client"]).size().rename("lost")
+        table = pd.concat([*sources, lost], axis=1).sort_index().reset_index()
+        table["lost"] = table["lost"].fillna(0).astype(int)
+        return table
+
+
+def _columns(source: str, rounds: NodeMetrics) -> pd.DataFrame:
+    """Return metrics as columns `source_*`, by round and client."""
+    frames = []
+    for t, clients in rounds.items():
+        stacked = isinstance(clients, StackedMetrics)
+        columns = clients.columns if stacked else [dict(m) for m in clients.values()]
+        index = pd.MultiIndex.from_product([[t], list(clients)])
+        frames.append(pd.DataFrame(columns, index=index))
+    empty = pd.DataFrame(index=pd.MultiIndex.from_product([[], []]))
+    table = pd.concat(frames) if frames else empty
+    return table.add_prefix(f"{source}_").rename_axis(["round", "client"])
+
+
+def due(server_round: int, every: int) -> bool:
+    """Tell whether something that is done every few rounds is due; 0 is never."""
+    return every > 0 and server_round % every == 0
 
 
 def first_metrics(content: RecordDict) -> MetricRecord:
@@ -114,11 +146,13 @@ def first_metrics(content: RecordDict) -> MetricRecord:
     return next(iter(content.metric_records.values()), MetricRecord())
 
 
-def mean_metrics(clients: dict[int, MetricRecord]) -> MetricRecord:
+def mean_metrics(clients: Mapping[int, MetricRecord]) -> MetricRecord:
     """Return the plain mean of each metric that all clients report, in one shape.
 
     `num-examples`, by which Flower weighs, is left out.
     """
+    if isinstance(clients, StackedMetrics):
+        return clients.mean()
     records = list(clients.values())
     shared = set(records[0]).intersection(*records) if records else ()
     mean = MetricRecord()

@@ -27,7 +27,7 @@ from gossiplib.arrays import (
 from gossiplib.averaging import check_model
 from gossiplib.calls import Calls
 from gossiplib.discovery import Neighbourhood
-from gossiplib.result import GossipResult, first_metrics, mean_metrics
+from gossiplib.result import GossipResult, due, first_metrics, mean_metrics
 
 __all__ = ["Gossip", "GossipResult"]
 
@@ -170,20 +170,23 @@ class Gossip(Strategy):
         for t in bar:
             self._calls.server_round = t
             self._neighbourhood.update(t, self._calls)
-            calls = self.configure_train(
-                t, initial_arrays, train_config or ConfigRecord(), grid
-            )
-            _, metrics = self.aggregate_train(t, self._calls.send(calls))
-            result.train_metrics_clientapp[t] = metrics
-            self._calls.send(self.configure_average(t))
-            if _due(t, self.evaluate_every, 0):
-                calls = self.configure_evaluate(
-                    t, initial_arrays, evaluate_config or ConfigRecord(), grid
+            with result.timed("train"):
+                calls = self.configure_train(
+                    t, initial_arrays, train_config or ConfigRecord(), grid
                 )
-                metrics = self.aggregate_evaluate(t, self._calls.send(calls))
-                result.evaluate_metrics_clientapp[t] = metrics
-            if _due(t, self.observe_every, num_rounds):
-                self._observe(t, evaluate_fn)
+                _, metrics = self.aggregate_train(t, self._calls.send(calls))
+                result.train_metrics_clientapp[t] = metrics
+            with result.timed("average"):
+                self._calls.send(self.configure_average(t))
+            with result.timed("measure"):
+                if due(t, self.evaluate_every):
+                    calls = self.configure_evaluate(
+                        t, initial_arrays, evaluate_config or ConfigRecord(), grid
+                    )
+                    metrics = self.aggregate_evaluate(t, self._calls.send(calls))
+                    result.evaluate_metrics_clientapp[t] = metrics
+                if t == num_rounds or due(t, self.observe_every):
+                    self._observe(t, evaluate_fn)
         if result.node_arrays:
             result.arrays = mean_arrays(list(result.node_arrays.values()))
         return result
@@ -299,7 +302,3 @@ class Gossip(Strategy):
 
     def _call(self, call: str, client: int, **records) -> Message:
         return Message(RecordDict(records), self._calls.nodes[client], call)
-
-
-def _due(server_round: int, every: int, last: int) -> bool:
-    return server_round == last or (every > 0 and server_round % every == 0)

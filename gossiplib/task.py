@@ -9,6 +9,7 @@ Nothing here knows of gossip.
 """
 
 import functools
+from collections.abc import Callable
 from importlib import resources
 
 import numpy as np
@@ -16,10 +17,11 @@ import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import nn
+from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
-from gossiplib.partition import split, spread
-from gossiplib.training import evaluate, train
+from gossiplib.partition import deal, parts, spread
+from gossiplib.training import evaluate, shuffle_keys, train
 
 __all__ = ["Task", "digits", "evaluate", "spambase", "train"]
 
@@ -36,23 +38,39 @@ class Task:
         0, 1, ...
     num_clients : int
         Number of clients.
-    partition : {"dirichlet", "iid", "classes"}
+    partition : {"dirichlet", "iid", "classes", "dealt"}
         How flwr-datasets spreads the examples: by a Dirichlet distribution over the
-        classes (`alpha`: small is uneven), evenly, or two classes to each client.
+        classes (`alpha`: small is uneven), evenly, or two classes to each client. Or
+        "dealt", for more clients than there is data for: each gets `examples` of them
+        at random, which other clients hold as well.
     alpha : float
         Concentration of the Dirichlet distribution.
+    examples : int
+        Examples that each client is dealt.
+    holdout : float
+        Share of a client's examples, at least one, in its validation part, and as
+        many in its test part. 0 leaves all of them to training.
     hidden : int
         Width of the hidden layer of the model; 0 is logistic regression.
+    build : callable, optional
+        () -> torch.nn.Module, a model in place of those: from (batch, features) to
+        logits, (batch, classes).
     test_fraction : float
         Share of the examples in the common test set.
+    dtype : torch.dtype
+        Data type of examples and models: `torch.float32` or `torch.float64`.
     seed : int
         Seed of the splits, of the initial model and of local training.
 
     Attributes
     ----------
+    x, y : torch.Tensor
+        All examples.
+    parts : Parts
+        Which rows of them each client has.
     test : tuple of torch.Tensor
         x and y of the common test set.
-    num_clients, num_classes : int
+    num_clients, num_classes, seed : int
 
     Raises
     ------
@@ -68,28 +86,51 @@ class Task:
         *,
         partition: str = "dirichlet",
         alpha: float = 0.3,
+        examples: int = 10,
+        holdout: float = 0.1,
         hidden: int = 0,
+        build: Callable[[], nn.Module] | None = None,
         test_fraction: float = 0.2,
+        dtype: torch.dtype = torch.float32,
         seed: int = 0,
     ) -> None:
         if len(x) != len(y):
             raise ValueError(f"{len(x)} examples have {len(y)} labels")
+        if num_clients < 1:
+            raise ValueError(f"num_clients must be at least 1; got {num_clients}")
         order = np.random.default_rng(seed).permutation(len(y))
         first = round(test_fraction * len(y))
-        self.x = torch.tensor(x, dtype=torch.float32)
+        self.x = torch.tensor(x, dtype=dtype)
         self.y = torch.tensor(y, dtype=torch.int64)
         self.test: Examples = self.x[order[:first]], self.y[order[:first]]
         self.num_clients = num_clients
         self.num_classes = int(y.max()) + 1
         self.seed = seed
         self._hidden = hidden
-        shares = spread(y[order[first:]], num_clients, partition, alpha, seed)
-        self._parts = [split(order[first:][share]) for share in shares]
+        self._build = build
+        pool = order[first:]
+        if partition == "dealt":
+            places, sizes = deal(len(pool), num_clients, examples, seed)
+        else:
+            places, sizes = spread(
+                y[pool], num_clients, partition, alpha, 3 if holdout else 1, seed
+            )
+        self.parts = parts(pool[places], sizes, holdout)
 
-    def part(self, client: int, name: str) -> Examples:
-        """Return x and y of a client's "train", "validation" or "test" part."""
-        index = self._parts[client][name]
-        return self.x[index], self.y[index]
+    def part(self, client: int | np.ndarray, name: str) -> Examples:
+        """Return x and y of a client's "train", "validation" or "test" part.
+
+        For an array of clients, whose parts must be of one size, x and y have one
+        axis more, the first: (clients, examples, features).
+        """
+        first, count = self.parts.span(client, name)
+        if np.ndim(client):
+            if len(sizes := np.unique(count)) > 1:
+                raise ValueError(f"parts of one size are needed, not of {sizes}")
+            rows = self.parts.index[first[:, None] + np.arange(count[0])]
+        else:
+            rows = self.parts.index[first : first + count]
+        return self.x[rows], self.y[rows]
 
     def label_counts(self) -> np.ndarray:
         """Return how many training examples of each class each client has.
@@ -104,23 +145,32 @@ class Task:
 
     def model(self) -> nn.Module:
         """Return a new model with the initial parameters, the same at each call."""
-        features = self.x.shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            if not self._hidden:
-                return nn.Linear(features, self.num_classes)
-            return nn.Sequential(
-                nn.Linear(features, self._hidden),
-                nn.ReLU(),
-                nn.Linear(self._hidden, self.num_classes),
-            )
+            return (self._build or self._perceptron)().to(self.x.dtype)
+
+    def _perceptron(self) -> nn.Module:
+        features = self.x.shape[1]
+        if not self._hidden:
+            return nn.Linear(features, self.num_classes)
+        return nn.Sequential(
+            nn.Linear(features, self._hidden),
+            nn.ReLU(),
+            nn.Linear(self._hidden, self.num_classes),
+        )
 
     def initial_arrays(self) -> ArrayRecord:
         """Return the parameters of `model()` as Flower sends them."""
         return ArrayRecord(self.model().state_dict())
 
     def client_app(
-        self, *, epochs: int = 1, batch_size: int = 16, lr: float = 0.5
+        self,
+        *,
+        epochs: int = 1,
+        batch_size: int = 16,
+        lr: float = 0.5,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
     ) -> ClientApp:
         """Return a Flower ClientApp that trains and evaluates on a client's own part.
 
@@ -130,13 +180,12 @@ class Task:
             n_ep of Algorithm 1, passes over the training part in a round.
         batch_size : int
             B of Algorithm 1.
-        lr : float
-            Learning rate of the gradient descent.
+        lr, momentum, weight_decay : float
+            Options of the gradient descent, `torch.optim.SGD`. Momentum starts afresh
+            in each round.
         """
-        if epochs < 1 or batch_size < 1:
-            raise ValueError(
-                f"epochs and batch_size must be at least 1; got {epochs}, {batch_size}"
-            )
+        check_training(epochs, batch_size)
+        options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         app = ClientApp()
 
         @app.train()
@@ -145,10 +194,8 @@ class Task:
             model = self._load(message.content["arrays"])
             server_round = message.content["config"]["server-round"]
             x, y = self.part(client, "train")
-            rng = np.random.default_rng([self.seed, client, server_round])
-            loss = train(
-                model, x, y, epochs=epochs, batch_size=batch_size, lr=lr, rng=rng
-            )
+            batches = self.batches(client, server_round, epochs, batch_size)
+            loss = train(model, x, y, batches, **options)
             metrics = MetricRecord({"loss": loss, "num-examples": len(y)})
             arrays = ArrayRecord(model.state_dict())
             content = RecordDict({"arrays": arrays, "metrics": metrics})
@@ -159,10 +206,27 @@ class Task:
             client = context.node_config["partition-id"]
             model = self._load(message.content["arrays"])
             x, y = self.part(client, "test")
+            if not len(y):
+                raise ValueError(f"client {client} has no test part: holdout is 0")
             metrics = MetricRecord(evaluate(model, x, y) | {"num-examples": len(y)})
             return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
         return app
+
+    def batches(
+        self, client: int, server_round: int, epochs: int, batch_size: int
+    ) -> list[torch.Tensor]:
+        """Return the rows of a client's training part that each step of a round uses.
+
+        Each epoch shuffles them anew, see `training.shuffle_keys`.
+        """
+        first, count = self.parts.span(client, "train")
+        batches = []
+        for epoch in range(epochs):
+            place = epoch * len(self.parts.index) + first
+            keys = shuffle_keys(self.seed, server_round, place, count)
+            batches += torch.from_numpy(np.argsort(keys)).split(batch_size)
+        return batches
 
     def evaluate_fn(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
         """Evaluate a model on the common test set: an `evaluate_fn` of a Strategy."""
@@ -172,15 +236,17 @@ class Task:
         """Return softmax outputs on a client's validation part.
 
         The `predict` that `averaging.softmax_distance` needs; shape (examples,
+        classes). For an array of clients and their stacked models, (clients, examples,
         classes).
         """
-        x, _ = self.part(context.node_config["partition-id"], "validation")
-        module = self._module
-        names = module.state_dict()
+        client = context.node_config["partition-id"]
+        x, _ = self.part(client, "validation")
         tensors = map(torch.tensor, model)  # a copy: the arrays are read-only
-        module.load_state_dict(dict(zip(names, tensors, strict=True)))
+        named = dict(zip(self._module.state_dict(), tensors, strict=True))
+        forward = functools.partial(functional_call, self._module)
         with torch.no_grad():
-            return F.softmax(module(x), dim=1).numpy()
+            logits = (vmap(forward) if np.ndim(client) else forward)(named, x)
+        return F.softmax(logits, dim=-1).numpy()
 
     @functools.cached_property
     def _module(self) -> nn.Module:
@@ -189,6 +255,14 @@ class Task:
     def _load(self, arrays: ArrayRecord) -> nn.Module:
         self._module.load_state_dict(arrays.to_torch_state_dict())
         return self._module
+
+
+def check_training(epochs: int, batch_size: int) -> None:
+    """Raise ValueError unless there is something to train."""
+    if epochs < 1 or batch_size < 1:
+        raise ValueError(
+            f"epochs and batch_size must be at least 1; got {epochs}, {batch_size}"
+        )
 
 
 @functools.lru_cache(maxsize=16)

@@ -1,14 +1,29 @@
-"""Local training of one model: minibatch gradient descent, and evaluation."""
+"""Local training of one model: minibatch gradient descent, and evaluation.
+
+`batched` does the same for many models at once.
+"""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["evaluate", "train"]
+__all__ = ["evaluate", "shuffle_keys", "train"]
+
+
+def shuffle_keys(seed: int, server_round: int, start: int, count: int) -> np.ndarray:
+    """Return `count` numbers of a round's random stream, from place `start` on.
+
+    Each example of each client has a place in the stream, and a client visits its
+    examples in the order of their numbers. So one client can jump to its own (the
+    generator goes to any place at once), and an engine with a million clients can
+    draw all of them in one call: both get the same order.
+    """
+    bits = np.random.PCG64([seed, server_round])
+    return np.random.Generator(bits.advance(int(start))).random(int(count))
 
 
 @contextlib.contextmanager
@@ -31,25 +46,36 @@ def train(
     model: nn.Module,
     x: torch.Tensor,
     y: torch.Tensor,
-    *,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    rng: np.random.Generator,
+    batches: Iterable[torch.Tensor],
+    **options: float,
 ) -> float:
     """Train in place by minibatch gradient descent on the cross-entropy.
 
-    Returns the mean loss of the batches, each before its step.
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model to train.
+    x, y : torch.Tensor
+        The client's examples.
+    batches : iterable of torch.Tensor
+        Rows of x and y of each step.
+    **options : float
+        Those of `torch.optim.SGD`: lr, momentum, weight_decay. Momentum starts afresh
+        at each call.
+
+    Returns
+    -------
+    float
+        The mean loss of the batches, each before its step.
     """
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    optimizer = torch.optim.SGD(model.parameters(), **options)
     losses = []
-    for _ in range(epochs):
-        for batch in torch.from_numpy(rng.permutation(len(y))).split(batch_size):
-            loss = F.cross_entropy(model(x[batch]), y[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.detach())
+    for batch in batches:
+        loss = F.cross_entropy(model(x[batch]), y[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
     return float(torch.stack(losses).mean())
 
 
@@ -58,5 +84,5 @@ def train(
 def evaluate(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
     """Return the mean cross-entropy, "loss", and the share of hits, "accuracy"."""
     logits = model(x)
-    hits = (logits.argmax(dim=1) == y).float()
+    hits = (logits.argmax(dim=1) == y).to(logits.dtype)
     return {"loss": float(F.cross_entropy(logits, y)), "accuracy": float(hits.mean())}

@@ -1,6 +1,7 @@
 """Data, its spread over clients, a model and its training."""
 
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from gossiplib.grid import LocalGrid
 from gossiplib.task import Task, digits, evaluate, spambase, train
+from gossiplib.training import shuffle_keys
 
 PARTS = ("train", "validation", "test")
 
@@ -154,10 +156,8 @@ def test_a_step_is_gradient_descent_on_the_cross_entropy():
         model,
         torch.tensor(x),
         torch.tensor(y),
-        epochs=1,
-        batch_size=5,
+        [torch.arange(5)],
         lr=0.5,
-        rng=np.random.default_rng(0),
     )
     logits = x @ W.T + b
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -172,16 +172,28 @@ def test_a_step_is_gradient_descent_on_the_cross_entropy():
     ("epochs", "batch_size", "steps"), [(1, 16, 3), (2, 16, 6), (3, 64, 3), (1, 1, 40)]
 )
 def test_n_ep_epochs_of_batches_of_size_b(epochs, batch_size, steps):
-    model, calls = torch.nn.Linear(1, 2), []
-    model.register_forward_hook(lambda m, x, out: calls.append(x[0].ravel().tolist()))
-    x, y = torch.arange(40.0)[:, None], torch.zeros(40, dtype=torch.int64)
-    options = {"epochs": epochs, "batch_size": batch_size, "lr": 0.0}
-    train(model, x, y, rng=np.random.default_rng(0), **options)
-    assert len(calls) == steps
-    seen = sum(calls, [])
-    for k in range(epochs):
-        assert sorted(seen[40 * k : 40 * (k + 1)]) == list(range(40))
-    assert seen[:40] != sorted(seen[:40])  # shuffled
+    task = Task(
+        np.arange(80.0)[:, None],
+        np.arange(80) % 2,
+        2,
+        partition="dealt",
+        examples=40,
+        holdout=0,
+        test_fraction=0.1,
+    )
+    batches = task.batches(1, 3, epochs, batch_size)
+    assert len(batches) == steps
+    assert max(map(len, batches)) == min(batch_size, 40)
+    seen = torch.cat(batches).reshape(epochs, 40).tolist()
+    assert all(sorted(epoch) == list(range(40)) for epoch in seen)
+    assert len({tuple(epoch) for epoch in [*seen, range(40)]}) == epochs + 1
+
+
+def test_a_client_s_order_is_its_place_in_the_round_s_stream():
+    whole = shuffle_keys(5, 3, 0, 1000)
+    assert np.array_equal(shuffle_keys(5, 3, 700, 50), whole[700:750])
+    assert not np.array_equal(shuffle_keys(5, 4, 0, 50), whole[:50])
+    assert not np.array_equal(shuffle_keys(6, 3, 0, 50), whole[:50])
 
 
 def test_evaluate_gives_loss_and_share_of_hits():
@@ -210,8 +222,7 @@ def test_the_client_app_trains_the_arrays_it_gets_on_its_own_part():
     arrays, config = task.initial_arrays(), ConfigRecord({"server-round": 3})
     reply = call(app, "train", {"arrays": arrays, "config": config})
     model, (x, y) = task.model(), task.part(1, "train")
-    rng = np.random.default_rng([task.seed, 1, 3])
-    loss = train(model, x, y, epochs=2, batch_size=8, lr=0.1, rng=rng)
+    loss = train(model, x, y, task.batches(1, 3, 2, 8), lr=0.1)
     assert reply["arrays"] == ArrayRecord(model.state_dict())
     assert reply["metrics"] == {"loss": loss, "num-examples": len(y)}
 
@@ -267,3 +278,96 @@ def test_fedavg_learns_the_task():
     app = task.client_app(epochs=3)
     result = FedAvg().start(LocalGrid(app, 4), task.initial_arrays(), num_rounds=3)
     assert task.evaluate_fn(3, result.arrays)["accuracy"] > 0.9
+
+
+# Many clients, other models --------------------------------------------------------
+
+
+def test_dealt_clients_have_examples_of_their_own_that_others_hold_too():
+    task = numbered(num_clients=500, partition="dealt", examples=10)
+    hands = [
+        sum((numbers(task.part(i, name)) for name in PARTS), []) for i in range(500)
+    ]
+    assert all(len(set(hand)) == len(hand) == 10 for hand in hands)
+    test = set(numbers(task.test))
+    assert not test & set(sum(hands, []))
+    held = np.bincount(sum(hands, []), minlength=120)
+    held = held[[i for i in range(120) if i not in test]]
+    assert held.min() > 0.6 * held.mean()  # each deck holds each example once
+    sizes = [len(numbers(task.part(7, name))) for name in PARTS]
+    assert sizes == [8, 1, 1]
+
+
+def test_without_holdout_all_examples_are_for_training():
+    task = spambase(4140, partition="iid", holdout=0)
+    assert [len(task.part(9, name)[1]) for name in PARTS] == [1, 0, 0]
+    reply_to = {"arrays": task.initial_arrays(), "config": ConfigRecord()}
+    grid = LocalGrid(task.client_app(), 4140)
+    message = Message(RecordDict(reply_to), grid.get_node_ids()[3], "evaluate")
+    (reply,) = grid.send_and_receive([message])
+    assert "client 3 has no test part: holdout is 0" in reply.error.reason
+
+
+def test_parts_of_many_clients_at_once():
+    task = numbered(num_clients=50, partition="dealt")
+    x, y = task.part(np.array([7, 3]), "train")
+    for k, client in enumerate([7, 3]):
+        assert torch.equal(x[k], task.part(client, "train")[0])
+        assert torch.equal(y[k], task.part(client, "train")[1])
+    with pytest.raises(ValueError, match="one size"):
+        digits(4).part(np.arange(4), "train")
+    with pytest.raises(ValueError, match="no part 'tset'"):
+        task.part(1, "tset")
+
+
+def test_predict_of_many_clients_at_once():
+    task = numbered(num_clients=50, partition="dealt", hidden=3)
+    contexts = [SimpleNamespace(node_config={"partition-id": i}) for i in (7, 3)]
+    many = SimpleNamespace(node_config={"partition-id": np.array([7, 3])})
+    models = [
+        numbered(hidden=3, seed=s).initial_arrays().to_numpy_ndarrays() for s in (1, 2)
+    ]
+    stacked = [np.stack(layer) for layer in zip(*models, strict=True)]
+    together = task.predict(stacked, many)
+    for k in range(2):
+        alone = task.predict(models[k], contexts[k])
+        assert np.allclose(together[k], alone, atol=1e-6)
+
+
+def test_a_task_takes_another_model_and_another_data_type():
+    def build():
+        return torch.nn.Sequential(torch.nn.Linear(64, 5), torch.nn.Linear(5, 10))
+
+    task = digits(4, build=build, dtype=torch.float64)
+    assert [tuple(p.shape) for p in task.model().parameters()] == [
+        (5, 64),
+        (5,),
+        (10, 5),
+        (10,),
+    ]
+    assert task.model()[0].weight.dtype == task.test[0].dtype == torch.float64
+    assert task.initial_arrays() == task.initial_arrays()
+
+
+def test_momentum_and_weight_decay_are_those_of_sgd():
+    task = digits(4)
+    options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+    arrays, config = task.initial_arrays(), ConfigRecord({"server-round": 2})
+    reply = call(
+        task.client_app(**options), "train", {"arrays": arrays, "config": config}
+    )
+    model = task.model()
+    train(model, *task.part(1, "train"), task.batches(1, 2, 1, 16), **options)
+    assert reply["arrays"] == ArrayRecord(model.state_dict())
+
+
+@pytest.mark.parametrize("holdout", [-0.1, 0.5, 1])
+def test_holdout_is_a_share(holdout):
+    with pytest.raises(ValueError, match="holdout is a share"):
+        digits(4, holdout=holdout)
+
+
+@pytest.mark.parametrize("examples", [0, 1439])
+def test_no_more_examples_than_there_are_can_be_dealt(examples):
+    with pytest.raises(ValueError, match="1 to 1438 examples"):
+        digits(4, partition="dealt", examples=examples)

@@ -71,8 +71,7 @@ class TestTraining:
         def loop():
             for t in range(1, 11):
                 for i, (x, y) in enumerate(parts):
-                    rng = np.random.default_rng([0, i, t])
-                    train(model, x, y, epochs=1, batch_size=16, lr=0.5, rng=rng)
+                    train(model, x, y, self.task.batches(i, t, 1, 16), lr=0.5)
 
         benchmark.pedantic(loop, rounds=10, warmup_rounds=1)
 

@@ -1,0 +1,259 @@
+"""Local training and evaluation of many models at once: `training`, for a stack.
+
+The models are the rows of one tensor. `torch.func` turns a function of one client's
+model and examples into the same function of many clients' (`vmap`), and a loss into its
+gradient (`grad_and_value`). So a step of all clients is a few large operations, where
+a loop over clients makes many small ones.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.func import functional_call, grad_and_value, vmap
+from torch.nn import functional as F
+
+from gossiplib.stacked import split
+from gossiplib.task import Task, check_training
+from gossiplib.training import shuffle_keys
+
+__all__ = ["BatchedTask"]
+
+#: Bytes of models and examples that are worked on at once: on a CPU, about what its
+#: caches hold; on a GPU, what keeps all of it busy.
+CHUNK = {"cpu": 16e6, "cuda": 1e9}
+
+
+class BatchedTask:
+    """A task's training and evaluation, for many clients at once.
+
+    Parameters
+    ----------
+    task : Task
+        Data, model and seed.
+    device : torch.device
+        Where data and models are.
+    epochs, batch_size, lr, momentum, weight_decay : int and float
+        As in `Task.client_app`.
+
+    Attributes
+    ----------
+    shapes : dict[str, tuple of int]
+        Names and shapes of a model's arrays.
+    initial : torch.Tensor
+        The first model, as a row.
+    sizes : numpy.ndarray
+        Training examples of each client.
+    chunk : int
+        Clients that are best trained at once.
+
+    Raises
+    ------
+    ValueError
+        If the model has something that no gradient trains: buffers, as batch
+        normalisation does, frozen or shared parameters.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        device: torch.device,
+        *,
+        epochs: int,
+        batch_size: int,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+    ) -> None:
+        check_training(epochs, batch_size)
+        self.chunk_bytes = CHUNK.get(device.type, CHUNK["cuda"])
+        self.task, self.device = task, device
+        self.epochs, self.batch_size, self.lr = epochs, batch_size, lr
+        self.momentum, self.weight_decay = momentum, weight_decay
+        self._model = task.model().to(device)
+        state = self._model.state_dict()
+        trained = [k for k, p in self._model.named_parameters() if p.requires_grad]
+        if untrained := sorted(set(state) - set(trained)):
+            raise ValueError(
+                f"the vectorised engine trains all that a model holds, and cannot "
+                f"train {', '.join(untrained)}: take a model without buffers (batch "
+                "normalisation has some, group normalisation none), frozen or shared "
+                "parameters"
+            )
+        self.shapes = {name: tuple(state[name].shape) for name in trained}
+        self.initial = torch.cat([p.detach().ravel() for p in state.values()])
+        self._x, self._y = task.x.to(device), task.y.to(device)
+        self._one_hot = torch.eye(task.num_classes, dtype=task.x.dtype, device=device)
+        self._kept: tuple[np.ndarray, tuple[torch.Tensor, torch.Tensor]] | None = None
+        self._features = self._x[0].numel()
+        _, self.sizes = task.parts.span(np.arange(task.num_clients), "train")
+        in_batch = min(batch_size, int(self.sizes.max()))
+        self.chunk = self._chunk(len(self.initial) + in_batch * self._features)
+
+        def logits(rows: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            return functional_call(self._model, split(rows, self.shapes), (x,))
+
+        def loss(model: dict, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            out = functional_call(self._model, model, (x,))
+            return -(F.log_softmax(out, dim=-1) * target).sum()
+
+        self._logits, self._logits_common = vmap(logits), vmap(logits, (0, None))
+        self._gradient = vmap(grad_and_value(loss))
+
+    def _chunk(self, values: int) -> int:
+        """Return how many clients with so many values each make a good chunk."""
+        per_client = values * self.initial.element_size()
+        return max(16, int(self.chunk_bytes / per_client))
+
+    def train(
+        self,
+        old: torch.Tensor,
+        new: torch.Tensor,
+        clients: np.ndarray,
+        keys: list[np.ndarray] | None,
+    ) -> np.ndarray:
+        """Train models; return each client's mean loss, as `training.train`.
+
+        Parameters
+        ----------
+        old, new : torch.Tensor
+            One client's model a row, before; and where to write them.
+        clients : numpy.ndarray
+            Their numbers, those with most training examples first.
+        keys : list of numpy.ndarray or None
+            What `keys` returns for this round.
+        """
+        first, count = self.task.parts.span(clients, "train")
+        source, target = split(old, self.shapes), split(new, self.shapes)
+        velocity: dict[str, torch.Tensor] = {}
+        losses = torch.zeros(len(old), dtype=old.dtype, device=self.device)
+        for epoch in range(self.epochs):
+            order = self._order(first, count, None if keys is None else keys[epoch])
+            for start in range(0, order.shape[1], self.batch_size):
+                batch = order[:, start : start + self.batch_size]
+                # The others have no examples left; as the longest come first, those
+                # that go on are the first rows. In the first step these are all.
+                on = int(np.count_nonzero(count > start))
+                examples = self._batch(clients[:on], batch[:on], count[:on] - start)
+                models = {name: array[:on] for name, array in source.items()}
+                gradient, loss = self._gradient(models, *examples)
+                losses[:on] += loss
+                self._step(models, gradient, velocity, target)
+                source = target
+        steps = self.epochs * -(-count // self.batch_size)
+        return losses.cpu().numpy() / steps
+
+    def _step(
+        self,
+        models: dict[str, torch.Tensor],
+        gradient: dict[str, torch.Tensor],
+        velocity: dict[str, torch.Tensor],
+        target: dict[str, torch.Tensor],
+    ) -> None:
+        """Make a step of `torch.optim.SGD`; write it to the first rows of target."""
+        for name, array in models.items():
+            step = gradient[name]
+            if self.weight_decay:
+                step.add_(array, alpha=self.weight_decay)
+            if self.momentum:
+                v = velocity.setdefault(name, torch.zeros_like(step))[: len(step)]
+                step = v.mul_(self.momentum).add_(step)
+            torch.sub(array, step, alpha=self.lr, out=target[name][: len(array)])
+
+    def keys(self, server_round: int) -> list[np.ndarray] | None:
+        """Return all examples' places in each epoch of a round, see `shuffle_keys`."""
+        index = self.task.parts.index
+        if self.sizes.max() <= self.batch_size:
+            return None  # one batch a client: its order does not matter
+        return [
+            shuffle_keys(self.task.seed, server_round, e * len(index), len(index))
+            for e in range(self.epochs)
+        ]
+
+    def _order(
+        self, first: np.ndarray, count: np.ndarray, keys: np.ndarray | None
+    ) -> np.ndarray:
+        """Return places in `parts.index` of each client's examples, in the order.
+
+        Shape (clients, most examples); what lies beyond a client's last is filler.
+        """
+        within = np.arange(count.max(initial=0))
+        places = np.minimum(first[:, None] + within, len(self.task.parts.index) - 1)
+        if keys is None:
+            return places
+        by_key = np.where(within < count[:, None], keys[places], np.inf)
+        return np.take_along_axis(places, np.argsort(by_key, axis=1), axis=1)
+
+    def _batch(
+        self, clients: np.ndarray, places: np.ndarray, count: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return x of a batch, and what each class counts in the mean cross-entropy.
+
+        Where each client has one batch, the last chunk's is kept: a small run has one
+        chunk, and needs the same in each round.
+        """
+        if self._kept and np.array_equal(clients, self._kept[0]):
+            return self._kept[1]
+        x, y = self._examples(places)
+        one_hot = torch.index_select(self._one_hot, 0, y.ravel()).view(*y.shape, -1)
+        batch = x, one_hot.mul_(self._share(count, places.shape[1])[..., None])
+        if self.sizes.max() <= self.batch_size:
+            self._kept = clients, batch
+        return batch
+
+    def _share(self, count: np.ndarray, width: int) -> torch.Tensor:
+        """Return what each of a batch's examples counts in the mean: filler nothing."""
+        size = np.minimum(count, width)[:, None]
+        share = (np.arange(width) < size) / size
+        return torch.from_numpy(share).to(self.device, self.initial.dtype)
+
+    def _examples(self, places: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return x and y at places in `parts.index`."""
+        rows = torch.from_numpy(self.task.parts.index[places]).to(self.device)
+        x = torch.index_select(self._x, 0, rows.ravel())
+        y = torch.index_select(self._y, 0, rows.ravel())
+        return x.view(*rows.shape, *self._x.shape[1:]), y.view(rows.shape)
+
+    @torch.no_grad()
+    def evaluate(
+        self, models: torch.Tensor, clients: np.ndarray, part: str
+    ) -> dict[str, np.ndarray]:
+        """Return each client's metrics, as `training.evaluate`.
+
+        Parameters
+        ----------
+        models : torch.Tensor
+            All clients' models.
+        clients : numpy.ndarray
+            Those to evaluate.
+        part : str
+            "common" for the common test set, or a part of the client's own.
+        """
+        loss, accuracy = np.empty(len(clients)), np.empty(len(clients))
+        common = part == "common"
+        if common:
+            x, y = (tensor.to(self.device) for tensor in self.task.test)
+            width = len(y)
+        else:
+            first, count = self.task.parts.span(clients, part)
+            width = count.max(initial=1)
+        chunk = self._chunk(len(self.initial) + width * self._features)
+        for some in chunks(np.arange(len(clients)), chunk):
+            rows = models[torch.from_numpy(clients[some]).to(self.device)]
+            if common:
+                out, label = self._logits_common(rows, x), y.expand(len(rows), -1)
+                share = 1 / len(y)
+            else:
+                x, label = self._examples(self._order(first[some], count[some], None))
+                out = self._logits(rows, x)
+                share = self._share(count[some], label.shape[1])
+            each = F.cross_entropy(out.mT, label, reduction="none")
+            hits = (out.argmax(-1) == label).to(each.dtype)
+            loss[some] = (each * share).sum(1).cpu()
+            accuracy[some] = (hits * share).sum(1).cpu()
+        return {"loss": loss, "accuracy": accuracy}
+
+
+def chunks(clients: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Cut clients into pieces of nearly the same length, at most `size`."""
+    return iter(np.array_split(clients, max(1, -(-len(clients) // size))))

@@ -1,0 +1,357 @@
+"""Gossip learning as an array program: ten thousand to a million clients.
+
+All clients' models are the rows of one tensor X. A round trains all rows at once (see
+`batched`) and averages them by one sparse product, X ← W X. Algorithm, seeds and result
+are those of `server.Gossip` with `gossip(task.client_app())`. What is missing are the
+messages, and what can happen to them.
+"""
+
+import warnings
+from collections.abc import Callable
+
+import networkx as nx
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, Context, MetricRecord, RecordDict
+from tqdm import tqdm
+
+from gossiplib import mixing, topology
+from gossiplib.arrays import array_bytes, pack
+from gossiplib.averaging import Average, as_dtype, weighted_mean
+from gossiplib.batched import BatchedTask, chunks
+from gossiplib.interrupt import Interrupt
+from gossiplib.links import Links, weigh
+from gossiplib.memory import check_memory
+from gossiplib.result import GossipResult, Loss, due, mean_metrics
+from gossiplib.rows import consensus, keep_freed_memory, put, take
+from gossiplib.stacked import StackedMetrics, StackedModels, split
+from gossiplib.task import Task
+
+__all__ = ["gossip_learning"]
+
+
+def gossip_learning(
+    task: Task,
+    schedule: topology.Schedule,
+    num_rounds: int = 3,
+    *,
+    epochs: int = 1,
+    batch_size: int = 16,
+    lr: float = 0.5,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    average: Average = weighted_mean,
+    weights: Callable[[nx.Graph], np.ndarray] = mixing.metropolis,
+    evaluate_every: int = 1,
+    observe_every: int = 1,
+    evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    sample: int | None = None,
+    device: str | torch.device | None = None,
+) -> GossipResult:
+    """Run gossip learning on arrays.
+
+    The same seed gives the models of ``Gossip(schedule).start(LocalGrid(gossip(
+    task.client_app()), n), task.initial_arrays())``, to rounding.
+
+    Parameters
+    ----------
+    task : Task
+        Data and model of each client. Data type and seed are the task's.
+    schedule, weights, evaluate_every, observe_every
+        As in `server.Gossip`. Clients take all neighbours that the schedule offers.
+    num_rounds, evaluate_fn
+        As in `server.Gossip.start`. `task.evaluate_fn` is computed for many models at
+        once; any other function is called for each.
+    epochs, batch_size, lr, momentum, weight_decay
+        As in `Task.client_app`.
+    average : callable
+        As in `client.gossip`; it is called for many clients at once, see `averaging`,
+        with an array of their partition ids in the context. `weighted_mean` is not
+        called: it becomes one sparse product.
+    sample : int, optional
+        Clients that are evaluated and whose metrics are kept, drawn anew in each round,
+        without replacement. By default all. The mean loss of training and the
+        consensus distance are over all clients in any case.
+    device : str, optional
+        "cpu" or "cuda"; by default a GPU if there is one.
+
+    Returns
+    -------
+    GossipResult
+        As of `server.Gossip`; models and metrics of a client are looked up in arrays
+        (see `stacked`). No models pass through a server, so `server_bytes` are 0. If
+        the run is interrupted (Ctrl-C), it ends after its round, with a warning.
+
+    Raises
+    ------
+    MemoryError
+        If the models do not fit in what is free, before the work starts.
+    ValueError
+        If schedule, weights or a number do not fit, or the model cannot be stacked.
+    RuntimeError
+        If all clients fail in the first round.
+    """
+    rounds = {"evaluate_every": evaluate_every, "observe_every": observe_every}
+    for name, value in rounds.items():
+        if value != int(value) or value < 0:
+            raise ValueError(f"{name} is a number of rounds; got {value}")
+    if num_rounds < 1:
+        raise ValueError(f"num_rounds must be at least 1; got {num_rounds}")
+    if sample is not None and not 1 <= sample <= task.num_clients:
+        raise ValueError(
+            f"sample is a number of clients, 1 to {task.num_clients}; got {sample}"
+        )
+    if evaluate_every and not task.parts.held.all():
+        raise ValueError(
+            "clients have no test part to evaluate on, as holdout is 0: set "
+            "evaluate_every=0, and measure with evaluate_fn"
+        )
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    batched = BatchedTask(
+        task,
+        torch.device(device),
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        momentum=momentum,
+        weight_decay=weight_decay,
+    )
+    run = _Run(batched, schedule, weights, average, sample)
+    if evaluate_fn and (metrics := evaluate_fn(0, task.initial_arrays())):
+        everyone = run.sampled(0, np.ones(run.n, dtype=bool))
+        run.result.evaluate_metrics_serverapp[0] = metrics
+        run.result.node_server_metrics[0] = dict.fromkeys(everyone.tolist(), metrics)
+    with Interrupt() as interrupt, run.bar(num_rounds) as bar:
+        for t in range(1, num_rounds + 1):
+            run.train(t, bar)
+            run.average(t)
+            last = t == num_rounds or interrupt.asked
+            if due(t, evaluate_every):
+                run.evaluate(t)
+            if last or due(t, observe_every):
+                run.observe(t, evaluate_fn)
+            if interrupt.asked:
+                warnings.warn(
+                    f"interrupted: the result is that of {t} of {num_rounds} rounds",
+                    stacklevel=2,
+                )
+                break
+    return run.finish()
+
+
+class _Run:
+    """The state of a run: all models, the round's links, and the result so far."""
+
+    def __init__(
+        self,
+        batched: BatchedTask,
+        schedule: topology.Schedule,
+        weights: Callable[[nx.Graph], np.ndarray],
+        average: Average,
+        sample: int | None,
+    ) -> None:
+        self.batched, self.task = batched, batched.task
+        self.n = n = self.task.num_clients
+        self.average_function, self.sample = average, sample
+        self.schedule, self.weights = schedule, weights
+        self.static = isinstance(schedule, nx.Graph)
+        self.W: torch.Tensor | None = None
+        self._meet(1)
+        self._check_memory()
+        self.links = weigh(self.graph, weights)
+        self.X = batched.initial.repeat(n, 1)
+        self.Y = torch.empty_like(self.X)  # trained, not yet averaged
+        keep_freed_memory()
+        self.have_model = np.zeros(n, dtype=bool)
+        self.by_size = np.argsort(-batched.sizes, kind="stable")
+        self.initial_arrays = self.task.initial_arrays()
+        self.result = GossipResult()
+
+    def bar(self, num_rounds: int) -> tqdm:
+        """Return a progress bar that counts updates of clients."""
+        return tqdm(
+            total=num_rounds * self.n,
+            desc=f"{self.n:,} clients",
+            unit=" updates",
+            unit_scale=True,
+            delay=2,
+            leave=False,
+        )
+
+    def _check_memory(self) -> None:
+        batched, model = self.batched, self.batched.initial
+        links = self.graph.number_of_edges() * (1 if self.graph.is_directed() else 2)
+        needed = (
+            2 * self.n * len(model) * model.element_size()  # X and Y
+            + 100 * (links + self.n)  # W, while it is made
+            + 8 * batched.chunk_bytes  # models, examples, gradients, ... of a chunk
+        )
+        what = f"{self.n:,} clients with {len(model):,} parameters"
+        check_memory(needed, batched.device, what)
+
+    def _meet(self, server_round: int) -> None:
+        """Take the graph of a round, and who is online."""
+        self.graph = topology.at(self.schedule, server_round)
+        topology.check_graph(self.graph, self.n, connected=self.static)
+        self.online = np.ones(self.n, dtype=bool)
+        for i, online in self.graph.nodes(data="online", default=True):
+            self.online[i] = online
+
+    def train(self, server_round: int, bar: tqdm) -> None:
+        """Train the models of the clients that are online."""
+        if not self.static and server_round > 1:
+            self._meet(server_round)
+            self.links = weigh(self.graph, self.weights)
+        self.trained = self.online.copy()
+        loss = np.empty(self.n)
+        with self.result.timed("train"):
+            keys = self.batched.keys(server_round)
+            put(self.Y, away := np.flatnonzero(~self.online), take(self.X, away))
+            ids = self.by_size[self.online[self.by_size]]
+            for some in chunks(ids, self.batched.chunk):
+                old, new = take(self.X, some), take(self.Y, some)
+                loss[some] = self.batched.train(old, new, some, keys)
+                if not new.sum().isfinite():
+                    self._lose(server_round, some, old, new)
+                put(self.Y, some, new)
+                bar.update(len(some))
+        self.have_model |= self.trained
+        if not self.trained.any() and self.online.all() and server_round == 1:
+            raise RuntimeError(
+                f"all clients failed to train in round 1; client 0: "
+                f"{self.result.lost[0].reason}"
+            )
+        means = {"loss": float(loss[self.trained].mean())} if self.trained.any() else {}
+        self.result.train_metrics_clientapp[server_round] = MetricRecord(means)
+        kept = self.sampled(server_round, self.trained)
+        columns = {"loss": loss[kept], "num-examples": self.batched.sizes[kept]}
+        metrics = StackedMetrics(kept, columns)
+        self.result.node_train_metrics[server_round] = metrics
+
+    def _lose(
+        self,
+        server_round: int,
+        some: np.ndarray,
+        old: torch.Tensor,
+        new: torch.Tensor,
+    ) -> None:
+        """Give clients whose training diverged their old models back."""
+        bad = ~new.isfinite().all(dim=1)
+        for i in sorted(some[bad.cpu().numpy()].tolist()):
+            self.trained[i] = False
+            reason = "its model has NaN or infinite values"
+            self.result.lost.append(Loss(server_round, i, "train", reason))
+        new[bad] = old[bad]
+
+    def average(self, server_round: int) -> None:
+        """Average the models of the clients that trained with their neighbours'."""
+        links = self.links.among(self.trained)
+        count = len(links.receivers)
+        self.result.messages[server_round] = count
+        self.result.bytes[server_round] = count * array_bytes(self.initial_arrays)
+        self.result.server_bytes[server_round] = 0
+        usual = self.static and links is self.links
+        with self.result.timed("average"):
+            if self.average_function is not weighted_mean:
+                self._average_each(server_round, links)
+            else:
+                W = self.W if usual and self.W is not None else links.matrix(self.X)
+                self.W = W if usual else None
+                torch.addmm(self.X, W, self.Y, beta=0, out=self.X)
+
+    def _average_each(self, server_round: int, links: Links) -> None:
+        """Call the average function, for all clients that are alike at once."""
+        self.X.copy_(self.Y)
+        parts = self.task.parts
+        _, validation = parts.span(np.arange(self.n), "validation")
+        for ids, senders, weights in links.by_degree(validation):
+            size = max(1, self.batched.chunk // len(weights))
+            for some in chunks(np.arange(len(ids)), size):
+                own = self._lists(ids[some])
+                neighbours = [self._lists(j) for j in senders[:, some]]
+                config = {"partition-id": ids[some], "num-partitions": self.n}
+                context = Context(0, 0, config, RecordDict(), {})
+                mixed = self.average_function(
+                    own, neighbours, weights[:, some], context
+                )
+                rows = self._rows(mixed, own)
+                bad = ~np.isfinite(rows).all(axis=1)
+                for i in ids[some][bad].tolist():
+                    reason = "the average has NaN or infinite values"
+                    loss = Loss(server_round, i, "train.average", reason)
+                    self.result.lost.append(loss)
+                put(self.X, ids[some][~bad], torch.from_numpy(rows[~bad]))
+
+    def _lists(self, clients: np.ndarray) -> list[np.ndarray]:
+        rows = take(self.Y, clients).cpu().numpy()
+        return list(split(rows, self.batched.shapes).values())
+
+    def _rows(self, mixed: list[np.ndarray], own: list[np.ndarray]) -> np.ndarray:
+        """Return averages as rows; check that they are as the models they come from."""
+        found, wanted = [np.shape(a) for a in mixed], [a.shape for a in own]
+        if found != wanted:
+            raise ValueError(
+                f"the average function returned arrays of shapes {found} for "
+                f"{wanted}: the first axis is the clients"
+            )
+        flat = [np.reshape(a, (len(a), -1)) for a in mixed]
+        return as_dtype(np.concatenate(flat, axis=1), own[0].dtype)
+
+    def evaluate(self, server_round: int) -> None:
+        """Evaluate clients on the test part of their own."""
+        kept = self.sampled(server_round, self.have_model & self.online)
+        with self.result.timed("measure"):
+            columns = self.batched.evaluate(self.X, kept, "test")
+        _, sizes = self.task.parts.span(kept, "test")
+        metrics = StackedMetrics(kept, columns | {"num-examples": sizes})
+        self.result.node_evaluate_metrics[server_round] = metrics
+        self.result.evaluate_metrics_clientapp[server_round] = metrics.mean()
+
+    def observe(self, server_round: int, evaluate_fn: Callable | None) -> None:
+        """Measure the consensus distance, and call `evaluate_fn`."""
+        with self.result.timed("measure"):
+            members = np.flatnonzero(self.have_model)
+            if not members.size:
+                return
+            self.mean, distance = consensus(self.X, members)
+            self.result.consensus_distance[server_round] = distance
+            if evaluate_fn is None:
+                return
+            kept = self.sampled(server_round, self.have_model)
+            if evaluate_fn == self.task.evaluate_fn:
+                columns = self.batched.evaluate(self.X, kept, "common")
+                metrics = StackedMetrics(kept, columns)
+            else:
+                models = self._models()
+                metrics = {
+                    i: metrics
+                    for i in kept.tolist()
+                    if (metrics := evaluate_fn(server_round, models[i])) is not None
+                }
+        if len(metrics):
+            self.result.node_server_metrics[server_round] = metrics
+            mean = mean_metrics(metrics)
+            self.result.evaluate_metrics_serverapp[server_round] = mean
+
+    def sampled(self, server_round: int, among: np.ndarray) -> np.ndarray:
+        """Return the clients to measure, in ascending order."""
+        ids = np.flatnonzero(among)
+        if self.sample is None or len(ids) <= self.sample:
+            return ids
+        rng = np.random.default_rng([self.task.seed, server_round, *b"sample"])
+        return np.sort(rng.choice(ids, self.sample, replace=False))
+
+    def _models(self) -> StackedModels:
+        rows = self.X.cpu().numpy()
+        ids = np.flatnonzero(self.have_model)
+        return StackedModels(rows, self.batched.shapes, ids)
+
+    def finish(self) -> GossipResult:
+        """Return the result."""
+        self.result.node_arrays = self._models()
+        if self.have_model.any():
+            mean = self.mean.to(self.X.dtype).cpu().numpy()
+            arrays = split(mean, self.batched.shapes).values()
+            self.result.arrays = pack(list(arrays), like=self.initial_arrays)
+        return self.result

@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import Result
 from gossiplib.arrays import flat
 from gossiplib.stacked import StackedMetrics, StackedModels
 
-__all__ = ["GossipResult", "Loss", "due", "first_metrics", "mean_metrics"]
+__all__ = ["GossipResult", "Loss", "draw", "due", "first_metrics", "mean_metrics"]
 
 NodeMetrics = dict[int, Mapping[int, MetricRecord]]
 
@@ -139,6 +139,19 @@ def _columns(source: str, rounds: NodeMetrics) -> pd.DataFrame:
 def due(server_round: int, every: int) -> bool:
     """Tell whether something that is done every few rounds is due; 0 is never."""
     return every > 0 and server_round % every == 0
+
+
+def draw(
+    sample: int | None, clients: np.ndarray, seed: int, server_round: int
+) -> np.ndarray:
+    """Draw clients to measure, without replacement; all where `sample` is None.
+
+    Returns them in ascending order.
+    """
+    if sample is None or len(clients) <= sample:
+        return clients
+    rng = np.random.default_rng([seed, server_round, *b"sample"])
+    return np.sort(rng.choice(clients, sample, replace=False))
 
 
 def first_metrics(content: RecordDict) -> MetricRecord:

@@ -35,7 +35,7 @@ class StackedModels(Mapping[int, ArrayRecord]):
         """Make a client's ArrayRecord."""
         _place(self._clients, client)
         arrays = split(self._rows[client], self._shapes)
-        return ArrayRecord({name: Array(a) for name, a in arrays.items()})
+        return ArrayRecord({name: Array(np.asarray(a)) for name, a in arrays.items()})
 
     def __iter__(self) -> Iterator[int]:
         """Go through the clients that have a model."""
@@ -100,7 +100,7 @@ def split(rows, shapes: Shapes) -> dict:
     arrays, start = {}, 0
     for name, shape in shapes.items():
         stop = start + int(np.prod(shape))
-        arrays[name] = rows[..., start:stop].reshape(*rows.shape[:-1], *shape)
+        arrays[name] = rows[..., start:stop].reshape((*rows.shape[:-1], *shape))
         start = stop
     return arrays
 

@@ -21,7 +21,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from gossiplib.partition import deal, parts, spread
-from gossiplib.training import evaluate, shuffle_keys, train
+from gossiplib.training import evaluate, one_thread, shuffle_keys, train
 
 __all__ = ["Task", "digits", "evaluate", "spambase", "train"]
 
@@ -100,7 +100,7 @@ class Task:
             raise ValueError(f"num_clients must be at least 1; got {num_clients}")
         order = np.random.default_rng(seed).permutation(len(y))
         first = round(test_fraction * len(y))
-        self.x = torch.tensor(x, dtype=dtype)
+        self.x = torch.tensor(np.ascontiguousarray(x), dtype=dtype)
         self.y = torch.tensor(y, dtype=torch.int64)
         self.test: Examples = self.x[order[:first]], self.y[order[:first]]
         self.num_clients = num_clients
@@ -232,6 +232,7 @@ class Task:
         """Evaluate a model on the common test set: an `evaluate_fn` of a Strategy."""
         return MetricRecord(evaluate(self._load(arrays), *self.test))
 
+    @one_thread()
     def predict(self, model: list[np.ndarray], context: Context) -> np.ndarray:
         """Return softmax outputs on a client's validation part.
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["evaluate", "shuffle_keys", "train"]
+__all__ = ["evaluate", "one_thread", "shuffle_keys", "train"]
 
 
 def shuffle_keys(seed: int, server_round: int, start: int, count: int) -> np.ndarray:
@@ -27,7 +27,7 @@ def shuffle_keys(seed: int, server_round: int, start: int, count: int) -> np.nda
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Let torch use one thread: for such small models, more only wait for each other.
 
     With another program on the same two cores, a step may otherwise take 10 times as
@@ -41,7 +41,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-@_one_thread()
+@one_thread()
 def train(
     model: nn.Module,
     x: torch.Tensor,
@@ -79,7 +79,7 @@ def train(
     return float(torch.stack(losses).mean())
 
 
-@_one_thread()
+@one_thread()
 @torch.no_grad()
 def evaluate(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
     """Return the mean cross-entropy, "loss", and the share of hits, "accuracy"."""

@@ -6,7 +6,6 @@ are those of `server.Gossip` with `gossip(task.client_app())`. What is missing a
 messages, and what can happen to them.
 """
 
-import warnings
 from collections.abc import Callable
 
 import networkx as nx
@@ -19,10 +18,10 @@ from gossiplib import mixing, topology
 from gossiplib.arrays import array_bytes, pack
 from gossiplib.averaging import Average, as_dtype, weighted_mean
 from gossiplib.batched import BatchedTask, chunks
-from gossiplib.interrupt import Interrupt
 from gossiplib.links import Links, weigh
 from gossiplib.memory import check_memory
-from gossiplib.result import GossipResult, Loss, due, mean_metrics
+from gossiplib.progress import Interrupt, updates_bar
+from gossiplib.result import GossipResult, Loss, draw, due, mean_metrics
 from gossiplib.rows import consensus, keep_freed_memory, put, take
 from gossiplib.stacked import StackedMetrics, StackedModels, split
 from gossiplib.task import Task
@@ -122,7 +121,7 @@ def gossip_learning(
         everyone = run.sampled(0, np.ones(run.n, dtype=bool))
         run.result.evaluate_metrics_serverapp[0] = metrics
         run.result.node_server_metrics[0] = dict.fromkeys(everyone.tolist(), metrics)
-    with Interrupt() as interrupt, run.bar(num_rounds) as bar:
+    with Interrupt() as interrupt, updates_bar(num_rounds, run.n) as bar:
         for t in range(1, num_rounds + 1):
             run.train(t, bar)
             run.average(t)
@@ -132,10 +131,7 @@ def gossip_learning(
             if last or due(t, observe_every):
                 run.observe(t, evaluate_fn)
             if interrupt.asked:
-                warnings.warn(
-                    f"interrupted: the result is that of {t} of {num_rounds} rounds",
-                    stacklevel=2,
-                )
+                interrupt.warn(t, num_rounds)
                 break
     return run.finish()
 
@@ -167,17 +163,6 @@ class _Run:
         self.by_size = np.argsort(-batched.sizes, kind="stable")
         self.initial_arrays = self.task.initial_arrays()
         self.result = GossipResult()
-
-    def bar(self, num_rounds: int) -> tqdm:
-        """Return a progress bar that counts updates of clients."""
-        return tqdm(
-            total=num_rounds * self.n,
-            desc=f"{self.n:,} clients",
-            unit=" updates",
-            unit_scale=True,
-            delay=2,
-            leave=False,
-        )
 
     def _check_memory(self) -> None:
         batched, model = self.batched, self.batched.initial
@@ -337,10 +322,7 @@ class _Run:
     def sampled(self, server_round: int, among: np.ndarray) -> np.ndarray:
         """Return the clients to measure, in ascending order."""
         ids = np.flatnonzero(among)
-        if self.sample is None or len(ids) <= self.sample:
-            return ids
-        rng = np.random.default_rng([self.task.seed, server_round, *b"sample"])
-        return np.sort(rng.choice(ids, self.sample, replace=False))
+        return draw(self.sample, ids, self.task.seed, server_round)
 
     def _models(self) -> StackedModels:
         rows = self.X.cpu().numpy()

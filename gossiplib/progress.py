@@ -1,9 +1,24 @@
-"""Ctrl-C that ends a long run after its round, and keeps what the run has."""
+"""Long runs: how far they are, and a Ctrl-C that keeps what they have."""
 
 import signal
+import warnings
 from types import FrameType
 
-__all__ = ["Interrupt"]
+from tqdm import tqdm
+
+__all__ = ["Interrupt", "updates_bar"]
+
+
+def updates_bar(num_rounds: int, num_clients: int) -> tqdm:
+    """Return a progress bar that counts updates of clients, after 2 seconds."""
+    return tqdm(
+        total=num_rounds * num_clients,
+        desc=f"{num_clients:,} clients",
+        unit=" updates",
+        unit_scale=True,
+        delay=2,
+        leave=False,
+    )
 
 
 class Interrupt:
@@ -27,6 +42,11 @@ class Interrupt:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def warn(self, done: int, asked: int, rounds: str = "rounds") -> None:
+        """Tell that a result is not of all the rounds that were asked for."""
+        text = f"interrupted: the result is that of {done} of {asked} {rounds}"
+        warnings.warn(text, stacklevel=3)
 
     def __exit__(self, *exception: object) -> None:
         """Give Ctrl-C back."""

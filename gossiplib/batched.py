@@ -6,11 +6,12 @@ gradient (`grad_and_value`). So a step of all clients is a few large operations,
 a loop over clients makes many small ones.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
 from torch.func import functional_call, grad_and_value, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
 from gossiplib.stacked import split
@@ -21,7 +22,7 @@ __all__ = ["BatchedTask"]
 
 #: Bytes of models and examples that are worked on at once: on a CPU, about what its
 #: caches hold; on a GPU, what keeps all of it busy.
-CHUNK = {"cpu": 16e6, "cuda": 1e9}
+CHUNK = {"cpu": 32e6, "cuda": 1e9}
 
 
 class BatchedTask:
@@ -84,21 +85,22 @@ class BatchedTask:
         self.initial = torch.cat([p.detach().ravel() for p in state.values()])
         self._x, self._y = task.x.to(device), task.y.to(device)
         self._one_hot = torch.eye(task.num_classes, dtype=task.x.dtype, device=device)
-        self._kept: tuple[np.ndarray, tuple[torch.Tensor, torch.Tensor]] | None = None
+        self._kept: tuple[np.ndarray, list] | None = None
         self._features = self._x[0].numel()
         _, self.sizes = task.parts.span(np.arange(task.num_clients), "train")
         in_batch = min(batch_size, int(self.sizes.max()))
+        self._one_batch = in_batch == self.sizes.max()
         self.chunk = self._chunk(len(self.initial) + in_batch * self._features)
 
         def logits(rows: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
             return functional_call(self._model, split(rows, self.shapes), (x,))
 
-        def loss(model: dict, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        def loss(model: dict, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             out = functional_call(self._model, model, (x,))
-            return -(F.log_softmax(out, dim=-1) * target).sum()
+            return (F.log_softmax(out, dim=-1) * y).sum()
 
         self._logits, self._logits_common = vmap(logits), vmap(logits, (0, None))
-        self._gradient = vmap(grad_and_value(loss))
+        self._gradient = _Traced(vmap(grad_and_value(loss)))
 
     def _chunk(self, values: int) -> int:
         """Return how many clients with so many values each make a good chunk."""
@@ -123,24 +125,17 @@ class BatchedTask:
         keys : list of numpy.ndarray or None
             What `keys` returns for this round.
         """
-        first, count = self.task.parts.span(clients, "train")
         source, target = split(old, self.shapes), split(new, self.shapes)
         velocity: dict[str, torch.Tensor] = {}
         losses = torch.zeros(len(old), dtype=old.dtype, device=self.device)
-        for epoch in range(self.epochs):
-            order = self._order(first, count, None if keys is None else keys[epoch])
-            for start in range(0, order.shape[1], self.batch_size):
-                batch = order[:, start : start + self.batch_size]
-                # The others have no examples left; as the longest come first, those
-                # that go on are the first rows. In the first step these are all.
-                on = int(np.count_nonzero(count > start))
-                examples = self._batch(clients[:on], batch[:on], count[:on] - start)
-                models = {name: array[:on] for name, array in source.items()}
-                gradient, loss = self._gradient(models, *examples)
-                losses[:on] += loss
-                self._step(models, gradient, velocity, target)
-                source = target
-        steps = self.epochs * -(-count // self.batch_size)
+        for x, y in self._batches(clients, keys):
+            on = len(x)  # as the longest come first, these are the first rows
+            models = {name: array[:on] for name, array in source.items()}
+            gradient, loss = self._gradient(models, x, y)
+            losses[:on] += loss
+            self._step(models, gradient, velocity, target)
+            source = target  # the first step, which all clients make, filled it
+        steps = self.epochs * -(-self.sizes[clients] // self.batch_size)
         return losses.cpu().numpy() / steps
 
     def _step(
@@ -163,7 +158,7 @@ class BatchedTask:
     def keys(self, server_round: int) -> list[np.ndarray] | None:
         """Return all examples' places in each epoch of a round, see `shuffle_keys`."""
         index = self.task.parts.index
-        if self.sizes.max() <= self.batch_size:
+        if self._one_batch:
             return None  # one batch a client: its order does not matter
         return [
             shuffle_keys(self.task.seed, server_round, e * len(index), len(index))
@@ -184,22 +179,40 @@ class BatchedTask:
         by_key = np.where(within < count[:, None], keys[places], np.inf)
         return np.take_along_axis(places, np.argsort(by_key, axis=1), axis=1)
 
-    def _batch(
-        self, clients: np.ndarray, places: np.ndarray, count: np.ndarray
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return x of a batch, and what each class counts in the mean cross-entropy.
+    def _batches(
+        self, clients: np.ndarray, keys: list[np.ndarray] | None
+    ) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+        """Go through the batches of clients: x, and y with the example's share.
+
+        x has the shape (clients, examples, ...) and y (clients, examples, classes): the
+        one-hot class times minus the share of the example in the mean, so that the loss
+        is the sum of y times the logarithms of the outputs. Clients without examples
+        left are left out; clients with fewer than others have filler, which counts 0.
 
         Where each client has one batch, the last chunk's is kept: a small run has one
         chunk, and needs the same in each round.
         """
-        if self._kept and np.array_equal(clients, self._kept[0]):
-            return self._kept[1]
-        x, y = self._examples(places)
-        one_hot = torch.index_select(self._one_hot, 0, y.ravel()).view(*y.shape, -1)
-        batch = x, one_hot.mul_(self._share(count, places.shape[1])[..., None])
-        if self.sizes.max() <= self.batch_size:
-            self._kept = clients, batch
-        return batch
+        if keys is None and self._kept and np.array_equal(clients, self._kept[0]):
+            return self._kept[1] * self.epochs
+        batches = self._make_batches(clients, keys)
+        if keys is None:
+            self._kept = clients, [next(batches)]
+            return self._kept[1] * self.epochs
+        return batches
+
+    def _make_batches(
+        self, clients: np.ndarray, keys: list[np.ndarray] | None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        first, count = self.task.parts.span(clients, "train")
+        for epoch in range(self.epochs):
+            order = self._order(first, count, None if keys is None else keys[epoch])
+            for start in range(0, order.shape[1], self.batch_size):
+                on = int(np.count_nonzero(count > start))
+                places = order[:on, start : start + self.batch_size]
+                x, y = self._examples(places)
+                share = self._share(count[:on] - start, places.shape[1])
+                one_hot = self._one_hot.index_select(0, y.ravel()).view(*y.shape, -1)
+                yield x, one_hot.mul_(-share[..., None])
 
     def _share(self, count: np.ndarray, width: int) -> torch.Tensor:
         """Return what each of a batch's examples counts in the mean: filler nothing."""
@@ -257,3 +270,28 @@ class BatchedTask:
 def chunks(clients: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """Cut clients into pieces of nearly the same length, at most `size`."""
     return iter(np.array_split(clients, max(1, -(-len(clients) // size))))
+
+
+class _Traced:
+    """A function on tensors that, when called often, is replaced by its operations.
+
+    `vmap` and `grad` work out anew at each call which operations they come to. For few
+    clients that takes longer than to run them; so the operations are recorded (which
+    takes as long as some hundred calls), and repeated for inputs of the same shapes.
+    """
+
+    AFTER = 100
+
+    def __init__(self, function: Callable) -> None:
+        self._function = function
+        self._calls: dict[tuple, int] = {}
+        self._traced: dict[tuple, Callable] = {}
+
+    def __call__(self, models: dict, x: torch.Tensor, y: torch.Tensor) -> tuple:
+        """Call the function."""
+        if traced := self._traced.get(x.shape):
+            return traced(models, x, y)
+        self._calls[x.shape] = self._calls.get(x.shape, 0) + 1
+        if self._calls[x.shape] == self.AFTER:
+            self._traced[x.shape] = make_fx(self._function)(models, x, y)
+        return self._function(models, x, y)

@@ -5,30 +5,29 @@ import math
 import numpy as np
 import torch
 
-__all__ = ["consensus", "keep_freed_memory", "put", "take"]
+__all__ = ["Place", "consensus", "keep_freed_memory", "place", "put", "take"]
+
+Place = slice | torch.Tensor
 
 
-def take(models: torch.Tensor, clients: np.ndarray) -> torch.Tensor:
-    """Return the rows of clients: as a view if they follow on each other, or a copy."""
-    if (run := _run(clients)) is not None:
-        return models[run]
-    return torch.index_select(models, 0, torch.from_numpy(clients).to(models.device))
-
-
-def put(models: torch.Tensor, clients: np.ndarray, rows: torch.Tensor) -> None:
-    """Write the rows of clients, unless `take` gave a view of them."""
-    if (run := _run(clients)) is None:
-        index = torch.from_numpy(clients).to(models.device)
-        models.index_copy_(0, index, rows.to(models.device))
-    elif rows.data_ptr() != models[run].data_ptr():
-        models[run] = rows
-
-
-def _run(clients: np.ndarray) -> slice | None:
-    """Return clients as a slice, if they follow on each other."""
+def place(clients: np.ndarray, device: torch.device) -> Place:
+    """Return where the rows of clients are: a slice, if they follow on each other."""
     if len(clients) and (np.diff(clients) == 1).all():
         return slice(int(clients[0]), int(clients[-1]) + 1)
-    return None
+    return torch.from_numpy(clients).to(device)
+
+
+def take(models: torch.Tensor, at: Place) -> torch.Tensor:
+    """Return the rows at a place: a view of a slice, or a copy."""
+    return models[at] if isinstance(at, slice) else models.index_select(0, at)
+
+
+def put(models: torch.Tensor, at: Place, rows: torch.Tensor) -> None:
+    """Write rows to a place, unless they are the view that `take` gave."""
+    if not isinstance(at, slice):
+        models.index_copy_(0, at, rows.to(models.device))
+    elif rows.data_ptr() != models[at].data_ptr():
+        models[at] = rows
 
 
 def consensus(models: torch.Tensor, clients: np.ndarray) -> tuple[torch.Tensor, float]:
@@ -37,11 +36,9 @@ def consensus(models: torch.Tensor, clients: np.ndarray) -> tuple[torch.Tensor, 
     The distance is `mixing.consensus_distance`; this one takes some rows at a time.
     """
     pieces = np.array_split(clients, 1 + len(clients) * models.shape[1] // 2**22)
-    total = sum(take(models, ids).double().sum(dim=0) for ids in pieces)
-    mean = total / len(clients)
-    squares = sum(
-        float((take(models, ids).double() - mean).square().sum()) for ids in pieces
-    )
+    places = [place(ids, models.device) for ids in pieces]
+    mean = sum(take(models, at).double().sum(dim=0) for at in places) / len(clients)
+    squares = sum(float((take(models, at) - mean).square().sum()) for at in places)
     return mean, math.sqrt(squares / len(clients))
 
 

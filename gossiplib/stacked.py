@@ -5,6 +5,7 @@ minutes to make, and more memory than the models. So the vectorised engine fills
 these instead, which make the record that is looked up.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -99,7 +100,7 @@ def split(rows, shapes: Shapes) -> dict:
     """
     arrays, start = {}, 0
     for name, shape in shapes.items():
-        stop = start + int(np.prod(shape))
+        stop = start + math.prod(shape)
         arrays[name] = rows[..., start:stop].reshape((*rows.shape[:-1], *shape))
         start = stop
     return arrays

@@ -22,7 +22,7 @@ from gossiplib.links import Links, weigh
 from gossiplib.memory import check_memory
 from gossiplib.progress import Interrupt, updates_bar
 from gossiplib.result import GossipResult, Loss, draw, due, mean_metrics
-from gossiplib.rows import consensus, keep_freed_memory, put, take
+from gossiplib.rows import Place, consensus, keep_freed_memory, place, put, take
 from gossiplib.stacked import StackedMetrics, StackedModels, split
 from gossiplib.task import Task
 
@@ -159,6 +159,7 @@ class _Run:
         self.X = batched.initial.repeat(n, 1)
         self.Y = torch.empty_like(self.X)  # trained, not yet averaged
         keep_freed_memory()
+        self.all_chunks: list[tuple[np.ndarray, Place]] = []
         self.have_model = np.zeros(n, dtype=bool)
         self.by_size = np.argsort(-batched.sizes, kind="stable")
         self.initial_arrays = self.task.initial_arrays()
@@ -192,15 +193,16 @@ class _Run:
         loss = np.empty(self.n)
         with self.result.timed("train"):
             keys = self.batched.keys(server_round)
-            put(self.Y, away := np.flatnonzero(~self.online), take(self.X, away))
-            ids = self.by_size[self.online[self.by_size]]
-            for some in chunks(ids, self.batched.chunk):
-                old, new = take(self.X, some), take(self.Y, some)
-                loss[some] = self.batched.train(old, new, some, keys)
+            if not self.online.all():
+                away = torch.from_numpy(np.flatnonzero(~self.online)).to(self.X.device)
+                put(self.Y, away, take(self.X, away))
+            for ids, at in self._chunks():
+                old, new = take(self.X, at), take(self.Y, at)
+                loss[ids] = self.batched.train(old, new, ids, keys)
                 if not new.sum().isfinite():
-                    self._lose(server_round, some, old, new)
-                put(self.Y, some, new)
-                bar.update(len(some))
+                    self._lose(server_round, ids, old, new)
+                put(self.Y, at, new)
+                bar.update(len(ids))
         self.have_model |= self.trained
         if not self.trained.any() and self.online.all() and server_round == 1:
             raise RuntimeError(
@@ -214,16 +216,27 @@ class _Run:
         metrics = StackedMetrics(kept, columns)
         self.result.node_train_metrics[server_round] = metrics
 
+    def _chunks(self) -> list[tuple[np.ndarray, Place]]:
+        """Return the clients to train, those with most examples first, and places."""
+        if self.online.all() and self.all_chunks:
+            return self.all_chunks
+        ids = self.by_size[self.online[self.by_size]]
+        pieces = [some for some in chunks(ids, self.batched.chunk) if len(some)]
+        found = [(some, place(some, self.X.device)) for some in pieces]
+        if self.online.all():
+            self.all_chunks = found
+        return found
+
     def _lose(
         self,
         server_round: int,
-        some: np.ndarray,
+        ids: np.ndarray,
         old: torch.Tensor,
         new: torch.Tensor,
     ) -> None:
         """Give clients whose training diverged their old models back."""
         bad = ~new.isfinite().all(dim=1)
-        for i in sorted(some[bad.cpu().numpy()].tolist()):
+        for i in sorted(ids[bad.cpu().numpy()].tolist()):
             self.trained[i] = False
             reason = "its model has NaN or infinite values"
             self.result.lost.append(Loss(server_round, i, "train", reason))
@@ -266,10 +279,11 @@ class _Run:
                     reason = "the average has NaN or infinite values"
                     loss = Loss(server_round, i, "train.average", reason)
                     self.result.lost.append(loss)
-                put(self.X, ids[some][~bad], torch.from_numpy(rows[~bad]))
+                good = place(ids[some][~bad], self.X.device)
+                put(self.X, good, torch.from_numpy(rows[~bad]))
 
     def _lists(self, clients: np.ndarray) -> list[np.ndarray]:
-        rows = take(self.Y, clients).cpu().numpy()
+        rows = take(self.Y, place(clients, self.Y.device)).cpu().numpy()
         return list(split(rows, self.batched.shapes).values())
 
     def _rows(self, mixed: list[np.ndarray], own: list[np.ndarray]) -> np.ndarray:

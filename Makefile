@@ -4,7 +4,7 @@
 # make notebooks  re-execute the notebooks in place
 # make budget     measure the notebooks and write the table in README.md
 # make links      write badges, links and install cells from pyproject.toml
-# make bench      run the benchmarks
+# make bench      run the benchmarks (OTHERS=path: see tests/benchmarks/vectorized.py)
 #
 # All of them make .venv first: Python 3.11 or newer is all that is needed.
 
@@ -39,6 +39,7 @@ links: .venv/made
 
 bench: .venv/made
 	.venv/bin/pytest --benchmark-only --benchmark-disable-gc --benchmark-columns=min,median,max tests/benchmarks
+	.venv/bin/python tests/benchmarks/vectorized.py $(if $(OTHERS),--others $(OTHERS))
 
 .venv/made: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("needs Python 3.11 or newer: make PYTHON=python3.11 ...")'

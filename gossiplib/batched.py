@@ -22,7 +22,7 @@ __all__ = ["BatchedTask"]
 
 #: Bytes of models and examples that are worked on at once: on a CPU, about what its
 #: caches hold; on a GPU, what keeps all of it busy.
-CHUNK = {"cpu": 32e6, "cuda": 1e9}
+CHUNK = {"cpu": 20e6, "cuda": 1e9}
 
 
 class BatchedTask:

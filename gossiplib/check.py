@@ -226,3 +226,58 @@ def _(schedule: Callable[[int], nx.Graph]) -> None:
     spread = np.linalg.norm(product - 1 / 16, 2)
     ring = mixing.slem(mixing.metropolis(topology.named("ring", 16))) ** 20
     _need(spread < ring / 10, "It should come ten times nearer than a ring does.")
+
+
+@_checks("10.1")
+def _(clients: float) -> None:
+    need = clients * 3 * 4810 * 4
+    _need(need < 8.08e9, f"That takes {need / 1e9:.1f} GB.")
+    _need(need > 7.92e9, "More clients fit.")
+
+
+@_checks("10.2")
+def _(accuracies: Callable) -> None:
+    import torch  # not at the top: notebooks 02 and 03 run without it
+
+    rng = np.random.default_rng(0)
+    X = torch.tensor(rng.normal(size=(7, 650)), dtype=torch.float32)
+    x = torch.tensor(rng.normal(size=(40, 64)), dtype=torch.float32)
+    y = torch.tensor(rng.integers(10, size=40))
+    found = accuracies(X, x, y)
+    _need(tuple(found.shape) == (7,), "Return one number for each client.")
+    logits = [x @ row[:640].view(10, 64).T + row[640:] for row in X]
+    hits = [float((out.argmax(dim=1) == y).double().mean()) for out in logits]
+    _need(
+        np.allclose(np.asarray(found), hits, atol=1e-6),
+        "A hit is an image whose largest output is that of its class.",
+    )
+
+
+@_checks("10.3")
+def _(average: Callable) -> None:
+    rng = np.random.default_rng(0)
+    for graph in (topology.named("star", 8), topology.named("torus", 9)):
+        n = len(graph)
+        X, online = rng.normal(size=(n, 3)), np.arange(n) % 3 > 0
+        W = mixing.metropolis(graph)
+        before = W.copy(), X.copy()
+        mixed = average(W, X, online)
+        same = all(map(np.array_equal, (W, X), before))
+        _need(same, "Do not change the arrays that you are given.")
+        _need(mixed.shape == X.shape, "Return an array like X.")
+        kept = np.allclose(mixed[~online], X[~online])
+        _need(kept, "A client that is offline keeps its model.")
+        ones = average(W, np.ones((n, 2)), online)
+        _need(np.allclose(ones, 1), "The weights of a client must still sum to 1.")
+        other = X + 10 * ~online[:, None]
+        heard = not np.allclose(average(W, other, online)[online], mixed[online])
+        _need(not heard, "A client that is offline must not be heard.")
+        sums = [m[online].sum(axis=0) for m in (mixed, X)]
+        _need(np.allclose(*sums), "The sum of the models that are online must stay.")
+        everyone = average(W, X, np.ones(n, dtype=bool))
+        _need(np.allclose(everyone, W @ X), "With everybody online it is W X.")
+        links = np.where(np.outer(online, online), W, 0.0)
+        np.fill_diagonal(links, 0)
+        own = (1 - links.sum(axis=1))[:, None] * X
+        right = np.allclose(mixed, links @ X + own)
+        _need(right, "A link between two that are online keeps its weight.")

@@ -5,9 +5,21 @@ import math
 import numpy as np
 import torch
 
-__all__ = ["Place", "consensus", "keep_freed_memory", "place", "put", "take"]
+__all__ = ["Place", "consensus", "keep_freed_memory", "place", "put", "stack", "take"]
 
 Place = slice | torch.Tensor
+
+
+def stack(row: torch.Tensor, n: int) -> torch.Tensor:
+    """Return n copies of a row.
+
+    On Linux numpy asks for huge pages of memory, where torch does not: averaging, which
+    jumps from row to row, is a tenth faster with them.
+    """
+    if row.device.type != "cpu":
+        return row.repeat(n, 1)
+    rows = torch.from_numpy(np.empty((n, len(row)), row.numpy().dtype))
+    return rows.copy_(row)
 
 
 def place(clients: np.ndarray, device: torch.device) -> Place:
@@ -35,7 +47,7 @@ def consensus(models: torch.Tensor, clients: np.ndarray) -> tuple[torch.Tensor, 
 
     The distance is `mixing.consensus_distance`; this one takes some rows at a time.
     """
-    pieces = np.array_split(clients, 1 + len(clients) * models.shape[1] // 2**22)
+    pieces = np.array_split(clients, 1 + len(clients) * models.shape[1] // 2**20)
     places = [place(ids, models.device) for ids in pieces]
     mean = sum(take(models, at).double().sum(dim=0) for at in places) / len(clients)
     squares = sum(float((take(models, at) - mean).square().sum()) for at in places)

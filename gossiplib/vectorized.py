@@ -22,7 +22,7 @@ from gossiplib.links import Links, weigh
 from gossiplib.memory import check_memory
 from gossiplib.progress import Interrupt, updates_bar
 from gossiplib.result import GossipResult, Loss, draw, due, mean_metrics
-from gossiplib.rows import Place, consensus, keep_freed_memory, place, put, take
+from gossiplib.rows import Place, consensus, keep_freed_memory, place, put, stack, take
 from gossiplib.stacked import StackedMetrics, StackedModels, split
 from gossiplib.task import Task
 
@@ -156,8 +156,8 @@ class _Run:
         self._meet(1)
         self._check_memory()
         self.links = weigh(self.graph, weights)
-        self.X = batched.initial.repeat(n, 1)
-        self.Y = torch.empty_like(self.X)  # trained, not yet averaged
+        self.X = stack(batched.initial, n)
+        self.Y = stack(batched.initial, n)  # trained, not yet averaged
         keep_freed_memory()
         self.all_chunks: list[tuple[np.ndarray, Place]] = []
         self.have_model = np.zeros(n, dtype=bool)

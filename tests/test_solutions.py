@@ -7,6 +7,7 @@ from functools import cache
 import networkx as nx
 import numpy as np
 import pytest
+import torch
 
 from gossiplib import averaging, mixing, topology
 from gossiplib.check import CHECKS, verdict
@@ -33,6 +34,7 @@ ANSWER_IN_WORDS = {
     "03.1": ("56",),
     "03.2": ("three rounds", "3 rounds"),
     "05.1": ("0.7", "churn"),
+    "10.1": ("138",),
     "05.2": ("exponential", "matching"),
 }
 
@@ -142,6 +144,30 @@ def shuffled_ring(server_round):
     return nx.relabel_nodes(RING, dict(enumerate(places)))
 
 
+def stacked_hits(X, x, y):
+    weights = X[:, :640].unflatten(1, (10, 64))
+    logits = torch.einsum("cof,mf->cmo", weights, x) + X[:, None, 640:]
+    return (logits.argmax(dim=2) == y).float()
+
+
+def unnormalised(W, X, online):
+    mixed = X.copy()
+    mixed[online] = W[np.ix_(online, online)] @ X[online]
+    return mixed
+
+
+def renormalised(W, X, online):
+    mixed, V = X.copy(), W[np.ix_(online, online)]
+    mixed[online] = V / V.sum(axis=1, keepdims=True) @ X[online]
+    return mixed
+
+
+def in_place(W, X, online):
+    W *= np.outer(online, online)
+    W += np.diag(1 - W.sum(axis=1))
+    return W @ X
+
+
 WRONG = [
     ("00.1", "too slow a graph", lambda: [digits_run(RING, 20)]),
     ("00.1", "too dear a graph", lambda: [digits_run(named("torus", 16), 20)]),
@@ -190,6 +216,15 @@ WRONG = [
     ("05.2", "the ring", lambda: [lambda t: RING]),
     ("05.2", "four neighbours", lambda: [lambda t: REGULAR]),
     ("05.2", "pairs of a ring", lambda: [topology.random_matching(RING)]),
+    ("10.1", "X once", lambda: [int(8e9 / (2 * 4 * 4810))]),
+    ("10.1", "float64", lambda: [int(8e9 / (3 * 8 * 4810))]),
+    ("10.2", "losses", lambda: [lambda X, x, y: X[:, 0]]),
+    ("10.2", "one for all", lambda: [lambda X, x, y: X.mean()]),
+    ("10.2", "by example", lambda: [lambda X, x, y: stacked_hits(X, x, y).mean(0)]),
+    ("10.3", "all online", lambda: [lambda W, X, online: W @ X]),
+    ("10.3", "rows that do not sum to 1", lambda: [unnormalised]),
+    ("10.3", "scaled to 1", lambda: [renormalised]),
+    ("10.3", "in place", lambda: [in_place]),
 ]
 
 # Mistakes for which the hint is an error that the answer itself raises.

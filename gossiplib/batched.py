@@ -52,7 +52,8 @@ class BatchedTask:
     ------
     ValueError
         If the model has something that no gradient trains: buffers, as batch
-        normalisation does, frozen or shared parameters.
+        normalisation does, frozen, shared or unused parameters; if it has too few
+        outputs, or something that `vmap` does not take, such as dropout.
     """
 
     def __init__(
@@ -66,7 +67,8 @@ class BatchedTask:
         momentum: float,
         weight_decay: float,
     ) -> None:
-        check_training(epochs, batch_size)
+        rates = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        check_training(epochs, batch_size, **rates)
         self.chunk_bytes = CHUNK.get(device.type, CHUNK["cuda"])
         self.task, self.device = task, device
         self.epochs, self.batch_size, self.lr = epochs, batch_size, lr
@@ -84,7 +86,6 @@ class BatchedTask:
         self.shapes = {name: tuple(state[name].shape) for name in trained}
         self.initial = torch.cat([p.detach().ravel() for p in state.values()])
         self._x, self._y = task.x.to(device), task.y.to(device)
-        self._one_hot = torch.eye(task.num_classes, dtype=task.x.dtype, device=device)
         self._kept: tuple[np.ndarray, list] | None = None
         self._features = self._x[0].numel()
         _, self.sizes = task.parts.span(np.arange(task.num_clients), "train")
@@ -100,7 +101,37 @@ class BatchedTask:
             return (F.log_softmax(out, dim=-1) * y).sum()
 
         self._logits, self._logits_common = vmap(logits), vmap(logits, (0, None))
-        self._gradient = _Traced(vmap(grad_and_value(loss)))
+        gradient = vmap(grad_and_value(loss))
+        outputs = self._try(gradient)
+        self._one_hot = torch.eye(outputs, dtype=task.x.dtype, device=device)
+        self._gradient = _Traced(gradient)
+
+    def _try(self, gradient: Callable) -> int:
+        """Try the model on an example; return the number of its outputs.
+
+        What fails here would fail, or differ from `training`, in the middle of a run.
+        """
+        x = self._x[:1]
+        out = self._model(x)
+        if out.ndim != 2 or len(out) != 1 or out.shape[1] < self.task.num_classes:
+            raise ValueError(
+                f"the model makes {tuple(out.shape)} of an example; it must give an "
+                f"output to each of {self.task.num_classes} classes"
+            )
+        out.sum().backward()
+        unused = [k for k, p in self._model.named_parameters() if p.grad is None]
+        if unused:
+            raise ValueError(f"no output depends on {', '.join(unused)}: take it out")
+        self._model.zero_grad()
+        models = split(self.initial[None], self.shapes)
+        try:
+            gradient(models, x[None], torch.zeros_like(out)[None])
+        except RuntimeError as error:
+            raise ValueError(
+                "torch.func.vmap cannot take this model (those with dropout or "
+                f"recurrent layers, among others): {error}. Use LocalGrid for it"
+            ) from error
+        return out.shape[1]
 
     def _chunk(self, values: int) -> int:
         """Return how many clients with so many values each make a good chunk."""
@@ -170,10 +201,11 @@ class BatchedTask:
     ) -> np.ndarray:
         """Return places in `parts.index` of each client's examples, in the order.
 
-        Shape (clients, most examples); what lies beyond a client's last is filler.
+        Shape (clients, most examples); what lies beyond a client's last is filler, one
+        of its own examples: others may hold NaN, which no share of 0 makes harmless.
         """
         within = np.arange(count.max(initial=0))
-        places = np.minimum(first[:, None] + within, len(self.task.parts.index) - 1)
+        places = first[:, None] + np.minimum(within, count[:, None] - 1)
         if keys is None:
             return places
         by_key = np.where(within < count[:, None], keys[places], np.inf)
@@ -246,30 +278,33 @@ class BatchedTask:
         common = part == "common"
         if common:
             x, y = (tensor.to(self.device) for tensor in self.task.test)
-            width = len(y)
+            if not (width := len(y)):
+                raise ValueError("the common test set is empty: test_fraction is 0")
         else:
             first, count = self.task.parts.span(clients, part)
             width = count.max(initial=1)
         chunk = self._chunk(len(self.initial) + width * self._features)
         for some in chunks(np.arange(len(clients)), chunk):
-            rows = models[torch.from_numpy(clients[some]).to(self.device)]
+            ids = torch.from_numpy(clients[some]).to(self.device)
+            rows = models.index_select(0, ids)
             if common:
                 out, label = self._logits_common(rows, x), y.expand(len(rows), -1)
-                share = 1 / len(y)
+                share = torch.full((len(rows), width), 1 / width).to(rows)
             else:
                 x, label = self._examples(self._order(first[some], count[some], None))
                 out = self._logits(rows, x)
                 share = self._share(count[some], label.shape[1])
             each = F.cross_entropy(out.mT, label, reduction="none")
-            hits = (out.argmax(-1) == label).to(each.dtype)
             loss[some] = (each * share).sum(1).cpu()
-            accuracy[some] = (hits * share).sum(1).cpu()
+            hits = ((out.argmax(-1) == label) & (share > 0)).sum(1)
+            accuracy[some] = hits.cpu().numpy() / (width if common else count[some])
         return {"loss": loss, "accuracy": accuracy}
 
 
 def chunks(clients: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Cut clients into pieces of nearly the same length, at most `size`."""
-    return iter(np.array_split(clients, max(1, -(-len(clients) // size))))
+    """Cut clients into pieces of nearly the same length, 1 to `size`."""
+    pieces = -(-len(clients) // size)
+    return iter(np.array_split(clients, pieces) if pieces else [])
 
 
 class _Traced:
@@ -278,6 +313,7 @@ class _Traced:
     `vmap` and `grad` work out anew at each call which operations they come to. For few
     clients that takes longer than to run them; so the operations are recorded (which
     takes as long as some hundred calls), and repeated for inputs of the same shapes.
+    The shape of x gives all others, in the calls of `BatchedTask`.
     """
 
     AFTER = 100

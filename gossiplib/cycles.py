@@ -22,7 +22,7 @@ from flwr.app import ArrayRecord
 from gossiplib import mixing, topology
 from gossiplib.arrays import array_bytes
 from gossiplib.progress import Interrupt, updates_bar
-from gossiplib.result import GossipResult, draw, due
+from gossiplib.result import GossipResult, check_whole, draw, due
 from gossiplib.stacked import StackedMetrics, StackedModels
 from gossiplib.task import Task
 
@@ -129,7 +129,8 @@ def gossip_cycles(
     -------
     GossipResult
         Where it speaks of rounds, these are cycles. Metrics are the accuracies on the
-        common test set, `node_server_metrics`. If the run is interrupted (Ctrl-C) it
+        common test set, `node_server_metrics`. `models()` has w and, last, the age;
+        there is no mean model, `arrays`. If the run is interrupted (Ctrl-C) it
         ends after its cycle.
 
     Raises
@@ -139,12 +140,16 @@ def gossip_cycles(
     """
     if task.num_classes != 2:
         raise ValueError(f"the models need 2 classes; the task has {task.num_classes}")
-    if num_cycles < 1 or not lam > 0:
-        raise ValueError(
-            f"num_cycles and lam must be above 0; got {num_cycles} and {lam}"
-        )
-    if sample is not None and not 1 <= sample <= task.num_clients:
-        raise ValueError(f"sample must be 1 to {task.num_clients}; got {sample}")
+    check_whole("num_cycles", num_cycles, 1)
+    check_whole("observe_every", observe_every, 0)
+    if sample is not None:
+        check_whole("sample", sample, 1, task.num_clients)
+    if not 0 < lam < float("inf"):
+        raise ValueError(f"lam must be above 0, and finite; got {lam}")
+    if task.num_clients < 2:
+        raise ValueError("gossip takes at least 2 clients")
+    if not len(task.test[1]):
+        raise ValueError("the common test set is empty: test_fraction is 0")
     n, x = task.num_clients, task.x.numpy()
     choose = _receivers(graph, n)
     learn = _Learner(task, loss, lam)
@@ -160,8 +165,10 @@ def gossip_cycles(
                 for senders, receivers in _arrivals(choose(rng), rng):
                     received = sent.take(senders)
                     update = functools.partial(learn, receivers)
-                    made = create(received, before.take(receivers), update)
+                    previous = before.take(receivers)
                     before.put(receivers, received)
+                    made = create(received, previous, update)
+                    _check(made, received, cycle, receivers)
                     newest.put(receivers, made)
             result.messages[cycle] = n
             result.bytes[cycle] = n * array_bytes(message)
@@ -174,13 +181,26 @@ def gossip_cycles(
                     metrics = StackedMetrics(clients, {"accuracy": metrics})
                 result.node_server_metrics[cycle] = metrics
                 result.evaluate_metrics_serverapp[cycle] = metrics.mean()
-            if interrupt.asked:
+            if interrupt.asked and cycle < num_cycles:
                 interrupt.warn(cycle, num_cycles, "cycles")
                 break
     rows = np.concatenate([newest.w, newest.age[:, None]], axis=1)
     shapes = {"w": x[0].shape, "age": ()}
     result.node_arrays = StackedModels(rows, shapes, np.arange(n))
     return result
+
+
+def _check(made: Linear, like: Linear, cycle: int, clients: np.ndarray) -> None:
+    """Raise ValueError unless the created models are finite, and one for a client."""
+    shapes = [np.shape(array) for array in made], [array.shape for array in like]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"create made models of shapes {shapes[0]}, not {shapes[1]}")
+    if not np.isfinite(made.w.sum() + made.age.sum()):
+        bad = ~np.isfinite(made.w).all(axis=1) | ~np.isfinite(made.age)
+        raise ValueError(
+            f"the new model of client {clients[bad].min()} is not finite, in cycle "
+            f"{cycle}: look at create, at loss and at the client's examples"
+        )
 
 
 class _Learner:
@@ -219,8 +239,6 @@ def _receivers(
 ) -> Callable[[np.random.Generator], np.ndarray]:
     """Return a function that draws, for each client, whom it sends to."""
     if graph is None:
-        if n < 2:
-            raise ValueError("gossip takes at least 2 clients")
         # One of the n - 1 others: those from the client itself on are one further.
         return lambda rng: (
             (draws := rng.integers(n - 1, size=n)) + (draws >= np.arange(n))

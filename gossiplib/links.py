@@ -12,6 +12,7 @@ from typing import NamedTuple
 import networkx as nx
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 
 from gossiplib import mixing
 
@@ -109,6 +110,10 @@ def weigh(graph: nx.Graph, weights: Callable[[nx.Graph], np.ndarray]) -> Links:
     """
     sparse = "sparse" in inspect.signature(weights).parameters
     W = weights(graph, sparse=True) if sparse else weights(graph)
+    if hasattr(W, "tocsr"):
+        W = csr_array(W)
+    elif isinstance(W, np.ndarray):
+        W = np.asarray(W)  # np.matrix behaves otherwise
     mixing.check_weights(W, graph)
     receivers, senders = mixing.links(graph)
     order = np.lexsort((senders, receivers))

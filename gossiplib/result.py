@@ -1,6 +1,7 @@
 """What a run of gossip learning leaves behind, whichever engine ran it."""
 
 import contextlib
+import numbers
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,15 @@ from flwr.serverapp.strategy import Result
 from gossiplib.arrays import flat
 from gossiplib.stacked import StackedMetrics, StackedModels
 
-__all__ = ["GossipResult", "Loss", "draw", "due", "first_metrics", "mean_metrics"]
+__all__ = [
+    "GossipResult",
+    "Loss",
+    "check_whole",
+    "draw",
+    "due",
+    "first_metrics",
+    "mean_metrics",
+]
 
 NodeMetrics = dict[int, Mapping[int, MetricRecord]]
 
@@ -127,6 +136,8 @@ def _columns(source: str, rounds: NodeMetrics) -> pd.DataFrame:
     """Return metrics as columns `source_*`, by round and client."""
     frames = []
     for t, clients in rounds.items():
+        if not len(clients):
+            continue
         stacked = isinstance(clients, StackedMetrics)
         columns = clients.columns if stacked else [dict(m) for m in clients.values()]
         index = pd.MultiIndex.from_product([[t], list(clients)])
@@ -139,6 +150,14 @@ def _columns(source: str, rounds: NodeMetrics) -> pd.DataFrame:
 def due(server_round: int, every: int) -> bool:
     """Tell whether something that is done every few rounds is due; 0 is never."""
     return every > 0 and server_round % every == 0
+
+
+def check_whole(name: str, value: int, least: int, most: int | None = None) -> None:
+    """Raise ValueError unless a value is a whole number in its range."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        limits = f"at least {least}" if most is None else f"{least} to {most}"
+        raise ValueError(f"{name} must be a whole number, {limits}; got {value!r}")
 
 
 def draw(

@@ -34,7 +34,7 @@ class StackedModels(Mapping[int, ArrayRecord]):
 
     def __getitem__(self, client: int) -> ArrayRecord:
         """Make a client's ArrayRecord."""
-        _place(self._clients, client)
+        client = self._clients[_place(self._clients, client)]
         arrays = split(self._rows[client], self._shapes)
         return ArrayRecord({name: Array(np.asarray(a)) for name, a in arrays.items()})
 

@@ -184,8 +184,8 @@ class Task:
             Options of the gradient descent, `torch.optim.SGD`. Momentum starts afresh
             in each round.
         """
-        check_training(epochs, batch_size)
         options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        check_training(epochs, batch_size, **options)
         app = ClientApp()
 
         @app.train()
@@ -258,12 +258,16 @@ class Task:
         return self._module
 
 
-def check_training(epochs: int, batch_size: int) -> None:
-    """Raise ValueError unless there is something to train."""
-    if epochs < 1 or batch_size < 1:
+def check_training(epochs: int, batch_size: int, **rates: float) -> None:
+    """Raise ValueError unless local training makes sense."""
+    if epochs < 1 or batch_size < 1 or {epochs % 1, batch_size % 1} != {0}:
         raise ValueError(
-            f"epochs and batch_size must be at least 1; got {epochs}, {batch_size}"
+            "epochs and batch_size must be whole numbers, at least 1; got "
+            f"{epochs}, {batch_size}"
         )
+    for name, rate in rates.items():
+        if not 0 <= rate < float("inf"):
+            raise ValueError(f"{name} must be 0 or more, and finite; got {rate}")
 
 
 @functools.lru_cache(maxsize=16)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import networkx as nx
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, Context, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, MetricRecord
 from tqdm import tqdm
 
 from gossiplib import mixing, topology
@@ -21,7 +21,7 @@ from gossiplib.batched import BatchedTask, chunks
 from gossiplib.links import Links, weigh
 from gossiplib.memory import check_memory
 from gossiplib.progress import Interrupt, updates_bar
-from gossiplib.result import GossipResult, Loss, draw, due, mean_metrics
+from gossiplib.result import GossipResult, Loss, check_whole, draw, due, mean_metrics
 from gossiplib.rows import Place, consensus, keep_freed_memory, place, put, stack, take
 from gossiplib.stacked import StackedMetrics, StackedModels, split
 from gossiplib.task import Task
@@ -65,8 +65,9 @@ def gossip_learning(
         As in `Task.client_app`.
     average : callable
         As in `client.gossip`; it is called for many clients at once, see `averaging`,
-        with an array of their partition ids in the context. `weighted_mean` is not
-        called: it becomes one sparse product.
+        with an array of their partition ids in a context that has no state. What it
+        raises ends the run. `weighted_mean` is not called: it becomes one sparse
+        product.
     sample : int, optional
         Clients that are evaluated and whose metrics are kept, drawn anew in each round,
         without replacement. By default all. The mean loss of training and the
@@ -88,18 +89,13 @@ def gossip_learning(
     ValueError
         If schedule, weights or a number do not fit, or the model cannot be stacked.
     RuntimeError
-        If all clients fail in the first round.
+        If all clients fail before any has a model.
     """
-    rounds = {"evaluate_every": evaluate_every, "observe_every": observe_every}
-    for name, value in rounds.items():
-        if value != int(value) or value < 0:
-            raise ValueError(f"{name} is a number of rounds; got {value}")
-    if num_rounds < 1:
-        raise ValueError(f"num_rounds must be at least 1; got {num_rounds}")
-    if sample is not None and not 1 <= sample <= task.num_clients:
-        raise ValueError(
-            f"sample is a number of clients, 1 to {task.num_clients}; got {sample}"
-        )
+    check_whole("num_rounds", num_rounds, 1)
+    check_whole("evaluate_every", evaluate_every, 0)
+    check_whole("observe_every", observe_every, 0)
+    if sample is not None:
+        check_whole("sample", sample, 1, task.num_clients)
     if evaluate_every and not task.parts.held.all():
         raise ValueError(
             "clients have no test part to evaluate on, as holdout is 0: set "
@@ -130,7 +126,7 @@ def gossip_learning(
                 run.evaluate(t)
             if last or due(t, observe_every):
                 run.observe(t, evaluate_fn)
-            if interrupt.asked:
+            if interrupt.asked and t < num_rounds:
                 interrupt.warn(t, num_rounds)
                 break
     return run.finish()
@@ -182,7 +178,7 @@ class _Run:
         topology.check_graph(self.graph, self.n, connected=self.static)
         self.online = np.ones(self.n, dtype=bool)
         for i, online in self.graph.nodes(data="online", default=True):
-            self.online[i] = online
+            self.online[int(i)] = online
 
     def train(self, server_round: int, bar: tqdm) -> None:
         """Train the models of the clients that are online."""
@@ -190,7 +186,7 @@ class _Run:
             self._meet(server_round)
             self.links = weigh(self.graph, self.weights)
         self.trained = self.online.copy()
-        loss = np.empty(self.n)
+        losses = np.empty(self.n)
         with self.result.timed("train"):
             keys = self.batched.keys(server_round)
             if not self.online.all():
@@ -198,21 +194,25 @@ class _Run:
                 put(self.Y, away, take(self.X, away))
             for ids, at in self._chunks():
                 old, new = take(self.X, at), take(self.Y, at)
-                loss[ids] = self.batched.train(old, new, ids, keys)
-                if not new.sum().isfinite():
-                    self._lose(server_round, ids, old, new)
+                losses[ids] = self.batched.train(old, new, ids, keys)
+                lost = self._lose(server_round, "train", ids, old, new)
+                self.trained[lost] = False
                 put(self.Y, at, new)
                 bar.update(len(ids))
         self.have_model |= self.trained
-        if not self.trained.any() and self.online.all() and server_round == 1:
+        failed = {x.client for x in self.result.lost if x.call == "train"}
+        if not self.have_model.any() and len(failed) == self.n:
+            loss = self.result.lost[-1]
             raise RuntimeError(
-                f"all clients failed to train in round 1; client 0: "
-                f"{self.result.lost[0].reason}"
+                f"all clients failed to train by round {server_round}; client "
+                f"{loss.client}: {loss.reason}"
             )
-        means = {"loss": float(loss[self.trained].mean())} if self.trained.any() else {}
-        self.result.train_metrics_clientapp[server_round] = MetricRecord(means)
+        means = MetricRecord()
+        if self.trained.any():
+            means["loss"] = float(losses[self.trained].mean())
+        self.result.train_metrics_clientapp[server_round] = means
         kept = self.sampled(server_round, self.trained)
-        columns = {"loss": loss[kept], "num-examples": self.batched.sizes[kept]}
+        columns = {"loss": losses[kept], "num-examples": self.batched.sizes[kept]}
         metrics = StackedMetrics(kept, columns)
         self.result.node_train_metrics[server_round] = metrics
 
@@ -230,17 +230,20 @@ class _Run:
     def _lose(
         self,
         server_round: int,
+        call: str,
         ids: np.ndarray,
         old: torch.Tensor,
         new: torch.Tensor,
-    ) -> None:
-        """Give clients whose training diverged their old models back."""
+    ) -> np.ndarray:
+        """Give clients whose new model is not finite their old one back; name them."""
+        if new.sum().isfinite():
+            return ids[:0]
         bad = ~new.isfinite().all(dim=1)
-        for i in sorted(ids[bad.cpu().numpy()].tolist()):
-            self.trained[i] = False
-            reason = "its model has NaN or infinite values"
-            self.result.lost.append(Loss(server_round, i, "train", reason))
         new[bad] = old[bad]
+        lost = np.sort(ids[bad.cpu().numpy()])
+        reason = "its model has NaN or infinite values"
+        self.result.lost += [Loss(server_round, i, call, reason) for i in lost.tolist()]
+        return lost
 
     def average(self, server_round: int) -> None:
         """Average the models of the clients that trained with their neighbours'."""
@@ -257,6 +260,8 @@ class _Run:
                 W = self.W if usual and self.W is not None else links.matrix(self.X)
                 self.W = W if usual else None
                 torch.addmm(self.X, W, self.Y, beta=0, out=self.X)
+                everyone = np.arange(self.n)
+                self._lose(server_round, "train.average", everyone, self.Y, self.X)
 
     def _average_each(self, server_round: int, links: Links) -> None:
         """Call the average function, for all clients that are alike at once."""
@@ -269,24 +274,22 @@ class _Run:
                 own = self._lists(ids[some])
                 neighbours = [self._lists(j) for j in senders[:, some]]
                 config = {"partition-id": ids[some], "num-partitions": self.n}
-                context = Context(0, 0, config, RecordDict(), {})
+                # No state: what a function kept in it would be lost in silence.
+                context = Context(0, 0, config, None, {})
                 mixed = self.average_function(
                     own, neighbours, weights[:, some], context
                 )
-                rows = self._rows(mixed, own)
-                bad = ~np.isfinite(rows).all(axis=1)
-                for i in ids[some][bad].tolist():
-                    reason = "the average has NaN or infinite values"
-                    loss = Loss(server_round, i, "train.average", reason)
-                    self.result.lost.append(loss)
-                good = place(ids[some][~bad], self.X.device)
-                put(self.X, good, torch.from_numpy(rows[~bad]))
+                at = place(ids[some], self.X.device)
+                old, new = take(self.Y, at), self._rows(mixed, own).to(self.X.device)
+                self._lose(server_round, "train.average", ids[some], old, new)
+                put(self.X, at, new)
 
     def _lists(self, clients: np.ndarray) -> list[np.ndarray]:
         rows = take(self.Y, place(clients, self.Y.device)).cpu().numpy()
+        rows.flags.writeable = False  # as in a client: others' models may be beside it
         return list(split(rows, self.batched.shapes).values())
 
-    def _rows(self, mixed: list[np.ndarray], own: list[np.ndarray]) -> np.ndarray:
+    def _rows(self, mixed: list[np.ndarray], own: list[np.ndarray]) -> torch.Tensor:
         """Return averages as rows; check that they are as the models they come from."""
         found, wanted = [np.shape(a) for a in mixed], [a.shape for a in own]
         if found != wanted:
@@ -295,7 +298,7 @@ class _Run:
                 f"{wanted}: the first axis is the clients"
             )
         flat = [np.reshape(a, (len(a), -1)) for a in mixed]
-        return as_dtype(np.concatenate(flat, axis=1), own[0].dtype)
+        return torch.from_numpy(as_dtype(np.concatenate(flat, axis=1), own[0].dtype))
 
     def evaluate(self, server_round: int) -> None:
         """Evaluate clients on the test part of their own."""
@@ -318,7 +321,9 @@ class _Run:
             if evaluate_fn is None:
                 return
             kept = self.sampled(server_round, self.have_model)
-            if evaluate_fn == self.task.evaluate_fn:
+            if evaluate_fn == self.task.evaluate_fn and (
+                type(self.task).evaluate_fn is Task.evaluate_fn
+            ):
                 columns = self.batched.evaluate(self.X, kept, "common")
                 metrics = StackedMetrics(kept, columns)
             else:

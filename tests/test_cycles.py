@@ -148,14 +148,20 @@ def test_the_result_is_a_gossip_result():
     ("options", "says"),
     [
         ({"task": digits(4)}, "2 classes; the task has 10"),
-        ({"num_cycles": 0}, "above 0; got 0"),
+        ({"num_cycles": 0}, "at least 1; got 0"),
         ({"lam": 0}, "above 0"),
         ({"lam": float("nan")}, "above 0"),
-        ({"sample": 0}, "sample must be 1 to 20"),
+        ({"sample": 0}, "sample must be a whole number, 1 to 20"),
         ({"sample": 21}, "got 21"),
         ({"graph": nx.cycle_graph(19)}, "missing 19"),
         ({"graph": nx.empty_graph(20)}, "disconnected"),
         ({"task": spambase(1)}, "at least 2 clients"),
+        (
+            {"loss": lambda margin: margin * np.nan},
+            "client 0 is not finite",
+        ),
+        ({"create": lambda a, b, update: Linear(a.w[0], a.age)}, "shapes"),
+        ({"observe_every": -1}, "observe_every"),
     ],
 )
 def test_bad_input(options, says):

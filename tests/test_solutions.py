@@ -162,6 +162,12 @@ def renormalised(W, X, online):
     return mixed
 
 
+def by_columns(W, X, online):
+    links = W * np.outer(online, online)
+    np.fill_diagonal(links, 0)
+    return links @ X + (1 - links.sum(axis=0))[:, None] * X
+
+
 def in_place(W, X, online):
     W *= np.outer(online, online)
     W += np.diag(1 - W.sum(axis=1))
@@ -218,12 +224,14 @@ WRONG = [
     ("05.2", "pairs of a ring", lambda: [topology.random_matching(RING)]),
     ("10.1", "X once", lambda: [int(8e9 / (2 * 4 * 4810))]),
     ("10.1", "float64", lambda: [int(8e9 / (3 * 8 * 4810))]),
+    ("10.2", "counts", lambda: [lambda X, x, y: stacked_hits(X, x, y).sum(1)]),
     ("10.2", "losses", lambda: [lambda X, x, y: X[:, 0]]),
     ("10.2", "one for all", lambda: [lambda X, x, y: X.mean()]),
     ("10.2", "by example", lambda: [lambda X, x, y: stacked_hits(X, x, y).mean(0)]),
     ("10.3", "all online", lambda: [lambda W, X, online: W @ X]),
     ("10.3", "rows that do not sum to 1", lambda: [unnormalised]),
     ("10.3", "scaled to 1", lambda: [renormalised]),
+    ("10.3", "columns", lambda: [by_columns]),
     ("10.3", "in place", lambda: [in_place]),
 ]
 

@@ -7,6 +7,7 @@ import threading
 import networkx as nx
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from torch import nn
 
@@ -218,6 +219,51 @@ def test_a_client_whose_training_diverges_is_lost_and_keeps_its_model():
     assert list(b.node_arrays) == [0, 1, 3, 5]  # 2 and 4 never had a model
 
 
+def test_other_clients_data_do_no_harm():
+    task = digits(N, alpha=0.31)
+    first, _ = task.parts.span(4, "validation")
+    task.x[task.parts.index[first]] = float("inf")  # next to client 3's examples
+    result = gossip_learning(task, named("ring", N), 2, batch_size=32)
+    assert result.lost == [] and len(result.node_arrays) == N
+
+
+def test_an_average_that_overflows_is_lost():
+    def wild(graph):
+        return 2001 * np.eye(N) - 1000 * nx.to_numpy_array(graph)
+
+    result = gossip_learning(digits(N), named("ring", N), 15, weights=wild)
+    assert {loss.call for loss in result.lost} == {"train.average"}
+    assert np.isfinite(result.models()).all()
+
+
+def test_average_functions_cannot_change_what_they_are_given():
+    def greedy(own, neighbours, weights, context):
+        own[0][...] += 1
+        return own
+
+    with pytest.raises(ValueError, match="read-only"):
+        gossip_learning(digits(N), named("ring", N), 1, average=greedy)
+
+
+@pytest.mark.parametrize(
+    "kind", [np.matrix, scipy.sparse.coo_array, scipy.sparse.csr_matrix]
+)
+def test_weights_of_any_kind_of_matrix(kind):
+    def weights(graph):
+        return kind(mixing.metropolis(graph))
+
+    result = gossip_learning(digits(N), named("star", N), 2, weights=weights)
+    usual = gossip_learning(digits(N), named("star", N), 2)
+    assert difference(result, usual) < 1e-6
+
+
+def test_a_client_offline_from_the_start_changes_nothing_in_tables():
+    schedule = churn(named("ring", N), 0.0)
+    a, b = both(digits(N, build=cnn), schedule, 2)
+    assert len(a.node_arrays) == len(b.node_arrays) == 0
+    assert list(a.to_pandas()) == list(b.to_pandas())
+
+
 def test_all_clients_diverging_is_an_error():
     task = poisoned()
     task.x[:] = float("nan")
@@ -255,6 +301,9 @@ def test_free_memory_heeds_a_container_s_limit(monkeypatch, tmp_path):
         ({"evaluate_every": -1}, "evaluate_every"),
         ({"observe_every": 1.5}, "observe_every"),
         ({"epochs": 0}, "epochs"),
+        ({"lr": -0.1}, "lr must be 0 or more"),
+        ({"momentum": float("nan")}, "momentum"),
+        ({"num_rounds": 2.5}, "num_rounds must be a whole number"),
         ({"batch_size": 0}, "batch_size"),
         ({"schedule": named("ring", 11)}, "missing 11"),
         ({"schedule": nx.empty_graph(N)}, "disconnected"),
@@ -271,6 +320,14 @@ def test_a_schedule_of_another_kind():
         gossip_learning(digits(N), "ring")
 
 
+class Spare(nn.Linear):
+    """A model with a layer that nothing uses."""
+
+    def __init__(self):
+        super().__init__(64, 10)
+        self.spare = nn.Linear(2, 2)
+
+
 @pytest.mark.parametrize(
     ("build", "says"),
     [
@@ -281,6 +338,9 @@ def test_a_schedule_of_another_kind():
             "1.running_mean",
         ),
         (lambda: nn.Linear(64, 10).requires_grad_(False), "cannot train bias, weight"),
+        (lambda: nn.Linear(64, 9), "output to each of 10 classes"),
+        (lambda: nn.Sequential(nn.Dropout(), nn.Linear(64, 10)), "vmap cannot take"),
+        (lambda: Spare(), "no output depends on spare.bias, spare.weight|spare.weight"),
     ],
 )
 def test_a_model_that_cannot_be_stacked(build, says):

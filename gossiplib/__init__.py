@@ -7,6 +7,8 @@ Low to high, each module knows only those before it:
 - `task` (with `partition`, `training`): data, its partitions and a model (torch);
 - `client`, `grid`, `server` (with `arrays`, `calls`, `discovery`, `result`): gossip on
   Flower;
+- `vectorized` (with `batched`, `stacked`, `rows`, `links`, `memory`, `progress`): the
+  same on arrays, for many clients; `cycles`: gossip without rounds;
 - `plots` (with `drawing`), `widgets`, `check`: pictures, and checks of the exercises;
 - `app`: the finished prototype for `flwr run`.
 

@@ -232,7 +232,7 @@ def test_an_average_that_overflows_is_lost():
         return 2001 * np.eye(N) - 1000 * nx.to_numpy_array(graph)
 
     result = gossip_learning(digits(N), named("ring", N), 15, weights=wild)
-    assert {loss.call for loss in result.lost} == {"train.average"}
+    assert "train.average" in {loss.call for loss in result.lost}
     assert np.isfinite(result.models()).all()
 
 

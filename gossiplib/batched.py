@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import torch
 from torch.func import functional_call, grad_and_value, vmap
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
 from gossiplib.stacked import split
-from gossiplib.task import Task, check_training
-from gossiplib.training import shuffle_keys
+from gossiplib.task import Task
+from gossiplib.traced import Traced
+from gossiplib.training import check_training, shuffle_keys
 
-__all__ = ["BatchedTask"]
+__all__ = ["BatchedTask", "chunks"]
 
 #: Bytes of models and examples that are worked on at once: on a CPU, about what its
 #: caches hold; on a GPU, what keeps all of it busy.
@@ -104,7 +104,7 @@ class BatchedTask:
         gradient = vmap(grad_and_value(loss))
         outputs = self._try(gradient)
         self._one_hot = torch.eye(outputs, dtype=task.x.dtype, device=device)
-        self._gradient = _Traced(gradient)
+        self._gradient = Traced(gradient)
 
     def _try(self, gradient: Callable) -> int:
         """Try the model on an example; return the number of its outputs.
@@ -305,29 +305,3 @@ def chunks(clients: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """Cut clients into pieces of nearly the same length, 1 to `size`."""
     pieces = -(-len(clients) // size)
     return iter(np.array_split(clients, pieces) if pieces else [])
-
-
-class _Traced:
-    """A function on tensors that, when called often, is replaced by its operations.
-
-    `vmap` and `grad` work out anew at each call which operations they come to. For few
-    clients that takes longer than to run them; so the operations are recorded (which
-    takes as long as some hundred calls), and repeated for inputs of the same shapes.
-    The shape of x gives all others, in the calls of `BatchedTask`.
-    """
-
-    AFTER = 100
-
-    def __init__(self, function: Callable) -> None:
-        self._function = function
-        self._calls: dict[tuple, int] = {}
-        self._traced: dict[tuple, Callable] = {}
-
-    def __call__(self, models: dict, x: torch.Tensor, y: torch.Tensor) -> tuple:
-        """Call the function."""
-        if traced := self._traced.get(x.shape):
-            return traced(models, x, y)
-        self._calls[x.shape] = self._calls.get(x.shape, 0) + 1
-        if self._calls[x.shape] == self.AFTER:
-            self._traced[x.shape] = make_fx(self._function)(models, x, y)
-        return self._function(models, x, y)

@@ -244,6 +244,8 @@ def _receivers(
             (draws := rng.integers(n - 1, size=n)) + (draws >= np.arange(n))
         )
     topology.check_graph(graph, n)
+    if away := [i for i in graph if not topology.is_online(graph, i)]:
+        raise ValueError(f"client {away[0]} is offline in the graph, for the whole run")
     to, senders = mixing.links(graph)
     order = np.argsort(senders, kind="stable")
     degree = np.bincount(senders, minlength=n)

@@ -46,25 +46,17 @@ class Links(NamedTuple):
             self.n, self.receivers[kept], self.senders[kept], self.weights[kept]
         )
 
-    def own_weights(self) -> np.ndarray:
-        """Return W_ii of each client."""
-        return 1 - np.bincount(self.receivers, self.weights, minlength=self.n)
-
     def matrix(self, like: torch.Tensor) -> torch.Tensor:
         """Return W as a sparse tensor, of the device and the data type of `like`."""
-        everyone = np.arange(self.n)
-        rows = np.concatenate([self.receivers, everyone])
-        columns = np.concatenate([self.senders, everyone])
-        weights = np.concatenate([self.weights, self.own_weights()])
-        order = np.lexsort((columns, rows))
-        starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=self.n))])
+        links = (self.receivers, self.senders, self.weights)
+        W = mixing.matrix(self.n, *links, sparse=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that sparse tensors are in beta
             return torch.sparse_csr_tensor(
-                torch.from_numpy(starts),
-                torch.from_numpy(columns[order]),
-                torch.from_numpy(weights[order]).to(like.dtype),
-                (self.n, self.n),
+                torch.from_numpy(W.indptr.astype(np.int64)),
+                torch.from_numpy(W.indices.astype(np.int64)),
+                torch.from_numpy(W.data).to(like.dtype),
+                W.shape,
                 device=like.device,
             )
 
@@ -86,7 +78,7 @@ class Links(NamedTuple):
         """
         degree = np.bincount(self.receivers, minlength=self.n)
         starts = np.cumsum(degree) - degree
-        own = self.own_weights()
+        own = 1 - np.bincount(self.receivers, self.weights, minlength=self.n)
         kinds, kind = np.unique(np.stack([degree, *also]), axis=1, return_inverse=True)
         for k in range(kinds.shape[1]):
             if not (d := kinds[0, k]):

@@ -28,6 +28,7 @@ __all__ = [
     "consensus_distance",
     "effective_neighbours",
     "links",
+    "matrix",
     "max_degree",
     "metropolis",
     "rounds_to_consensus",
@@ -57,7 +58,7 @@ def uniform(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
         W, shape (n, n), float64.
     """
     i, j, incoming, _ = _links(graph)
-    return _matrix(len(graph), i, j, 1 / (1 + incoming[i]), sparse)
+    return matrix(len(graph), i, j, 1 / (1 + incoming[i]), sparse)
 
 
 def metropolis(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
@@ -74,7 +75,7 @@ def metropolis(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
     """
     i, j, incoming, outgoing = _links(graph)
     weights = 1 / (1 + np.maximum(incoming[i], outgoing[j]))
-    return _matrix(len(graph), i, j, weights, sparse)
+    return matrix(len(graph), i, j, weights, sparse)
 
 
 def max_degree(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
@@ -86,7 +87,7 @@ def max_degree(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
     """
     i, j, incoming, _ = _links(_undirected(graph, "max_degree"))
     weights = np.full(len(i), 1 / max(1, incoming.max(initial=0)))
-    return _matrix(len(graph), i, j, weights, sparse)
+    return matrix(len(graph), i, j, weights, sparse)
 
 
 def best_constant(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
@@ -100,11 +101,11 @@ def best_constant(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
     """
     i, j, incoming, _ = _links(_undirected(graph, "best_constant"))
     if len(graph) < 2:
-        return _matrix(len(graph), i, j, np.empty(0), sparse)
+        return matrix(len(graph), i, j, np.empty(0), sparse)
     if not nx.is_connected(graph):
         raise ValueError("best_constant needs a connected graph")
     large = sparse and len(graph) > 3  # ARPACK finds fewer than all eigenvalues
-    ones = _matrix(len(graph), i, j, np.ones(len(i)), large)  # diagonal 1 - d_i
+    ones = matrix(len(graph), i, j, np.ones(len(i)), large)  # diagonal 1 - d_i
     if large:
         from scipy.sparse import eye_array
         from scipy.sparse.linalg import eigsh
@@ -116,7 +117,7 @@ def best_constant(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
         eigenvalues = np.linalg.eigvalsh(np.eye(len(graph)) - ones)
         smallest, largest = eigenvalues[1], eigenvalues[-1]
     weights = np.full(len(i), 2 / (largest + smallest))
-    return _matrix(len(graph), i, j, weights, sparse)
+    return matrix(len(graph), i, j, weights, sparse)
 
 
 def links(graph: nx.Graph) -> tuple[np.ndarray, np.ndarray]:
@@ -143,10 +144,10 @@ def _undirected(graph: nx.Graph, name: str) -> nx.Graph:
     return graph
 
 
-def _matrix(
+def matrix(
     n: int, i: np.ndarray, j: np.ndarray, weights: np.ndarray, sparse: bool
 ) -> "Matrix":
-    """Put weights at (i, j), and what is left of 1 in each row on the diagonal."""
+    """Return W: weights at (i, j), and what is left of 1 in a row on the diagonal."""
     own = 1 - np.bincount(i, weights, minlength=n)
     if sparse:
         from scipy.sparse import coo_array

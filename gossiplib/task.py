@@ -21,7 +21,13 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from gossiplib.partition import deal, parts, spread
-from gossiplib.training import evaluate, one_thread, shuffle_keys, train
+from gossiplib.training import (
+    check_training,
+    evaluate,
+    one_thread,
+    shuffle_keys,
+    train,
+)
 
 __all__ = ["Task", "digits", "evaluate", "spambase", "train"]
 
@@ -256,18 +262,6 @@ class Task:
     def _load(self, arrays: ArrayRecord) -> nn.Module:
         self._module.load_state_dict(arrays.to_torch_state_dict())
         return self._module
-
-
-def check_training(epochs: int, batch_size: int, **rates: float) -> None:
-    """Raise ValueError unless local training makes sense."""
-    if epochs < 1 or batch_size < 1 or {epochs % 1, batch_size % 1} != {0}:
-        raise ValueError(
-            "epochs and batch_size must be whole numbers, at least 1; got "
-            f"{epochs}, {batch_size}"
-        )
-    for name, rate in rates.items():
-        if not 0 <= rate < float("inf"):
-            raise ValueError(f"{name} must be 0 or more, and finite; got {rate}")
 
 
 @functools.lru_cache(maxsize=16)

@@ -11,7 +11,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["evaluate", "one_thread", "shuffle_keys", "train"]
+__all__ = ["check_training", "evaluate", "one_thread", "shuffle_keys", "train"]
+
+
+def check_training(epochs: int, batch_size: int, **rates: float) -> None:
+    """Raise ValueError unless local training makes sense."""
+    if epochs < 1 or batch_size < 1 or {epochs % 1, batch_size % 1} != {0}:
+        raise ValueError(
+            "epochs and batch_size must be whole numbers, at least 1; got "
+            f"{epochs}, {batch_size}"
+        )
+    for name, rate in rates.items():
+        if not 0 <= rate < float("inf"):
+            raise ValueError(f"{name} must be 0 or more, and finite; got {rate}")
 
 
 def shuffle_keys(seed: int, server_round: int, start: int, count: int) -> np.ndarray:

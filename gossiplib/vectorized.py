@@ -11,14 +11,15 @@ from collections.abc import Callable
 import networkx as nx
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, Context, MetricRecord
+from flwr.app import ArrayRecord, MetricRecord
 from tqdm import tqdm
 
 from gossiplib import mixing, topology
 from gossiplib.arrays import array_bytes, pack
-from gossiplib.averaging import Average, as_dtype, weighted_mean
+from gossiplib.averaging import Average, weighted_mean
 from gossiplib.batched import BatchedTask, chunks
-from gossiplib.links import Links, weigh
+from gossiplib.batched_averaging import average_each
+from gossiplib.links import weigh
 from gossiplib.memory import check_memory
 from gossiplib.progress import Interrupt, updates_bar
 from gossiplib.result import GossipResult, Loss, check_whole, draw, due, mean_metrics
@@ -221,7 +222,7 @@ class _Run:
         if self.online.all() and self.all_chunks:
             return self.all_chunks
         ids = self.by_size[self.online[self.by_size]]
-        pieces = [some for some in chunks(ids, self.batched.chunk) if len(some)]
+        pieces = chunks(ids, self.batched.chunk)
         found = [(some, place(some, self.X.device)) for some in pieces]
         if self.online.all():
             self.all_chunks = found
@@ -255,50 +256,21 @@ class _Run:
         usual = self.static and links is self.links
         with self.result.timed("average"):
             if self.average_function is not weighted_mean:
-                self._average_each(server_round, links)
+                self.X.copy_(self.Y)
+                batched = average_each(
+                    self.average_function, self.Y, links, self.batched
+                )
+                for ids, averages in batched:
+                    at = place(ids, self.X.device)
+                    old, new = take(self.Y, at), averages.to(self.X.device)
+                    self._lose(server_round, "train.average", ids, old, new)
+                    put(self.X, at, new)
             else:
                 W = self.W if usual and self.W is not None else links.matrix(self.X)
                 self.W = W if usual else None
                 torch.addmm(self.X, W, self.Y, beta=0, out=self.X)
                 everyone = np.arange(self.n)
                 self._lose(server_round, "train.average", everyone, self.Y, self.X)
-
-    def _average_each(self, server_round: int, links: Links) -> None:
-        """Call the average function, for all clients that are alike at once."""
-        self.X.copy_(self.Y)
-        parts = self.task.parts
-        _, validation = parts.span(np.arange(self.n), "validation")
-        for ids, senders, weights in links.by_degree(validation):
-            size = max(1, self.batched.chunk // len(weights))
-            for some in chunks(np.arange(len(ids)), size):
-                own = self._lists(ids[some])
-                neighbours = [self._lists(j) for j in senders[:, some]]
-                config = {"partition-id": ids[some], "num-partitions": self.n}
-                # No state: what a function kept in it would be lost in silence.
-                context = Context(0, 0, config, None, {})
-                mixed = self.average_function(
-                    own, neighbours, weights[:, some], context
-                )
-                at = place(ids[some], self.X.device)
-                old, new = take(self.Y, at), self._rows(mixed, own).to(self.X.device)
-                self._lose(server_round, "train.average", ids[some], old, new)
-                put(self.X, at, new)
-
-    def _lists(self, clients: np.ndarray) -> list[np.ndarray]:
-        rows = take(self.Y, place(clients, self.Y.device)).cpu().numpy()
-        rows.flags.writeable = False  # as in a client: others' models may be beside it
-        return list(split(rows, self.batched.shapes).values())
-
-    def _rows(self, mixed: list[np.ndarray], own: list[np.ndarray]) -> torch.Tensor:
-        """Return averages as rows; check that they are as the models they come from."""
-        found, wanted = [np.shape(a) for a in mixed], [a.shape for a in own]
-        if found != wanted:
-            raise ValueError(
-                f"the average function returned arrays of shapes {found} for "
-                f"{wanted}: the first axis is the clients"
-            )
-        flat = [np.reshape(a, (len(a), -1)) for a in mixed]
-        return torch.from_numpy(as_dtype(np.concatenate(flat, axis=1), own[0].dtype))
 
     def evaluate(self, server_round: int) -> None:
         """Evaluate clients on the test part of their own."""

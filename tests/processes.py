@@ -20,6 +20,19 @@ QUIET = {
     "TQDM_DISABLE": "1",  # on a slow machine a bar would differ from the saved output
 }
 
+# What the first notebooks, and whatever they import, do without.
+HEAVY = (
+    "torch",
+    "flwr",
+    "flwr_datasets",
+    "datasets",
+    "ray",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "tqdm",
+)
+
 
 @contextlib.contextmanager
 def private_environment() -> Iterator[dict[str, str]]:

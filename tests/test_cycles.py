@@ -144,6 +144,11 @@ def test_the_result_is_a_gossip_result():
     assert w.shape == (57,) and age.shape == () and age == result.models()[7, -1] > 0
 
 
+def offline(graph, client):
+    graph.nodes[client]["online"] = False
+    return graph
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -155,6 +160,7 @@ def test_the_result_is_a_gossip_result():
         ({"sample": 21}, "got 21"),
         ({"graph": nx.cycle_graph(19)}, "missing 19"),
         ({"graph": nx.empty_graph(20)}, "disconnected"),
+        ({"graph": offline(nx.cycle_graph(20), 7)}, "client 7 is offline"),
         ({"task": spambase(1)}, "at least 2 clients"),
         (
             {"loss": lambda margin: margin * np.nan},

@@ -5,18 +5,9 @@ import sys
 
 import pytest
 
-HEAVY = (
-    "torch",
-    "flwr",
-    "flwr_datasets",
-    "datasets",
-    "ray",
-    "sklearn",
-    "scipy",
-    "pandas",
-    "matplotlib",
-    "ipywidgets",
-)
+from processes import HEAVY as WITHOUT_PICTURES
+
+HEAVY = (*WITHOUT_PICTURES, "matplotlib", "ipywidgets")
 
 
 def loaded(statement: str) -> set[str]:

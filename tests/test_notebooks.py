@@ -22,23 +22,13 @@ from notebooks import (
     reading_time,
     static_row,
 )
+from processes import HEAVY
 
 CHECKED = 3
 LINES = 20
 BYTES = 1_000_000
 MACHINE = re.compile(r"/(root|work|home|tmp|Users)/|site-packages|[A-Z]:\\Users")
 WARNING = re.compile(r"warning", re.IGNORECASE)
-HEAVY = (
-    "torch",
-    "flwr",
-    "flwr_datasets",
-    "datasets",
-    "ray",
-    "sklearn",
-    "scipy",
-    "pandas",
-    "tqdm",
-)
 NOTEBOOKS = find(ROOT)
 
 

@@ -173,6 +173,15 @@ def test_any_average_function_takes_many_clients():
     assert difference(a, b) < 1e-5
 
 
+def test_an_average_that_takes_clients_for_a_part_of_the_model_is_refused():
+    def shrink(own, neighbours, weights, context):
+        size = np.sqrt(sum(np.square(a).sum() for a in own))
+        return [a / size for a in own]
+
+    with pytest.raises(ValueError, match=r"client \d+ another average alone"):
+        gossip_learning(digits(N), named("ring", N), 1, average=shrink)
+
+
 def test_an_average_of_another_shape_is_refused():
     def first(own, neighbours, weights, context):
         return [a[:1] for a in own]
@@ -183,9 +192,9 @@ def test_an_average_of_another_shape_is_refused():
 
 def test_an_average_that_is_not_finite_is_lost():
     def bad(own, neighbours, weights, context):
-        ids = context.node_config["partition-id"]
-        mixed = [a.copy() for a in own]
-        mixed[0][ids == 5] = np.nan
+        is_5 = np.asarray(context.node_config["partition-id"] == 5)
+        axes = (1,) * (own[0].ndim - is_5.ndim)
+        mixed = [np.where(is_5.reshape(is_5.shape + axes), np.nan, own[0]), own[1]]
         return mixed
 
     result = gossip_learning(digits(N), named("ring", N), 1, average=bad)

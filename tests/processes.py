@@ -30,7 +30,6 @@ HEAVY = (
     "sklearn",
     "scipy",
     "pandas",
-    "tqdm",
 )
 
 

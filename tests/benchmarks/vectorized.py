@@ -126,7 +126,7 @@ def cycles(model: str, n: int, threads: int, updates: int) -> dict:
 
 
 def mixing(model: str, n: int, threads: int, updates: int) -> dict:
-    """Measure the averaging's bytes a second against those of a copy, alternately."""
+    """Measure the averaging's GB/s (rate) and those of a copy (best), alternately."""
     import torch
 
     from gossiplib import mixing as weights

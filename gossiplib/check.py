@@ -7,6 +7,14 @@ property that fails. A hint never tells the answer. A placeholder (None or ``...
 
 from typing import Any
 
+from gossiplib import (  # noqa: F401  each fills CHECKS
+    exercises_00_05,
+    exercises_06,
+    exercises_07,
+    exercises_08,
+    exercises_09,
+    exercises_10,
+)
 from gossiplib.exercises import CHECKS
 
 __all__ = ["CHECKS", "check", "verdict"]

@@ -1,0 +1,1 @@
+"""Checks of the exercises of notebook 09: liars and eavesdroppers."""

@@ -6,16 +6,24 @@ A model is a list of arrays. An *average function* has the signature
 
 with the client's own model, the models that reached it in this round, the weights
 that the server's mixing matrix gives to them (the own weight first; they sum to 1)
-and what the engine knows of the client (in Flower, its `Context`). It must change
-none of them. `weighted_mean` is FED-0002's Algorithm 1 and the default;
-`softmax_distance` is its Algorithm 2.
+and the client's `Context`, see `turn`, in whose state it may keep something for later
+rounds. It must change nothing else. `weighted_mean` is FED-0002's Algorithm 1 and the
+default; `softmax_distance` is its Algorithm 2.
+
+By default a client sends its model to its neighbours. An average function may have an
+attribute
+
+    send(model, context) -> message
+
+that is called after training, and returns what leaves the client instead: a list of
+arrays of any number, shapes and data types. Then `neighbours` holds such messages.
 
 An average function also takes many clients at once, as the vectorised engine calls it:
 then each array has one axis more, the first, for the clients, and so has each weight.
 All of these clients have the same number of neighbours.
 
-Nothing here knows graphs or Flower. Average functions that also withstand stale or
-hostile neighbours have their place here, beside these two.
+Nothing here knows graphs or Flower. More average functions: `weighing` (directed
+graphs, ages), `choco` (fewer bytes), `robust` (neighbours that lie).
 """
 
 from collections.abc import Callable, Sequence
@@ -29,6 +37,7 @@ __all__ = [
     "check_model",
     "softmax_distance",
     "softmax_distance_weights",
+    "variance_corrected",
     "weighted_mean",
 ]
 
@@ -80,6 +89,40 @@ def weighted_mean(
         )
         mixed.append(as_dtype(mean, layer[0].dtype))
     return mixed
+
+
+def variance_corrected(
+    own: Model, neighbours: Sequence[Model], weights: np.ndarray, context: Any = None
+) -> Model:
+    """Average as `weighted_mean`, then give each array the variance of its sources.
+
+    The mean of n unrelated random arrays has 1/n of their variance: a network that
+    starts so gives nearly the same output to all inputs, and learns late. The average
+    is stretched about its own mean, so that its variance over its entries is the
+    weighted mean of the sources' variances. Arrays that are alike remain as they are.
+
+    Parameters and errors are those of `weighted_mean`. An array whose average has no
+    variance is not stretched.
+
+    References
+    ----------
+    Tian, Al-Ars, Kitsak and Hofstee 2024, "Vanishing Variance Problem in Fully
+    Decentralized Neural-Network Systems", arXiv:2404.04616.
+    """
+    weights = np.asarray(weights, dtype=np.float64)
+    corrected = []
+    mixed = weighted_mean(own, neighbours, weights)
+    for mean, *sources in zip(mixed, own, *neighbours, strict=True):
+        one = tuple(range(weights.ndim - 1, mean.ndim))  # axes of one client's array
+        variances = np.stack([a.var(axis=one, dtype=np.float64) for a in sources])
+        wanted = (weights * variances).sum(axis=0)
+        wanted = wanted.reshape(wanted.shape + (1,) * len(one))
+        centre = mean.mean(axis=one, keepdims=True, dtype=np.float64)
+        found = mean.var(axis=one, keepdims=True, dtype=np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            stretch = np.where(found > 0, np.sqrt(wanted / found), 1.0)
+        corrected.append(as_dtype(centre + stretch * (mean - centre), mean.dtype))
+    return corrected
 
 
 def as_dtype(array: np.ndarray, dtype: np.dtype) -> np.ndarray:

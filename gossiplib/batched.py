@@ -13,12 +13,13 @@ import torch
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
 
-from gossiplib.stacked import split
+from gossiplib.rows import stack
+from gossiplib.stacked import chunks, split
 from gossiplib.task import Task
 from gossiplib.traced import Traced
 from gossiplib.training import check_training, shuffle_keys
 
-__all__ = ["BatchedTask", "chunks"]
+__all__ = ["BatchedTask"]
 
 #: Bytes of models and examples that are worked on at once: on a CPU, about what its
 #: caches hold; on a GPU, what keeps all of it busy.
@@ -105,6 +106,15 @@ class BatchedTask:
         outputs = self._try(gradient)
         self._one_hot = torch.eye(outputs, dtype=task.x.dtype, device=device)
         self._gradient = Traced(gradient)
+
+    def start(self) -> torch.Tensor:
+        """Return what each client starts with, one model a row."""
+        rows = stack(self.initial, self.task.num_clients)
+        if not self.task.same_start:
+            for i in range(self.task.num_clients):
+                arrays = self.task.model(i).state_dict().values()
+                rows[i] = torch.cat([a.ravel() for a in arrays])
+        return rows
 
     def _try(self, gradient: Callable) -> int:
         """Try the model on an example; return the number of its outputs.
@@ -299,9 +309,3 @@ class BatchedTask:
             hits = ((out.argmax(-1) == label) & (share > 0)).sum(1)
             accuracy[some] = hits.cpu().numpy() / (width if common else count[some])
         return {"loss": loss, "accuracy": accuracy}
-
-
-def chunks(clients: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Cut clients into pieces of nearly the same length, 1 to `size`."""
-    pieces = -(-len(clients) // size)
-    return iter(np.array_split(clients, pieces) if pieces else [])

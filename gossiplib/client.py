@@ -18,6 +18,7 @@ from flwr.clientapp import ClientApp
 
 from gossiplib.arrays import check_arrays, only_arrays, pack, unpack
 from gossiplib.averaging import Average, as_dtype, check_model, weighted_mean
+from gossiplib.turn import Turn
 
 __all__ = ["accept_all", "choose", "gossip"]
 
@@ -67,7 +68,8 @@ def gossip(
         from the message and replies with one ArrayRecord and a MetricRecord, as
         `FedAvg` asks. Its `evaluate` likewise.
     average : callable
-        Average function, see `averaging`.
+        Average function, see `averaging`. If it has an attribute `send`, that says what
+        leaves the client for its neighbours, in place of its model.
     discover : callable
         (candidates, server_round, context) -> neighbours: chooses among the clients
         that the server's graph offers.
@@ -80,12 +82,12 @@ def gossip(
         `server.Gossip` go to `app` as they are, so it works with `FedAvg` too.
     """
     gossiping = ClientApp()
+    send = getattr(average, "send", None)
 
     @gossiping.query("join")
     def join(message: Message, context: Context) -> Message:
         """Begin a run: forget an earlier one, and tell the partition id."""
-        for key in (MODEL, NEIGHBOURS):
-            context.state.pop(key, None)
+        context.state.clear()
         keys = ("partition-id", "num-partitions")
         if missing := [key for key in keys if key not in context.node_config]:
             raise ValueError(f"the node_config of this client lacks {missing}")
@@ -110,12 +112,21 @@ def gossip(
         """Train the own model: M_i^(t) becomes M_i^(t+1/2)."""
         if "gossip" not in message.content:
             return app(message, context)
+        told = message.content["gossip"]
         model = _own_model(message, context)
         reply = _call(app, message, context, model)
         if reply.has_error():
             return reply
         trained = only_arrays(reply.content)
         check_arrays(trained, model)
+        if send is not None:
+            turn = Turn(context, told["server-round"], receivers=told["receivers"])
+            said = send(unpack(trained), turn)
+            check_model(said, said, whose="the message of send:")
+            name = next(iter(reply.content.array_records))
+            reply.content[name] = ArrayRecord(list(map(np.asarray, said)))
+            reply.content["gossip"] = ConfigRecord({"encoded": True})
+            context.state.update(turn.state)
         context.state[MODEL] = trained
         return reply
 
@@ -131,10 +142,13 @@ def gossip(
         own = unpack(model)
         neighbours = [unpack(message.content[str(j)]) for j in senders]
         for j, neighbour in zip(senders, neighbours, strict=True):
-            check_model(neighbour, own, whose=f"client {j}'s")
-        mixed = average(own, neighbours, np.array(sent["weights"]), context)
+            like = own if send is None else neighbour
+            check_model(neighbour, like, whose=f"client {j}'s")
+        turn = Turn(context, sent.get("server-round", 0), senders=senders)
+        mixed = average(own, neighbours, np.array(sent["weights"]), turn)
         check_model(mixed, own)
         mixed = [as_dtype(m, o.dtype) for m, o in zip(mixed, own, strict=True)]
+        context.state.update(turn.state)
         context.state[MODEL] = pack(mixed, like=model)
         return Message(RecordDict(), reply_to=message)
 

@@ -204,7 +204,9 @@ class Gossip(Strategy):
                 self._calls.lose(i, "train", self._calls.why_missing)
                 continue
             first = {} if i in self._have_model else {"arrays": arrays}
-            yield self._call("train", i, config=config, gossip=ConfigRecord(), **first)
+            receivers = len(topology.receivers(self._neighbourhood.graph, i))
+            told = ConfigRecord({"server-round": server_round, "receivers": receivers})
+            yield self._call("train", i, config=config, gossip=told, **first)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -237,7 +239,11 @@ class Gossip(Strategy):
                 continue
             weights = [float(now.W[i, j]) for j in senders]
             sent = ConfigRecord(
-                {"senders": senders, "weights": [1 - sum(weights), *weights]}
+                {
+                    "server-round": server_round,
+                    "senders": senders,
+                    "weights": [1 - sum(weights), *weights],
+                }
             )
             neighbours = {str(j): models[j] for j in senders}
             relayed += senders
@@ -290,10 +296,18 @@ class Gossip(Strategy):
             self._result.evaluate_metrics_serverapp[server_round] = mean
 
     def _sound_model(self, reply: Message) -> ArrayRecord | None:
-        """Return the model in a reply, or book the call as lost."""
+        """Return the model in a reply, or book the call as lost.
+
+        A message that the client has encoded (see `averaging`, `send`) is for its
+        neighbours to read.
+        """
+        encoded = "gossip" in reply.content
         try:
             arrays = only_arrays(reply.content)
-            check_arrays(arrays, self._initial)
+            if encoded:
+                check_model(unpack(arrays), unpack(arrays), whose="its encoded")
+            else:
+                check_arrays(arrays, self._initial)
         except ValueError as error:
             call, client = reply.metadata.message_type, self._calls.client_of(reply)
             self._calls.lose(client, call, f"its model cannot be used: {error}")

@@ -9,9 +9,18 @@ import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, MetricRecord
+from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 
-__all__ = ["StackedMetrics", "StackedModels", "split"]
+from gossiplib.arrays import unpack
+
+__all__ = [
+    "Shapes",
+    "StackedMetrics",
+    "StackedModels",
+    "StackedStates",
+    "chunks",
+    "split",
+]
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -91,6 +100,69 @@ class StackedMetrics(Mapping[int, MetricRecord]):
         return MetricRecord(
             {k: float(v.mean()) for k, v in self.columns.items() if k != "num-examples"}
         )
+
+
+class StackedStates:
+    """What clients keep in the `state` of their Context: ArrayRecords, stacked.
+
+    Parameters
+    ----------
+    n : int
+        Number of clients.
+    """
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        self._arrays: dict[str, dict[str, np.ndarray]] = {}
+        self._has: dict[str, np.ndarray] = {}
+
+    def kinds(self) -> np.ndarray:
+        """Return a number for each client: the same for those with the same records."""
+        if not self._has:
+            return np.zeros(self._n, dtype=np.int64)
+        has = np.stack(list(self._has.values()))
+        return np.unique(has, axis=1, return_inverse=True)[1].ravel()
+
+    def take(self, clients: np.ndarray | int) -> RecordDict:
+        """Return the state of a client, or of clients of one kind."""
+        first = np.ravel(clients)[0]
+        return RecordDict(
+            {
+                key: ArrayRecord(
+                    {name: Array(np.asarray(a[clients])) for name, a in arrays.items()}
+                )
+                for key, arrays in self._arrays.items()
+                if self._has[key][first]
+            }
+        )
+
+    def put(self, clients: np.ndarray, state: RecordDict) -> None:
+        """Keep the state of clients."""
+        for key, record in state.items():
+            if not isinstance(record, ArrayRecord):
+                raise TypeError(
+                    f"state[{key!r}] is a {type(record).__name__}: for many clients at "
+                    "once only ArrayRecords are kept"
+                )
+            arrays = self._arrays.setdefault(key, {})
+            for name, a in zip(record, unpack(record), strict=True):
+                if a.shape[:1] != clients.shape:
+                    raise ValueError(
+                        f"state[{key!r}] has an array of shape {a.shape} for "
+                        f"{len(clients)} clients: the first axis is the clients"
+                    )
+                if name not in arrays:
+                    arrays[name] = np.zeros((self._n, *a.shape[1:]), a.dtype)
+                arrays[name][clients] = a
+        for key in {*self._has, *state}:
+            has = self._has.setdefault(key, np.zeros(self._n, dtype=bool))
+            has[clients] = key in state
+
+
+def chunks(clients: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Cut clients into pieces of nearly the same length, 1 to `size`."""
+    pieces = -(-len(clients) // size)
+    return iter(np.array_split(clients, pieces) if pieces else [])
 
 
 def split(rows, shapes: Shapes) -> dict:

@@ -14,7 +14,14 @@ from importlib import resources
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import (
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.clientapp import ClientApp
 from torch import nn
 from torch.func import functional_call, vmap
@@ -65,6 +72,9 @@ class Task:
         Share of the examples in the common test set.
     dtype : torch.dtype
         Data type of examples and models: `torch.float32` or `torch.float64`.
+    same_start : bool
+        Whether all clients start with the same model; otherwise each has random
+        parameters of its own.
     seed : int
         Seed of the splits, of the initial model and of local training.
 
@@ -98,6 +108,7 @@ class Task:
         build: Callable[[], nn.Module] | None = None,
         test_fraction: float = 0.2,
         dtype: torch.dtype = torch.float32,
+        same_start: bool = True,
         seed: int = 0,
     ) -> None:
         if len(x) != len(y):
@@ -112,6 +123,7 @@ class Task:
         self.num_clients = num_clients
         self.num_classes = int(y.max()) + 1
         self.seed = seed
+        self.same_start = same_start
         self._hidden = hidden
         self._build = build
         pool = order[first:]
@@ -149,10 +161,16 @@ class Task:
         labels = [self.part(i, "train")[1] for i in range(self.num_clients)]
         return np.stack([np.bincount(y, minlength=self.num_classes) for y in labels])
 
-    def model(self) -> nn.Module:
-        """Return a new model with the initial parameters, the same at each call."""
+    def model(self, client: int | None = None) -> nn.Module:
+        """Return a new model with the initial parameters, the same at each call.
+
+        For a client, those that it starts with (see `same_start`).
+        """
+        seed = self.seed
+        if client is not None and not self.same_start:
+            seed = int(np.random.SeedSequence([seed, client]).generate_state(1)[0])
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            torch.manual_seed(seed)
             return (self._build or self._perceptron)().to(self.x.dtype)
 
     def _perceptron(self) -> nn.Module:
@@ -166,7 +184,10 @@ class Task:
         )
 
     def initial_arrays(self) -> ArrayRecord:
-        """Return the parameters of `model()` as Flower sends them."""
+        """Return the parameters of `model()` as Flower sends them.
+
+        Where clients start with models of their own, they do not look at it.
+        """
         return ArrayRecord(self.model().state_dict())
 
     def client_app(
@@ -198,6 +219,8 @@ class Task:
         def train_client(message: Message, context: Context) -> Message:
             client = context.node_config["partition-id"]
             model = self._load(message.content["arrays"])
+            if not self.same_start and "task.started" not in context.state:
+                model.load_state_dict(self.model(client).state_dict())
             server_round = message.content["config"]["server-round"]
             x, y = self.part(client, "train")
             batches = self.batches(client, server_round, epochs, batch_size)
@@ -205,6 +228,7 @@ class Task:
             metrics = MetricRecord({"loss": loss, "num-examples": len(y)})
             arrays = ArrayRecord(model.state_dict())
             content = RecordDict({"arrays": arrays, "metrics": metrics})
+            context.state["task.started"] = ConfigRecord()
             return Message(content, reply_to=message)
 
         @app.evaluate()

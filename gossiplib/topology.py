@@ -27,7 +27,10 @@ __all__ = [
     "named",
     "one_peer_exponential",
     "push",
+    "pull",
+    "push_pull",
     "random_matching",
+    "receivers",
     "senders",
 ]
 
@@ -52,6 +55,11 @@ def senders(graph: nx.Graph, client: int) -> list[int]:
     """Return the clients whose models reach `client`, in ascending order."""
     heard = graph.predecessors(client) if graph.is_directed() else graph[client]
     return sorted(map(int, heard))
+
+
+def receivers(graph: nx.Graph, client: int) -> list[int]:
+    """Return the clients that the model of `client` reaches, in ascending order."""
+    return sorted(map(int, graph[client]))
 
 
 def is_online(graph: nx.Graph, client: int) -> bool:
@@ -159,17 +167,53 @@ def random_matching(graph: nx.Graph, seed: int = 0) -> Schedule:
 def push(graph: nx.Graph, seed: int = 0) -> Schedule:
     """Return a schedule in which each client sends to one random neighbour a round."""
     check_graph(graph, len(graph), connected=False)
-    receivers = [sorted(graph[i]) for i in range(len(graph))]
+    to = [receivers(graph, i) for i in range(len(graph))]
 
     def schedule(server_round: int) -> nx.DiGraph:
-        rng = _rng("push", seed, server_round)
         pushed = nx.empty_graph(len(graph), create_using=nx.DiGraph)
-        pushed.add_edges_from(
-            (i, to[rng.integers(len(to))]) for i, to in enumerate(receivers) if to
-        )
+        pushed.add_edges_from(_one_each(to, _rng("push", seed, server_round)))
         return pushed
 
     return schedule
+
+
+def pull(graph: nx.Graph, seed: int = 0) -> Schedule:
+    """Return a schedule in which each client hears one random neighbour a round."""
+    check_graph(graph, len(graph), connected=False)
+    heard = [senders(graph, i) for i in range(len(graph))]
+
+    def schedule(server_round: int) -> nx.DiGraph:
+        pulled = nx.empty_graph(len(graph), create_using=nx.DiGraph)
+        chosen = _one_each(heard, _rng("pull", seed, server_round))
+        pulled.add_edges_from((j, i) for i, j in chosen)
+        return pulled
+
+    return schedule
+
+
+def push_pull(graph: nx.Graph, seed: int = 0) -> Schedule:
+    """Return a schedule in which each client swaps models with a random neighbour.
+
+    A client that others choose as well swaps with all of them, in the same round.
+    """
+    if graph.is_directed():
+        raise ValueError("push_pull goes both ways: it needs an undirected graph")
+    check_graph(graph, len(graph), connected=False)
+    near = [receivers(graph, i) for i in range(len(graph))]
+
+    def schedule(server_round: int) -> nx.Graph:
+        met = nx.empty_graph(len(graph))
+        met.add_edges_from(_one_each(near, _rng("push-pull", seed, server_round)))
+        return met
+
+    return schedule
+
+
+def _one_each(
+    choices: list[list[int]], rng: np.random.Generator
+) -> list[tuple[int, int]]:
+    """Draw a choice for each client that has any: (client, choice)."""
+    return [(i, c[rng.integers(len(c))]) for i, c in enumerate(choices) if c]
 
 
 def drop_links(schedule: Schedule, p: float, seed: int = 0) -> Schedule:

@@ -17,14 +17,14 @@ from tqdm import tqdm
 from gossiplib import mixing, topology
 from gossiplib.arrays import array_bytes, pack
 from gossiplib.averaging import Average, weighted_mean
-from gossiplib.batched import BatchedTask, chunks
-from gossiplib.batched_averaging import average_each
+from gossiplib.batched import BatchedTask
+from gossiplib.batched_averaging import Exchange
 from gossiplib.links import weigh
 from gossiplib.memory import check_memory
 from gossiplib.progress import Interrupt, updates_bar
 from gossiplib.result import GossipResult, Loss, check_whole, draw, due, mean_metrics
 from gossiplib.rows import Place, consensus, keep_freed_memory, place, put, stack, take
-from gossiplib.stacked import StackedMetrics, StackedModels, split
+from gossiplib.stacked import StackedMetrics, StackedModels, chunks, split
 from gossiplib.task import Task
 
 __all__ = ["gossip_learning"]
@@ -65,10 +65,9 @@ def gossip_learning(
     epochs, batch_size, lr, momentum, weight_decay
         As in `Task.client_app`.
     average : callable
-        As in `client.gossip`; it is called for many clients at once, see `averaging`,
-        with an array of their partition ids in a context that has no state. What it
-        raises ends the run. `weighted_mean` is not called: it becomes one sparse
-        product.
+        As in `client.gossip`; it is called for many clients at once, see `averaging`.
+        What it raises ends the run. `weighted_mean` is not called: it becomes one
+        sparse product.
     sample : int, optional
         Clients that are evaluated and whose metrics are kept, drawn anew in each round,
         without replacement. By default all. The mean loss of training and the
@@ -146,14 +145,20 @@ class _Run:
     ) -> None:
         self.batched, self.task = batched, batched.task
         self.n = n = self.task.num_clients
-        self.average_function, self.sample = average, sample
+        self.sample = sample
+        self.exchange: Exchange | None = None  # the usual average is one product
+        if average is not weighted_mean:
+            _, validation = self.task.parts.span(np.arange(n), "validation")
+            self.exchange = Exchange(
+                average, batched.shapes, n, batched.chunk, validation
+            )
         self.schedule, self.weights = schedule, weights
         self.static = isinstance(schedule, nx.Graph)
         self.W: torch.Tensor | None = None
         self._meet(1)
         self._check_memory()
         self.links = weigh(self.graph, weights)
-        self.X = stack(batched.initial, n)
+        self.X = batched.start()
         self.Y = stack(batched.initial, n)  # trained, not yet averaged
         keep_freed_memory()
         self.all_chunks: list[tuple[np.ndarray, Place]] = []
@@ -250,27 +255,27 @@ class _Run:
         """Average the models of the clients that trained with their neighbours'."""
         links = self.links.among(self.trained)
         count = len(links.receivers)
-        self.result.messages[server_round] = count
-        self.result.bytes[server_round] = count * array_bytes(self.initial_arrays)
-        self.result.server_bytes[server_round] = 0
+        message_bytes = array_bytes(self.initial_arrays)
         usual = self.static and links is self.links
         with self.result.timed("average"):
-            if self.average_function is not weighted_mean:
+            if self.exchange:
                 self.X.copy_(self.Y)
-                batched = average_each(
-                    self.average_function, self.Y, links, self.batched
-                )
-                for ids, averages in batched:
+                heard = self.exchange(self.Y, self.links, self.trained, server_round)
+                for ids, averages in heard:
                     at = place(ids, self.X.device)
                     old, new = take(self.Y, at), averages.to(self.X.device)
                     self._lose(server_round, "train.average", ids, old, new)
                     put(self.X, at, new)
+                message_bytes = self.exchange.message_bytes or message_bytes
             else:
                 W = self.W if usual and self.W is not None else links.matrix(self.X)
                 self.W = W if usual else None
                 torch.addmm(self.X, W, self.Y, beta=0, out=self.X)
                 everyone = np.arange(self.n)
                 self._lose(server_round, "train.average", everyone, self.Y, self.X)
+        self.result.messages[server_round] = count
+        self.result.bytes[server_round] = count * message_bytes
+        self.result.server_bytes[server_round] = 0
 
     def evaluate(self, server_round: int) -> None:
         """Evaluate clients on the test part of their own."""

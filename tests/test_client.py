@@ -204,7 +204,8 @@ def test_the_average_function_gets_models_weights_and_context():
     assert np.array_equal(own[0], DRIFT)
     assert [m[0].tolist() for m in neighbours] == [[1, 0, 0], [0, 1, 1]]
     assert weights.tolist() == [0.5, 0.2, 0.3]
-    assert context is client.context
+    assert context.node_config == client.context.node_config
+    assert context.senders.tolist() == [1, 2]
     assert client.model().tolist() == [0, 1, 1]
 
 

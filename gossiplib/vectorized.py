@@ -6,6 +6,7 @@ are those of `server.Gossip` with `gossip(task.client_app())`. What is missing a
 messages, and what can happen to them.
 """
 
+import contextlib
 from collections.abc import Callable
 
 import networkx as nx
@@ -26,8 +27,14 @@ from gossiplib.result import GossipResult, Loss, check_whole, draw, due, mean_me
 from gossiplib.rows import Place, consensus, keep_freed_memory, place, put, stack, take
 from gossiplib.stacked import StackedMetrics, StackedModels, chunks, split
 from gossiplib.task import Task
+from gossiplib.training import one_thread
 
 __all__ = ["gossip_learning"]
+
+#: Parameters of all clients together below which one thread does the work. More would
+#: gain nothing, and wait for each other where other programs run on the same cores: a
+#: step may then take 20 times as long.
+SMALL = 2**18
 
 
 def gossip_learning(
@@ -117,7 +124,9 @@ def gossip_learning(
         everyone = run.sampled(0, np.ones(run.n, dtype=bool))
         run.result.evaluate_metrics_serverapp[0] = metrics
         run.result.node_server_metrics[0] = dict.fromkeys(everyone.tolist(), metrics)
-    with Interrupt() as interrupt, updates_bar(num_rounds, run.n) as bar:
+    small = run.X.device.type == "cpu" and run.X.numel() < SMALL
+    threads = one_thread() if small else contextlib.nullcontext()
+    with threads, Interrupt() as interrupt, updates_bar(num_rounds, run.n) as bar:
         for t in range(1, num_rounds + 1):
             run.train(t, bar)
             run.average(t)

@@ -19,14 +19,17 @@ from gossiplib.turn import Turn
 
 __all__ = ["Exchange"]
 
+#: How often the clients of a kind are also called alone, to compare.
+COMPARED = 3
+
 
 class Exchange:
     """What clients say to each other, and make of what they hear.
 
     Clients that are alike in what an average function can see (how many others they
     hear, how many examples they validate on, what they remember) are called together.
-    One of each group is also called alone, since a function that takes the first axis
-    for one of a model's would go wrong in silence.
+    In the first rounds, one of each group is also called alone, since a function that
+    takes the first axis for one of a model's would go wrong in silence.
 
     Parameters
     ----------
@@ -58,6 +61,7 @@ class Exchange:
         self.average, self.shapes, self.n, self.chunk = average, shapes, n, chunk
         self.kinds = np.zeros(n, dtype=np.int64) if kinds is None else kinds
         self.states = StackedStates(n)
+        self._compared: dict[tuple[int, ...], int] = {}
         self.message_bytes = 0  # of what `send` made
 
     def __call__(
@@ -126,7 +130,10 @@ class Exchange:
             said = [_pick(model, at) for model in near]
             return self.average(_pick(own, at), said, weights[:, at], now), now.state
 
-        mixed = self._together(call, ids, functools.partial(_check_averages, own=own))
+        like = (len(near), int(self.kinds[ids[0]]))
+        mixed = self._together(
+            call, ids, functools.partial(_check_averages, own=own), like
+        )
         flat = [np.reshape(a, (len(a), -1)) for a in mixed]
         return as_dtype(np.concatenate(flat, axis=1), own[0].dtype)
 
@@ -176,7 +183,7 @@ class Exchange:
             return self.average.send(_pick(own, at), now), now.state
 
         return self._together(
-            call, ids, functools.partial(_check_messages, clients=len(ids))
+            call, ids, functools.partial(_check_messages, clients=len(ids)), ()
         )
 
     def _together(
@@ -184,11 +191,17 @@ class Exchange:
         call: Callable[[slice | int], tuple[Model, RecordDict]],
         ids: np.ndarray,
         check: Callable[[Model], None],
+        like: tuple[int, ...],
     ) -> Model:
-        """Call a function for many clients, and for the first of them alone."""
+        """Call a function for many clients, and for the first of them alone.
+
+        What is alike has been compared often enough after some times.
+        """
         made, state = call(slice(None))
         check(made)
-        if len(ids) > 1:
+        compared = self._compared.get(like, 0)
+        if len(ids) > 1 and compared < COMPARED:
+            self._compared[like] = compared + 1
             alone, _ = call(0)
             _check_alone(made, alone, int(ids[0]))
         self.states.put(ids, state)

@@ -24,6 +24,7 @@ __all__ = [
     "graph",
     "graphs",
     "guess",
+    "heat_map",
     "label_counts",
     "layout",
     "matrix",
@@ -132,6 +133,46 @@ def guess(ax: Axes, value: float | None) -> None:
     if value is not None:
         ax.axhline(value, color="black", linestyle=":")
         ax.annotate("your guess", (1, value), xycoords=("axes fraction", "data"))
+
+
+def heat_map(
+    values: np.ndarray,
+    intervals: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    label: str,
+    centre: float | None = None,
+) -> Figure:
+    """Draw a table of numbers with their intervals, coloured by value.
+
+    Parameters
+    ----------
+    values, intervals : numpy.ndarray
+        Shape (rows, columns): what was measured, and half the width of its interval.
+    rows, columns : sequence of str
+        Their names.
+    label : str
+        What the numbers are.
+    centre : float, optional
+        A value that is to be white, with one colour above it and one below.
+    """
+    size = (1.1 * len(columns) + 2.6, 0.5 * len(rows) + 1.2)
+    figure, ax = plt.subplots(figsize=size)
+    limits = {}
+    if centre is not None:
+        most = np.abs(values - centre).max()
+        limits = {"cmap": "PuOr", "vmin": centre - most, "vmax": centre + most}
+    image = ax.imshow(values, aspect="auto", **({"cmap": "cividis"} | limits))
+    for (i, j), value in np.ndenumerate(values):
+        text = f"{value:.2f} ± {intervals[i, j]:.2f}"
+        dark = np.mean(image.cmap(image.norm(value))[:3]) < 0.5
+        color = "white" if dark else "black"
+        ax.text(j, i, text, ha="center", va="center", color=color, fontsize=8)
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)
+    figure.colorbar(image, ax=ax, label=label)
+    return figure
 
 
 def label_counts(counts: np.ndarray) -> Figure:

@@ -126,6 +126,7 @@ class Task:
         self.same_start = same_start
         self._hidden = hidden
         self._build = build
+        self._validation: tuple[int | np.ndarray, torch.Tensor] | None = None
         pool = order[first:]
         if partition == "dealt":
             places, sizes = deal(len(pool), num_clients, examples, seed)
@@ -271,12 +272,20 @@ class Task:
         classes).
         """
         client = context.node_config["partition-id"]
-        x, _ = self.part(client, "validation")
+        # It is called for one neighbour after another.
+        if self._validation is None or not np.array_equal(self._validation[0], client):
+            self._validation = client, self.part(client, "validation")[0]
+        x = self._validation[1]
         tensors = map(torch.tensor, model)  # a copy: the arrays are read-only
         named = dict(zip(self._module.state_dict(), tensors, strict=True))
         forward = functools.partial(functional_call, self._module)
         with torch.no_grad():
-            logits = (vmap(forward) if np.ndim(client) else forward)(named, x)
+            if np.ndim(client) == 0:
+                logits = forward(named, x)
+            elif len(x) == 1:  # ten times as fast as vmap
+                logits = forward({k: a[0] for k, a in named.items()}, x[0])[None]
+            else:
+                logits = vmap(forward)(named, x)
         return F.softmax(logits, dim=-1).numpy()
 
     @functools.cached_property

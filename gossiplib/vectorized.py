@@ -34,7 +34,7 @@ __all__ = ["gossip_learning"]
 #: Parameters of all clients together below which one thread does the work. More would
 #: gain nothing, and wait for each other where other programs run on the same cores: a
 #: step may then take 20 times as long.
-SMALL = 2**18
+SMALL = 2**19
 
 
 def gossip_learning(

@@ -1,0 +1,53 @@
+"""Solutions of notebook 06: does gossip survive non-IID data?"""
+
+import networkx as nx
+import numpy as np
+
+from gossiplib.averaging import weighted_mean
+from gossiplib.check import check
+from gossiplib.task import digits
+
+
+def no_ones():
+    """06.1: column 1 of the table."""
+    counts = digits(16, alpha=0.1, seed=0).label_counts()
+    return (int((counts[:, 1] == 0).sum()),)
+
+
+def own_camp():
+    """06.2: those who agree, as the table says, and all 20 rounds."""
+    return 0.5, -4, 20
+
+
+def by_neighbours_examples():
+    """06.3: the sizes where there is a link or the client itself, and rows that sum to 1."""
+
+    def weights(graph, sizes):
+        linked = nx.to_numpy_array(graph, nodelist=range(len(graph)))
+        W = (linked + np.eye(len(graph))) * sizes
+        return W / W.sum(axis=1, keepdims=True)
+
+    return (weights,)
+
+
+def largest_norm():
+    """06.4: the largest norm of all spreads one step further in each round."""
+
+    def average(own, neighbours, weights, context):
+        if context.server_round > 3:
+            return weighted_mean(own, neighbours, weights)
+        return max([own, *neighbours], key=lambda m: sum((a**2).sum() for a in m))
+
+    return (average,)
+
+
+ANSWERS = {
+    "06.1": no_ones,
+    "06.2": own_camp,
+    "06.3": by_neighbours_examples,
+    "06.4": largest_norm,
+}
+
+if __name__ == "__main__":
+    for exercise, answer in ANSWERS.items():
+        check(exercise, *answer())

@@ -1,92 +1,41 @@
-"""Gossip without rounds, a cycle at a time: linear models walk from client to client.
+"""Gossip without rounds, as an array program: linear models walk among many clients.
 
 In Ormándi, Hegedűs and Jelasity's protocol (2013, doi:10.1002/cpe.2858) a client waits
 for nobody. Once in a cycle it sends its newest model to another client, chosen at
-random. A client that receives a model makes a new one of it, with its own examples, and
-of the model that it had received before that. How it does so is the *create* function:
-`random_walk` or `merge_update`.
+random. A client that receives a model makes a new one of it, by a *create* function of
+`walks`. It may receive none in a cycle, or many: it handles them in the order of their
+arrival, one after the other. So the first messages that reach all clients in a slot are
+one step on arrays, the second messages the next, and so on (see `traffic`).
 
-All models of a cycle leave at its start. A client may receive none, or many: it handles
-them in the order of their arrival, one after the other. So the first messages of all
-clients are one step on arrays, the second messages the next, and so on.
+`arrivals` runs the same through Flower, for any ClientApp.
 """
 
 import functools
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
 
 import networkx as nx
 import numpy as np
 from flwr.app import ArrayRecord
 
-from gossiplib import mixing, topology
 from gossiplib.arrays import array_bytes
 from gossiplib.progress import Interrupt, updates_bar
 from gossiplib.result import GossipResult, check_whole, draw, due
 from gossiplib.stacked import StackedMetrics, StackedModels
 from gossiplib.task import Task
+from gossiplib.tokens import Account, Simple
+from gossiplib.traffic import Network, Traffic
+from gossiplib.walks import (
+    Create,
+    Learner,
+    Linear,
+    accuracy,
+    check_made,
+    hinge,
+    merge_update,
+    random_walk,
+)
 
-__all__ = [
-    "Linear",
-    "gossip_cycles",
-    "hinge",
-    "logistic",
-    "merge",
-    "merge_update",
-    "random_walk",
-]
-
-
-class Linear(NamedTuple):
-    """Linear models, one a row: positive where `w @ x > 0`.
-
-    Attributes
-    ----------
-    w : numpy.ndarray
-        Weights, shape (models, features).
-    age : numpy.ndarray
-        How many examples each has seen, shape (models,).
-    """
-
-    w: np.ndarray
-    age: np.ndarray
-
-    def take(self, rows: np.ndarray) -> "Linear":
-        """Copy some models."""
-        return Linear(self.w.take(rows, axis=0), self.age.take(rows))
-
-    def put(self, rows: np.ndarray, models: "Linear") -> None:
-        """Overwrite some models."""
-        self.w[rows], self.age[rows] = models
-
-
-Update = Callable[[Linear], Linear]
-Create = Callable[[Linear, Linear, Update], Linear]
-
-
-def merge(a: Linear, b: Linear) -> Linear:
-    """Return the mean of two models, as old as the older one."""
-    return Linear((a.w + b.w) / 2, np.maximum(a.age, b.age))
-
-
-def random_walk(received: Linear, before: Linear, update: Update) -> Linear:
-    """Update the received model: it walks alone, as one long gradient descent."""
-    return update(received)
-
-
-def merge_update(received: Linear, before: Linear, update: Update) -> Linear:
-    """Merge the received model with the one received before, and update the result."""
-    return update(merge(received, before))
-
-
-def hinge(margin: np.ndarray) -> np.ndarray:
-    """Return minus the slope of the hinge loss, of Pegasos' support vector machine."""
-    return (margin < 1).astype(margin.dtype)
-
-
-def logistic(margin: np.ndarray) -> np.ndarray:
-    """Return minus the slope of the logistic loss."""
-    return 1 / (1 + np.exp(np.minimum(margin, 80)))  # exp(89) is infinite in float32
+__all__ = ["gossip_cycles", "merge_update", "random_walk"]
 
 
 def gossip_cycles(
@@ -97,21 +46,22 @@ def gossip_cycles(
     loss: Callable[[np.ndarray], np.ndarray] = hinge,
     lam: float = 1e-4,
     graph: nx.Graph | None = None,
+    slots: int = 1,
+    network: Network = Network(),  # noqa: B008  it cannot change
+    account: Account = Simple(0),  # noqa: B008
     observe_every: int = 1,
     sample: int | None = None,
 ) -> GossipResult:
     """Run gossip learning of linear models without rounds.
 
-    A model of age t makes a step of length η = 1 / (λ t) for each of a client's
-    training examples: w ← (1 - η λ) w + η y loss(y w·x) x. With `hinge`, it is Pegasos.
-    All models start as 0.
+    All models start as 0. How they learn is told in `walks.Learner`.
 
     Parameters
     ----------
     task : Task
         With two classes. Ormándi's clients have one example each: ``holdout=0``.
     num_cycles : int
-        Cycles, in each of which every client sends one model.
+        Cycles, in each of which every client's timer wakes it once.
     create : callable
         (received, before, update) -> new model; called for many clients at once.
     loss : callable
@@ -120,6 +70,14 @@ def gossip_cycles(
         λ, the strength of regularisation.
     graph : networkx.Graph, optional
         To which clients each may send; by default to any other.
+    slots : int
+        Slots in a cycle; a message takes one or more. With 1, all messages of a cycle
+        leave at its start and arrive at its end.
+    network : Network
+        Loss, delay and churn.
+    account : Account
+        When a client sends, see `tokens`; by default whenever its timer wakes it. A
+        received model is useful if it is at least as old as the client's newest.
     observe_every : int
         Cycles between two measurements on the common test set; 0 is after the last.
     sample : int, optional
@@ -129,9 +87,11 @@ def gossip_cycles(
     -------
     GossipResult
         Where it speaks of rounds, these are cycles. Metrics are the accuracies on the
-        common test set, `node_server_metrics`. `models()` has w and, last, the age;
-        there is no mean model, `arrays`. If the run is interrupted (Ctrl-C) it
-        ends after its cycle.
+        common test set, `node_server_metrics`; `node_train_metrics` has the tokens of
+        the clients, and how many messages they sent in that cycle. `messages` and
+        `bytes` count what was sent, also if it was lost on its way. `models()` has w
+        and, last, the age; there is no mean model, `arrays`. If the run is interrupted
+        (Ctrl-C) it ends after its cycle.
 
     Raises
     ------
@@ -146,39 +106,36 @@ def gossip_cycles(
         check_whole("sample", sample, 1, task.num_clients)
     if not 0 < lam < float("inf"):
         raise ValueError(f"lam must be above 0, and finite; got {lam}")
-    if task.num_clients < 2:
-        raise ValueError("gossip takes at least 2 clients")
     if not len(task.test[1]):
         raise ValueError("the common test set is empty: test_fraction is 0")
     n, x = task.num_clients, task.x.numpy()
-    choose = _receivers(graph, n)
-    learn = _Learner(task, loss, lam)
-    newest = Linear(np.zeros((n, x.shape[1]), x.dtype), np.zeros(n, x.dtype))
-    before = Linear(*map(np.copy, newest))  # what each client received last
+    traffic = Traffic(
+        n, task.seed, graph=graph, slots=slots, network=network, account=account
+    )
+    clients = _Clients(create, Learner(task, loss, lam), n, x[0], network.delay)
     result = GossipResult()
+    newest = clients.newest
     message = ArrayRecord([newest.w[0], newest.age[:1]])
     with Interrupt() as interrupt, updates_bar(num_cycles, n) as bar:
         for cycle in range(1, num_cycles + 1):
-            rng = np.random.default_rng([task.seed, cycle, *b"cycle"])
             with result.timed("train"):
-                sent = Linear(*map(np.copy, newest))
-                for senders, receivers in _arrivals(choose(rng), rng):
-                    received = sent.take(senders)
-                    update = functools.partial(learn, receivers)
-                    previous = before.take(receivers)
-                    before.put(receivers, received)
-                    made = create(received, previous, update)
-                    _check(made, received, cycle, receivers)
-                    newest.put(receivers, made)
-            result.messages[cycle] = n
-            result.bytes[cycle] = n * array_bytes(message)
+                for _ in traffic.slots(cycle):
+                    clients.send(traffic.leave())
+                    for numbers, _, receivers in traffic.arrive():
+                        useful = clients.receive(numbers, receivers, cycle)
+                        traffic.react(receivers, useful)
+            result.messages[cycle] = sent = int(traffic.sent.sum())
+            result.bytes[cycle] = sent * array_bytes(message)
             result.server_bytes[cycle] = 0
             bar.update(n)
             if due(cycle, observe_every) or cycle == num_cycles or interrupt.asked:
                 with result.timed("measure"):
-                    clients = draw(sample, np.arange(n), task.seed, cycle)
-                    metrics = _accuracy(newest.take(clients), task)
-                    metrics = StackedMetrics(clients, {"accuracy": metrics})
+                    some = draw(sample, np.arange(n), task.seed, cycle)
+                    metrics = {"accuracy": accuracy(newest.take(some), task)}
+                    metrics = StackedMetrics(some, metrics)
+                    columns = {"tokens": traffic.tokens, "messages": traffic.sent}
+                    columns = {name: a[some] for name, a in columns.items()}
+                result.node_train_metrics[cycle] = StackedMetrics(some, columns)
                 result.node_server_metrics[cycle] = metrics
                 result.evaluate_metrics_serverapp[cycle] = metrics.mean()
             if interrupt.asked and cycle < num_cycles:
@@ -190,97 +147,40 @@ def gossip_cycles(
     return result
 
 
-def _check(made: Linear, like: Linear, cycle: int, clients: np.ndarray) -> None:
-    """Raise ValueError unless the created models are finite, and one for a client."""
-    shapes = [np.shape(array) for array in made], [array.shape for array in like]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"create made models of shapes {shapes[0]}, not {shapes[1]}")
-    if not np.isfinite(made.w.sum() + made.age.sum()):
-        bad = ~np.isfinite(made.w).all(axis=1) | ~np.isfinite(made.age)
-        raise ValueError(
-            f"the new model of client {clients[bad].min()} is not finite, in cycle "
-            f"{cycle}: look at create, at loss and at the client's examples"
+class _Clients:
+    """All clients' models, and the models on their way."""
+
+    def __init__(
+        self, create: Create, learn: Learner, n: int, like: np.ndarray, delay: int
+    ) -> None:
+        self.create, self.learn = create, learn
+        self.newest = Linear(
+            np.zeros((n, *like.shape), like.dtype), np.zeros(n, like.dtype)
         )
+        self.before = Linear(*map(np.copy, self.newest))  # what each received last
+        self.delay = delay
+        self.sent: list[Linear] = []  # in each of the last slots
+        self.messages = 0
 
+    def send(self, senders: np.ndarray) -> None:
+        """Put copies of the senders' newest models on their way."""
+        self.messages += len(senders)
+        self.sent = [*self.sent, self.newest.take(senders)][-self.delay :]
+        self.flying = self.sent[0]
+        if len(self.sent) > 1:
+            self.flying = Linear(*map(np.concatenate, zip(*self.sent, strict=True)))
+        self.first = self.messages - len(self.flying.age)
 
-class _Learner:
-    """Update models with the examples of clients, one after another."""
-
-    def __init__(self, task: Task, loss: Callable, lam: float) -> None:
-        self.x = task.x.numpy()
-        self.y = (2 * task.y.numpy() - 1).astype(self.x.dtype)
-        self.loss, self.lam = loss, lam
-        self.index = task.parts.index
-        everyone = np.arange(task.num_clients)
-        self.first, self.count = task.parts.span(everyone, "train")
-
-    def __call__(self, clients: np.ndarray, models: Linear) -> Linear:
-        """Return the models of clients, updated with their examples."""
-        w, age = models
-        first, count = self.first.take(clients), self.count.take(clients)
-        for k in range(count.max()):
-            row = self.index.take(first + np.minimum(k, count - 1))
-            x, y = self.x.take(row, axis=0), self.y.take(row)
-            older = age + 1
-            slope = self.loss(y * np.einsum("cf,cf->c", w, x))
-            step = w * (1 - 1 / older)[:, None]
-            x *= (slope * y / (self.lam * older))[:, None]
-            step += x
-            more = count > k
-            if more.all():
-                w, age = step, older
-            else:
-                w, age = np.where(more[:, None], step, w), np.where(more, older, age)
-        return Linear(w, age)
-
-
-def _receivers(
-    graph: nx.Graph | None, n: int
-) -> Callable[[np.random.Generator], np.ndarray]:
-    """Return a function that draws, for each client, whom it sends to."""
-    if graph is None:
-        # One of the n - 1 others: those from the client itself on are one further.
-        return lambda rng: (
-            (draws := rng.integers(n - 1, size=n)) + (draws >= np.arange(n))
-        )
-    topology.check_graph(graph, n)
-    if away := [i for i in graph if not topology.is_online(graph, i)]:
-        raise ValueError(f"client {away[0]} is offline in the graph, for the whole run")
-    to, senders = mixing.links(graph)
-    order = np.argsort(senders, kind="stable")
-    degree = np.bincount(senders, minlength=n)
-    starts = np.cumsum(degree) - degree
-    return lambda rng: to[order[starts + rng.integers(degree)]]
-
-
-def _arrivals(
-    receivers: np.ndarray, rng: np.random.Generator
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Go through messages in the order of arrival, many receivers at a time.
-
-    Parameters
-    ----------
-    receivers : numpy.ndarray
-        Whom each client sends to.
-    rng : numpy.random.Generator
-        For the order, which is random.
-
-    Yields
-    ------
-    tuple of numpy.ndarray
-        Senders and receivers of the k-th message that each receiver gets, for k = 1,
-        2, ...; no receiver is in it twice.
-    """
-    senders = rng.permutation(len(receivers))
-    senders = senders[np.argsort(receivers[senders], kind="stable")]
-    ordered = receivers[senders]
-    number = np.arange(len(ordered)) - np.searchsorted(ordered, ordered)
-    for k in range(number.max() + 1):
-        yield senders[number == k], ordered[number == k]
-
-
-def _accuracy(models: Linear, task: Task) -> np.ndarray:
-    """Return the share of hits of each model on the common test set."""
-    x, y = (tensor.numpy() for tensor in task.test)
-    pieces = np.array_split(models.w, 1 + len(models.w) * len(y) // 2**24)
-    return np.concatenate([((x @ w.T > 0) == y[:, None]).mean(axis=0) for w in pieces])
+    def receive(
+        self, numbers: np.ndarray, receivers: np.ndarray, cycle: int
+    ) -> np.ndarray:
+        """Let clients receive a message each; tell whether it was useful."""
+        received = self.flying.take(numbers - self.first)
+        useful = received.age >= self.newest.age.take(receivers)
+        update = functools.partial(self.learn, receivers)
+        previous = self.before.take(receivers)
+        self.before.put(receivers, received)
+        made = self.create(received, previous, update)
+        check_made(made, received, cycle, receivers)
+        self.newest.put(receivers, made)
+        return useful

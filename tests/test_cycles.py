@@ -8,15 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from gossiplib.cycles import (
+from gossiplib import cycles
+from gossiplib.cycles import gossip_cycles
+from gossiplib.task import Task, digits, spambase
+from gossiplib.tokens import Randomised, Simple
+from gossiplib.traffic import Network, Traffic
+from gossiplib.walks import (
     Linear,
-    gossip_cycles,
     hinge,
     logistic,
     merge_update,
     random_walk,
+    update_merge,
 )
-from gossiplib.task import Task, digits, spambase
 
 
 def one_record(seed=0, clients=4140):
@@ -30,12 +34,13 @@ def one_record(seed=0, clients=4140):
     )
 
 
-def by_messages(task, cycles, create, loss, lam, arrivals):
+def by_messages(task, create, loss, lam, events):
     """Handle one message after the other, as the paper's Algorithms 1 to 3 do."""
     n, features = task.num_clients, task.x.shape[1]
     newest = [(np.zeros(features), 0)] * n
     before = [(np.zeros(features), 0)] * n
     data = [tuple(a.numpy() for a in task.part(i, "train")) for i in range(n)]
+    mail = []
 
     def updated(model, client):
         w, age = model
@@ -45,50 +50,81 @@ def by_messages(task, cycles, create, loss, lam, arrivals):
             w = (1 - eta * lam) * w + eta * sign * loss(sign * w @ x) * x
         return w, age
 
-    for t in range(1, cycles + 1):
-        sent = list(newest)
-        for sender, receiver in arrivals[t]:
-            model = sent[sender]
-            if create is merge_update:
-                other = before[receiver]
-                model = (model[0] + other[0]) / 2, max(model[1], other[1])
-            before[receiver] = sent[sender]
-            newest[receiver] = updated(model, receiver)
+    def merged(a, b):
+        return (a[0] + b[0]) / 2, max(a[1], b[1])
+
+    for event, *rest in events:
+        if event == "leave":
+            mail.append(newest[rest[0]])
+            continue
+        number, receiver = rest
+        model, other = mail[number], before[receiver]
+        if create is random_walk:
+            made = updated(model, receiver)
+        elif create is merge_update:
+            made = updated(merged(model, other), receiver)
+        else:
+            made = merged(updated(model, receiver), updated(other, receiver))
+        before[receiver], newest[receiver] = model, made
     return np.array([np.append(w, age) for w, age in newest])
 
 
-@pytest.mark.parametrize("create", [random_walk, merge_update])
+class Diary(Traffic):
+    """Traffic that notes each message that leaves or arrives."""
+
+    events: list
+
+    def leave(self):
+        senders = super().leave()
+        Diary.events += [("leave", i) for i in senders.tolist()]
+        return senders
+
+    def arrive(self):
+        for numbers, senders, receivers in super().arrive():
+            left = [i for event, i, *_ in Diary.events if event == "leave"]
+            assert [left[k] for k in numbers] == senders.tolist()
+            assert len(set(receivers)) == len(receivers)
+            pairs = zip(numbers.tolist(), receivers.tolist(), strict=True)
+            Diary.events += [("arrive", *pair) for pair in pairs]
+            yield numbers, senders, receivers
+
+
+HARD = {
+    "slots": 4,
+    "network": Network(drop=0.2, delay=6, online=0.8),
+    "account": Randomised(6, 3),
+}
+
+
+@pytest.mark.parametrize("create", [random_walk, merge_update, update_merge])
 @pytest.mark.parametrize("loss", [hinge, logistic])
 @pytest.mark.parametrize("graph", [None, nx.cycle_graph(40)])
+@pytest.mark.parametrize("options", [{}, HARD], ids=["plain", "hard"])
 def test_many_messages_at_once_are_as_one_after_the_other(
-    monkeypatch, create, loss, graph
+    monkeypatch, create, loss, graph, options
 ):
-    from gossiplib import cycles
-
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(600, 5)), rng.integers(2, size=600)
     task = Task(x, y, 40, alpha=1.0, dtype=torch.float64, holdout=0)
     sizes = task.parts.span(np.arange(40), "train")[1]
     assert sizes.min() < 6 and sizes.max() > 12
-    seen, real = {}, cycles._arrivals
-
-    def record(receivers, rng):
-        t = len(seen) + 1
-        waves = list(real(receivers, rng))
-        for k, (_, to) in enumerate(waves):
-            assert len(set(to)) == len(to)
-            assert k == 0 or set(to) <= set(waves[k - 1][1])
-        seen[t] = [pair for wave in waves for pair in zip(*wave, strict=True)]
-        assert sorted(s for s, _ in seen[t]) == list(range(40))
-        assert all(receivers[s] == r != s for s, r in seen[t])
-        assert graph is None or all(graph.has_edge(s, r) for s, r in seen[t])
-        return waves
-
-    monkeypatch.setattr(cycles, "_arrivals", record)
-    result = gossip_cycles(task, 15, create=create, loss=loss, lam=0.1, graph=graph)
-    expected = by_messages(task, 15, create, loss, 0.1, seen)
+    monkeypatch.setattr(cycles, "Traffic", Diary)
+    Diary.events = []
+    result = gossip_cycles(
+        task, 15, create=create, loss=loss, lam=0.1, graph=graph, **options
+    )
+    expected = by_messages(task, create, loss, 0.1, Diary.events)
     assert np.abs(expected[:, :-1]).max() > 0.3
     assert np.allclose(result.models(), expected, atol=1e-10)
+
+
+def test_an_account_without_room_is_plain_gossip():
+    task = one_record(clients=100)
+    plain = gossip_cycles(task, 10, observe_every=0)
+    saved = gossip_cycles(task, 10, observe_every=0, account=Simple(0), slots=1)
+    assert np.array_equal(plain.models(), saved.models())
+    assert set(plain.messages.values()) == {100}
+    assert set(plain.node_train_metrics[10].columns["tokens"]) == {0}
 
 
 def test_receivers_and_order_are_random():
@@ -162,6 +198,10 @@ def offline(graph, client):
         ({"graph": nx.empty_graph(20)}, "disconnected"),
         ({"graph": offline(nx.cycle_graph(20), 7)}, "client 7 is offline"),
         ({"task": spambase(1)}, "at least 2 clients"),
+        ({"slots": 0}, "slots must be a whole number, at least 1"),
+        ({"network": Network(delay=0)}, "delay must be a whole number, at least 1"),
+        ({"network": Network(drop=1.5)}, "drop is a probability, from 0 to 1; got 1.5"),
+        ({"network": Network(online=-1)}, "online is a probability"),
         (
             {"loss": lambda margin: margin * np.nan},
             "client 0 is not finite",

@@ -1,0 +1,74 @@
+"""Solutions of notebook 07: what if nobody waits?"""
+
+import numpy as np
+
+from gossiplib.check import check
+from gossiplib.walks import Linear
+
+
+def what_tokens_allow():
+    """07.1: a token a period, and for a while what was saved.
+
+    At the start nothing is saved: 100 periods, 100 messages. Later, a full account of 20
+    can be spent in ten periods, with the ten tokens that these bring.
+    """
+    return 100, 20 + 10
+
+
+def merge_by_age():
+    """07.2: `np.where` keeps two newborn models from a division by 0."""
+
+    def create(received, before, update):
+        both = received.age + before.age
+        share = np.where(both > 0, received.age / np.maximum(both, 1), 1 / 2)
+        w = share[:, None] * received.w + (1 - share)[:, None] * before.w
+        age = np.maximum(received.age, before.age)
+        return update(Linear(w.astype(received.w.dtype), age))
+
+    return (create,)
+
+
+def send_halves():
+    """07.3: `np.add.at` adds up, where several send to the same client.
+
+    `s[to] += half` would keep the last half only; the sums would shrink.
+    """
+
+    def push(s, w, to):
+        halves = []
+        for values in (s, w):
+            new = values / 2
+            np.add.at(new, to, values / 2)
+            halves.append(new)
+        return tuple(halves)
+
+    return (push,)
+
+
+def generous():
+    """07.4: send at the timer when 10 tokens are saved; answer while there are any.
+
+    Both are needed: answers make walks long, and the timer keeps the network alive, as
+    answers alone die out with the messages that they answer.
+    """
+
+    class Account:
+        def proactive(self, tokens):
+            return (tokens >= 10).astype(float)
+
+        def reactive(self, tokens, useful):
+            return np.where(useful, np.minimum(tokens, 1), 0)
+
+    return (Account(),)
+
+
+ANSWERS = {
+    "07.1": what_tokens_allow,
+    "07.2": merge_by_age,
+    "07.3": send_halves,
+    "07.4": generous,
+}
+
+if __name__ == "__main__":
+    for exercise, answer in ANSWERS.items():
+        check(exercise, *answer())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from gossiplib import averaging, mixing, topology
+from gossiplib import averaging, mixing, privacy, tokens, topology, walks
 from gossiplib.check import CHECKS, verdict
 from gossiplib.client import choose, gossip
 from gossiplib.grid import LocalGrid
@@ -34,6 +34,11 @@ ANSWER_IN_WORDS = {
     "03.1": ("56",),
     "03.2": ("three rounds", "3 rounds"),
     "05.1": ("0.7", "churn"),
+    "08.1": ("80000", "80,000", "uint32"),
+    "08.3": ("mean", "packbits"),
+    "08.4": ("seed",),
+    "09.1": ("4.9", "4.899", "24", "√24"),
+    "09.2": ("prism", "ladder"),
     "10.1": ("138",),
     "05.2": ("exponential", "matching"),
 }
@@ -144,6 +149,36 @@ def shuffled_ring(server_round):
     return nx.relabel_nodes(RING, dict(enumerate(places)))
 
 
+def by_own_size(graph, sizes):
+    linked = nx.to_numpy_array(graph, nodelist=range(len(graph)))
+    W = (linked + np.eye(len(graph))) * sizes[:, None]
+    return W / W.sum(axis=1, keepdims=True)
+
+
+def without_itself(graph, sizes):
+    W = nx.to_numpy_array(graph, nodelist=range(len(graph))) * sizes
+    return W / W.sum(axis=1, keepdims=True)
+
+
+def squared_sum(array):
+    return (array**2).sum()
+
+
+def norm(model):
+    return sum(map(squared_sum, model))
+
+
+def adopt(key, *, own=True, rounds=3):
+    """Return an average function that adopts models in the first rounds."""
+
+    def average(mine, neighbours, weights, context):
+        if context.server_round > rounds:
+            return averaging.weighted_mean(mine, neighbours, weights)
+        return max([mine, *neighbours] if own else neighbours, key=key)
+
+    return average
+
+
 def stacked_hits(X, x, y):
     weights = X[:, :640].unflatten(1, (10, 64))
     logits = torch.einsum("cof,mf->cmo", weights, x) + X[:, None, 640:]
@@ -172,6 +207,100 @@ def in_place(W, X, online):
     W *= np.outer(online, online)
     W += np.diag(1 - W.sum(axis=1))
     return W @ X
+
+
+def by_age(divide):
+    """Return a create function that merges with the shares that `divide` gives."""
+
+    def create(received, before, update):
+        share = divide(received.age, before.age)[:, None]
+        w = share * received.w + (1 - share) * before.w
+        return update(walks.Linear(w, np.maximum(received.age, before.age)))
+
+    return create
+
+
+def update_twice(received, before, update):
+    create = solution("07").merge_by_age()[0]
+    return update(create(received, before, update))
+
+
+def young(received, before, update):
+    def younger(models):
+        return update(models._replace(age=np.minimum(received.age, before.age)))
+
+    return solution("07").merge_by_age()[0](received, before, younger)
+
+
+def last_one_counts(s, w, to):
+    new_s, new_w = s / 2, w / 2
+    new_s[to] += s / 2
+    new_w[to] += w / 2
+    return new_s, new_w
+
+
+def sends_in_place(s, w, to):
+    for values in (s, w):
+        half = values / 2
+        values -= half
+        np.add.at(values, to, half)
+    return s, w
+
+
+def sends_all(s, w, to):
+    return tuple(np.bincount(to, values, minlength=len(s)) for values in (s, w))
+
+
+def account(proactive, reactive):
+    """Return an account of these functions of the balance."""
+    functions = {
+        "proactive": staticmethod(proactive),
+        "reactive": staticmethod(lambda tokens, useful: reactive(tokens)),
+    }
+    return type("Account", (), functions)
+
+
+def full_at(capacity):
+    return lambda tokens: (tokens >= capacity) * 1.0
+
+
+def one_if_any(tokens):
+    return (tokens > 0) * 1.0
+
+
+def signs(size_of, pack=np.packbits):
+    """Return a codec of notebook 08 that says signs and one size."""
+
+    def encode(x):
+        return [np.array([size_of(x)]), pack(x > 0)]
+
+    def decode(message, size):
+        bits = message[1] if pack is not np.packbits else np.unpackbits(message[1])
+        return message[0] * (2.0 * bits[:size] - 1)
+
+    return [encode, decode]
+
+
+def tenth(places, *, tell=False):
+    """Return a codec of notebook 08 that says the numbers at some places."""
+
+    def encode(x, server_round):
+        at = places(len(x), server_round)
+        return [at, x[at]] if tell else [x[at]]
+
+    def decode(message, size, server_round):
+        x = np.zeros(size)
+        x[message[0] if tell else places(size, server_round)] = message[-1]
+        return x
+
+    return [encode, decode]
+
+
+def drawn(size, seed):
+    return np.random.default_rng(seed).choice(size, size // 10, replace=False)
+
+
+FRESH = np.random.default_rng(0)
 
 
 WRONG = [
@@ -222,6 +351,57 @@ WRONG = [
     ("05.2", "the ring", lambda: [lambda t: RING]),
     ("05.2", "four neighbours", lambda: [lambda t: REGULAR]),
     ("05.2", "pairs of a ring", lambda: [topology.random_matching(RING)]),
+    ("06.1", "those who have", lambda: [4]),
+    ("06.1", "of another digit", lambda: [8]),
+    ("06.2", "listens to others", lambda: [0.5, 4, 20]),
+    ("06.2", "equal weights", lambda: [0.2, 0, 20]),
+    ("06.2", "too soon", lambda: [0.5, -4, 8]),
+    ("06.2", "too long", lambda: [0.5, -4, 40]),
+    ("06.3", "uniform", lambda: [lambda graph, sizes: mixing.uniform(graph)]),
+    ("06.3", "own size", lambda: [by_own_size]),
+    ("06.3", "not itself", lambda: [without_itself]),
+    ("06.4", "always averages", lambda: [averaging.weighted_mean]),
+    ("06.4", "largest array", lambda: [adopt(lambda m: max(map(squared_sum, m)))]),
+    ("06.4", "never the own", lambda: [adopt(norm, own=False)]),
+    ("06.4", "adopts for ever", lambda: [adopt(norm, rounds=99)]),
+    ("06.4", "two rounds", lambda: [adopt(norm, rounds=2)]),
+    ("07.1", "the start is full", lambda: [120, 30]),
+    ("07.1", "saves nothing", lambda: [100, 10]),
+    ("07.1", "no new tokens", lambda: [100, 20]),
+    ("07.1", "never a full account", lambda: [80, 30]),
+    ("07.1", "one too many", lambda: [100, 31]),
+    ("07.2", "no ages", lambda: [walks.merge_update]),
+    ("07.2", "update-merge", lambda: [walks.update_merge]),
+    ("07.2", "0 / 0", lambda: [by_age(lambda a, b: a / (a + b))]),
+    ("07.2", "never an even share", lambda: [by_age(lambda a, b: (a > b) * 1.0)]),
+    ("07.2", "younger counts more", lambda: [by_age(lambda a, b: b / (a + b + 1e-9))]),
+    ("07.2", "updates twice", lambda: [update_twice]),
+    ("07.2", "as old as the younger", lambda: [young]),
+    ("07.3", "the last one counts", lambda: [last_one_counts]),
+    ("07.3", "in place", lambda: [sends_in_place]),
+    ("07.3", "keeps nothing", lambda: [sends_all]),
+    ("07.4", "plain", lambda: [tokens.Simple(0)]),
+    ("07.4", "too large", lambda: [tokens.Simple(20)]),
+    ("07.4", "all tokens at once", lambda: [tokens.Generalised(12, 1)]),
+    ("07.4", "not each period", lambda: [tokens.Randomised(12, 6)]),
+    ("07.4", "answers alone", lambda: [account(full_at(99), one_if_any)]),
+    ("07.4", "never answers", lambda: [account(full_at(12), np.zeros_like)]),
+    ("08.1", "values alone", lambda: [40_000]),
+    ("08.1", "places of 2 bytes", lambda: [60_000]),
+    ("08.1", "places of 8 bytes", lambda: [120_000]),
+    ("08.1", "bits", lambda: [640_000]),
+    ("08.2", "of the notebook", lambda: [0.046]),
+    ("08.2", "too small", lambda: [0.1]),
+    ("08.2", "too large", lambda: [0.5]),
+    ("08.2", "exact gossip's", lambda: [1]),
+    ("08.3", "size 1", lambda: signs(lambda x: 1.0)),
+    ("08.3", "the largest size", lambda: signs(lambda x: np.abs(x).max())),
+    ("08.3", "a byte each", lambda: signs(lambda x: np.abs(x).mean(), np.uint8)),
+    ("08.3", "no signs", lambda: [lambda x: [x.mean()], lambda m, n: np.full(n, *m)]),
+    ("08.4", "tells the places", lambda: tenth(drawn, tell=True)),
+    ("08.4", "always the same", lambda: tenth(lambda n, t: drawn(n, 0))),
+    ("08.4", "no common seed", lambda: tenth(lambda n, t: drawn(n, FRESH))),
+    ("08.4", "in turn", lambda: tenth(lambda n, t: np.arange(t % 10, n, 10))),
     ("10.1", "X once", lambda: [int(8e9 / (2 * 4 * 4810))]),
     ("10.1", "float64", lambda: [int(8e9 / (3 * 8 * 4810))]),
     ("10.2", "counts", lambda: [lambda X, x, y: stacked_hits(X, x, y).sum(1)]),
@@ -235,14 +415,87 @@ WRONG = [
     ("10.3", "in place", lambda: [in_place]),
 ]
 
+
+# Notebook 09.
+
+
+def joined_by_two():
+    """Return two prisms of six clients, each with a link cut and led to the other."""
+    graph = nx.disjoint_union_all([nx.circular_ladder_graph(3)] * 2)
+    graph.remove_edges_from([(0, 1), (6, 7)])
+    graph.add_edges_from([(0, 6), (1, 7)])
+    return graph
+
+
+def weiszfeld(steps, floor, *, norm=squared_distance):
+    """Return a geometric median by some steps, with a smallest distance."""
+
+    def average(own, neighbours, weights, context):
+        models = [own, *neighbours]
+        x = plain_mean(own, neighbours, weights, context)
+        for _ in range(steps):
+            with np.errstate(all="ignore"):
+                far = [np.maximum(np.sqrt(norm(x, model)), floor) for model in models]
+                w = 1 / np.array(far)
+                x = [
+                    sum(a * b for a, b in zip(w, layer, strict=True)) / w.sum()
+                    for layer in zip(*models, strict=True)
+                ]
+        return x
+
+    return average
+
+
+def coordinate_median(own, neighbours, weights, context):
+    return [np.median(layer, axis=0) for layer in zip(own, *neighbours, strict=True)]
+
+
+WRONG += [
+    ("09.1", "leaves nobody out", lambda: [np.sqrt((48 + 2500 + 8100) / 2)]),
+    ("09.1", "leaves one out", lambda: [np.sqrt((48 + 2500) / 2)]),
+    ("09.1", "no root", lambda: [24.0]),
+    ("09.1", "the weight of one", lambda: [np.sqrt(48)]),
+    ("09.1", "no weights", lambda: [np.sqrt(48 / 11)]),
+    ("09.2", "the ring", lambda: [named("ring", 12)]),
+    ("09.2", "too many links", lambda: [named("regular", 12)]),
+    ("09.2", "directed", lambda: [named("exponential", 12)]),
+    ("09.2", "two join the halves", lambda: [joined_by_two()]),
+    ("09.2", "two apart", lambda: [nx.disjoint_union_all([nx.complete_graph(4)] * 3)]),
+    ("09.2", "other clients", lambda: [nx.circular_ladder_graph(8)]),
+    ("09.3", "the mean", lambda: [plain_mean]),
+    ("09.3", "the median of each number", lambda: [coordinate_median]),
+    ("09.3", "one step", lambda: [weiszfeld(1, 1e-9)]),
+    ("09.3", "NaN", lambda: [weiszfeld(500, 0)]),
+    ("09.3", "squares", lambda: [weiszfeld(500, 1e-9, norm=lambda a, b: 1)]),
+    (
+        "09.3",
+        "by the first array",
+        lambda: [
+            weiszfeld(500, 1e-9, norm=lambda a, b: squared_distance(a[:1], b[:1]))
+        ],
+    ),
+    ("09.4", "one message", lambda: [privacy.noise_std(2, 1, 1e-5)]),
+    ("09.4", "ε/20 by the formula", lambda: [privacy.noise_std(2, 1 / 20, 1e-5)]),
+    ("09.4", "a little too much", lambda: [solution("09").noise_for_twenty()[0] * 1.1]),
+]
+
 # Mistakes for which the hint is an error that the answer itself raises.
 RAISES = [
+    (
+        "07.4",
+        "spends what it lacks",
+        lambda: [account(full_at(10), np.ones_like)],
+        "spends 1 tokens; the balance is 0",
+    ),
     ("04.1", "no neighbours", lambda: [careless], "empty"),
     ("05.2", "other clients", lambda: [topology.one_peer_exponential(8)], "missing"),
 ]
 
 # Other right answers than those in the solutions.
 RIGHT_TOO = [
+    ("07.1", "of numpy", lambda: [np.float64(100), np.int64(30)]),
+    ("07.4", "simple", lambda: [tokens.Simple(12)]),
+    ("07.4", "generalised", lambda: [tokens.Generalised(12, 6)]),
     (
         "02.1",
         "far lazier",
@@ -260,6 +513,11 @@ RIGHT_TOO = [
     ("05.1", "a ring", lambda: [toy_run(topology.churn(RING, 0.7))]),
     ("05.2", "pairs", lambda: [topology.random_matching(named("complete", 16))]),
     ("05.2", "ring, other places", lambda: [shuffled_ring]),
+]
+RIGHT_TOO += [
+    ("09.1", "rounded", lambda: [4.9]),
+    ("09.2", "Franklin", lambda: [nx.LCF_graph(12, [5, -5], 6)]),
+    ("09.3", "Weiszfeld, other floor", lambda: [weiszfeld(2000, 1e-12)]),
 ]
 
 

@@ -6,7 +6,9 @@
 # make links      write badges, links and install cells from pyproject.toml
 # make bench      run the benchmarks (OTHERS=path: see tests/benchmarks/vectorized.py)
 #
-# All of them make .venv first: Python 3.11 or newer is all that is needed.
+# All of them make .venv first: Python 3.11 or newer is all that is needed. byzfl, with
+# which tests compare, comes without its dependencies: it asks for a torchvision, whose
+# build on PyPI does not go with the torch for processors.
 
 PYTHON ?= python3
 
@@ -45,4 +47,5 @@ bench: .venv/made
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[lab,test]'
+	.venv/bin/pip install --quiet --constraint constraints.txt --no-deps byzfl
 	touch $@

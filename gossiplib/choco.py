@@ -26,9 +26,10 @@ SAID, HEARD = "choco.said", "choco.heard"
 class Compressed:
     """Average with the compressed models of the neighbours, as if they were exact.
 
-    x_i ← w_ii x_i + Σ_j w_ij Q(x_j). With an unbiased codec this is the scheme that
-    Koloskova et al. 2019 call Q1-G. The error of Q is in proportion to the model and
-    does not vanish as the models come to agree, and their mean drifts.
+    x_i ← w_ii x_i + Σ_j w_ij Q(x_j). With an unbiased codec this is one of the
+    schemes that Koloskova et al. 2019 compare CHOCO with. The error of Q is in
+    proportion to the model and does not vanish as the models come to agree, and their
+    mean drifts.
 
     Parameters
     ----------

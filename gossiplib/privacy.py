@@ -150,7 +150,7 @@ def noise_std(sensitivity: float, epsilon: float, delta: float) -> float:
     """Return the standard deviation of the classical Gaussian mechanism.
 
     Δ √(2 ln(1.25/δ)) / ε, which `LocalDpMod` uses. Its proof holds for ε below 1 (Dwork
-    and Roth 2014, doi:10.1561/0400000042, Theorem A.1).
+    and Roth 2014, "The Algorithmic Foundations of Differential Privacy").
     """
     return sensitivity * math.sqrt(2 * math.log(1.25 / delta)) / epsilon
 
@@ -161,7 +161,7 @@ def exact_epsilon(
     """Return the smallest ε for which Gaussian noise is (ε, δ)-private, for any ε.
 
     It solves δ = Φ(μ/2 - ε/μ) - e^ε Φ(-μ/2 - ε/μ) (Balle and Wang 2018,
-    arXiv:1805.06530, Theorem 8), with μ = √rounds Δ/σ: several messages with Gaussian
+    arXiv:1805.06530), with μ = √rounds Δ/σ: several messages with Gaussian
     noise are as one with less (Dong, Roth and Su 2019, arXiv:1905.02383).
 
     Parameters

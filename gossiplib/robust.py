@@ -1,7 +1,7 @@
 """Average functions that withstand neighbours that lie.
 
 `coordinate_median` and `trimmed_mean` replace the mean of each parameter by a robust
-one (Yin et al. 2018, arXiv:1803.01498). They were made for a server that hears all
+one (Yin et al., ICML 2018). They were made for a server that hears all
 workers; here a client's own model is one of the values, as in He et al. 2022. Both
 ignore the mixing matrix's weights. `clipped` is ClippedGossip (He, Karimireddy and
 Jaggi 2022, arXiv:2202.01545): it shortens what is far away, and keeps the weights.
@@ -37,7 +37,7 @@ def coordinate_median(
 ) -> Model:
     """Return the median of each parameter over the own model and the neighbours'.
 
-    Yin et al. 2018, Definition 1. With an even number of models it is the mean of the
+    As in Yin et al. 2018. With an even number of models it is the mean of the
     two in the middle. `weights` and `context` are not used.
     """
     layers = zip(own, *neighbours, strict=True)
@@ -48,8 +48,8 @@ def trimmed_mean(f: int) -> Average:
     """Return an average function that leaves out the extremes of each parameter.
 
     Of the values of a parameter, in the own model and the neighbours', the f largest
-    and the f smallest are left out; the mean of the rest remains. Yin et al. 2018,
-    Definition 2.
+    and the f smallest are left out; the mean of the rest remains, as in Yin et al.
+    2018.
 
     Parameters
     ----------

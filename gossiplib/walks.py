@@ -6,8 +6,8 @@ model that it had received before that. How it does so is a *create* function:
     create(received, before, update) -> model
 
 `update` teaches a model the client's own examples. `random_walk`, `merge_update` and
-`update_merge` are those of Ormándi, Hegedűs and Jelasity 2013 (Algorithm 3,
-doi:10.1002/cpe.2858). A create function takes one client or many at once: models are
+`update_merge` are those of Ormándi, Hegedűs and Jelasity 2013
+(doi:10.1002/cpe.2858). A create function takes one client or many at once: models are
 the rows of a `Linear`. Nothing here knows of messages; see `cycles` and `arrivals`.
 """
 

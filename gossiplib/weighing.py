@@ -41,7 +41,7 @@ class PushSum:
     References
     ----------
     Kempe, Dobra and Gehrke 2003, "Gossip-based computation of aggregate information",
-    section 2, doi:10.1109/SFCS.2003.1238221.
+    doi:10.1109/SFCS.2003.1238221.
     """
 
     _KEY = "gossip.push-sum"

@@ -27,8 +27,7 @@ def byzfl(part):
     """
     if "byzfl" not in sys.modules:
         spec = importlib.util.find_spec("byzfl")
-        if spec is None:
-            pytest.skip("byzfl is not installed: pip install --no-deps byzfl")
+        assert spec, "byzfl is not installed: pip install --no-deps byzfl"
         package = types.ModuleType("byzfl")
         package.__path__ = list(spec.submodule_search_locations)
         sys.modules["byzfl"] = package

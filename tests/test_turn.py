@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict
 
-from gossiplib import topology
+from gossiplib import mixing, topology
 from gossiplib.arrays import unpack
 from gossiplib.averaging import weighted_mean
 from gossiplib.client import gossip
@@ -141,6 +141,24 @@ def test_arrays_refuse_a_state_that_they_cannot_keep(record, error):
 
     with pytest.raises(error, match="mine"):
         next(averaging_rounds(np.zeros((5, 1)), nx.complete_graph(5), average=average))
+
+
+@pytest.mark.parametrize(
+    ("way", "left"), [(topology.push, 1 - 1 / np.e), (topology.pull, 1 / 2)]
+)
+def test_variance_that_a_round_leaves(way, left):
+    """A mean of k unrelated numbers has 1/k of their variance.
+
+    A client that pulls has 2. One that is pushed to by K others has 1 + K, where K is
+    nearly Poisson with mean 1, and E 1 / (1 + K) = 1 - 1/e.
+    """
+    schedule = way(nx.complete_graph(400), seed=0)
+    x = np.random.default_rng(0).normal(size=(400, 50))
+    found = []
+    for t in range(1, 11):
+        after = mixing.uniform(topology.at(schedule, t)) @ x
+        found.append((after.var(axis=0) / x.var(axis=0)).mean())
+    assert np.isclose(np.mean(found), left, atol=0.02)
 
 
 def test_pull_and_push_pull():

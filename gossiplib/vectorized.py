@@ -157,10 +157,10 @@ class _Run:
         self.sample = sample
         self.exchange: Exchange | None = None  # the usual average is one product
         if average is not weighted_mean:
-            _, validation = self.task.parts.span(np.arange(n), "validation")
-            self.exchange = Exchange(
-                average, batched.shapes, n, batched.chunk, validation
-            )
+            # Only a function that looks at models itself can try them on examples.
+            _, kinds = self.task.parts.span(np.arange(n), "validation")
+            kinds = None if hasattr(average, "send") else kinds
+            self.exchange = Exchange(average, batched.shapes, n, batched.chunk, kinds)
         self.schedule, self.weights = schedule, weights
         self.static = isinstance(schedule, nx.Graph)
         self.W: torch.Tensor | None = None

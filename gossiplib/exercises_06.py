@@ -75,11 +75,11 @@ def _(weights: Callable[[nx.Graph, np.ndarray], np.ndarray]) -> None:
 @checks("06.4")
 def _(average: Callable) -> None:
     rng = np.random.default_rng(0)
-    # The largest array and the largest sum are in models that do not win.
+    # The largest array and the largest number are in models that do not win.
     models = [[rng.normal(size=(3, 2)), rng.normal(size=2)] for _ in range(4)]
     models[1][0][:] = -9.0
     models[2][1][:] = 12.0
-    models[3][0] += 5.0
+    models[3][0][:], models[3][1][:] = 8.0, -10.0
     weights = np.array([0.4, 0.3, 0.2, 0.1])
     for first in range(4):
         order = [models[(first + k) % 4] for k in range(4)]

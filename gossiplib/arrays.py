@@ -12,6 +12,7 @@ __all__ = [
     "array_bytes",
     "array_records",
     "check_arrays",
+    "check_initial",
     "flat",
     "mean_arrays",
     "only_arrays",
@@ -74,6 +75,16 @@ def check_arrays(arrays: ArrayRecord, like: ArrayRecord) -> None:
     if list(arrays) != list(like):
         raise ValueError(f"its arrays are named {list(arrays)}, not {list(like)}")
     check_model(unpack(arrays), unpack(like))
+
+
+def check_initial(arrays: ArrayRecord) -> list[np.ndarray]:
+    """Return the arrays of a first model; raise an error unless it can be one."""
+    if not isinstance(arrays, ArrayRecord):
+        kind = type(arrays).__name__
+        raise TypeError(f"initial_arrays must be an ArrayRecord, not a {kind}")
+    model = unpack(arrays)
+    check_model(model, model, whose="initial_arrays:")
+    return model
 
 
 def array_bytes(arrays: ArrayRecord) -> int:

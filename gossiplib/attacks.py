@@ -67,8 +67,8 @@ def little_z(n: int, m: int) -> float:
 
     z = Φ⁻¹((n - m - s) / (n - m)) with s = ⌊n/2 + 1⌋ - m: as far as the lies can go
     from the mean while s honest ones are expected still farther out, so that they and
-    the liars together are the majority (Baruch et al. 2019). Where liars
-    are few it is 0 or less: they cannot outvote anyone.
+    the liars together are the majority (Baruch et al. 2019). Where liars are few it is
+    0 or less: they cannot outvote anyone.
 
     Raises
     ------

@@ -8,7 +8,7 @@ x is one vector, shape (size,), or those of many clients, (clients, size); then 
 array of the message has the axis of the clients too, as the first. The bytes of a
 message are those of its arrays. What comes back is Q(x) in theory's words, in the data
 type of x. For `TopK`, `RandomK` and `Qsgd` there is an ω, 0 < ω <= 1, with
-E ‖Q(x) - x‖² <= (1 - ω) ‖x‖² (Koloskova et al. 2019, Assumption 1).
+E ‖Q(x) - x‖² <= (1 - ω) ‖x‖² (Koloskova et al. 2019).
 
 `decode(payload, size, missing=y)` puts the numbers of y where the message says nothing,
 instead of 0. What clients do with a message is told in `choco`.

@@ -2,8 +2,7 @@
 
 `overhear` notes the models that clients send. `membership` is the attack on them: it
 tells by the loss whether an example was trained on (Yeom et al. 2018,
-arXiv:1709.01604).
-`membership_auc` says how well that works.
+arXiv:1709.01604). `membership_auc` says how well that works.
 
 Flower adds the noise (`flwr.clientapp.mod.LocalDpMod`, see `with_mods`). The functions
 `noise_std`, `exact_epsilon` and `auc_bound` are the theory of it.

@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from gossiplib.arrays import array_bytes, only_arrays, unpack
+from gossiplib.arrays import array_bytes, check_initial, only_arrays, unpack
 from gossiplib.averaging import check_model
 from gossiplib.calls import Calls
 from gossiplib.result import (
@@ -93,11 +93,7 @@ class Relay(Strategy):
             If no client joins, or all of them fail.
         """
         check_whole("num_rounds", num_rounds, 1)
-        if not isinstance(initial_arrays, ArrayRecord):
-            kind = type(initial_arrays).__name__
-            raise TypeError(f"initial_arrays must be an ArrayRecord, not a {kind}")
-        self._like = unpack(initial_arrays)
-        check_model(self._like, self._like, whose="initial_arrays:")
+        self._like = check_initial(initial_arrays)
         self._initial, self._config = initial_arrays, dict(train_config or {})
         self._result = result = GossipResult()
         self._calls = calls = Calls(grid, timeout, result)
@@ -214,9 +210,5 @@ class Relay(Strategy):
         )
         models = {self._calls.client_of(r): only_arrays(r.content) for r in replies}
         self._result.node_arrays = models
-        if evaluate_fn is None or not models:
-            return
-        metrics = {i: evaluate_fn(cycle, model.copy()) for i, model in models.items()}
-        if metrics := {i: m for i, m in metrics.items() if m is not None}:
-            self._result.node_server_metrics[cycle] = metrics
-            self._result.evaluate_metrics_serverapp[cycle] = mean_metrics(metrics)
+        if evaluate_fn:
+            self._result.evaluate(cycle, models, evaluate_fn)

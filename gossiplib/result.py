@@ -3,7 +3,7 @@
 import contextlib
 import numbers
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -84,6 +84,18 @@ class GossipResult(Result):
         yield
         took = time.perf_counter() - start
         self.seconds[what] = self.seconds.get(what, 0.0) + took
+
+    def evaluate(
+        self,
+        server_round: int,
+        models: Mapping[int, ArrayRecord],
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None],
+    ) -> None:
+        """Call `evaluate_fn` for each client's model, and keep what it tells."""
+        told = {i: evaluate_fn(server_round, m.copy()) for i, m in models.items()}
+        if metrics := {i: m for i, m in told.items() if m is not None}:
+            self.node_server_metrics[server_round] = metrics
+            self.evaluate_metrics_serverapp[server_round] = mean_metrics(metrics)
 
     def __repr__(self) -> str:
         """Tell the size of the run, not its every number."""

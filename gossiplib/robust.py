@@ -13,7 +13,7 @@ The functions are average functions, or return one, see `averaging`. Nothing her
 graphs or Flower; `attacks` holds the lies.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,6 @@ from gossiplib.averaging import Average, Model, as_dtype, weighted_mean
 __all__ = [
     "clip",
     "clipped",
-    "clipped_knowing",
     "coordinate_median",
     "distances",
     "honest_radius",
@@ -108,30 +107,7 @@ def clipped(f: int) -> Average:
     ) -> Model:
         far = distances(own, neighbours, weights)
         radius = honest_radius(far, weights[1:], f)
-        return _shortened(own, neighbours, weights, far, radius)
-
-    return average
-
-
-def clipped_knowing(liars: Iterable[int]) -> Average:
-    """Return ClippedGossip with the radius of theory, which knows who lies.
-
-    No client can do this. It is what `clipped` is measured against.
-
-    Parameters
-    ----------
-    liars : iterable of int
-        Partition ids of the clients that lie.
-    """
-    liars = np.array(sorted(liars), dtype=np.int64)
-
-    def average(
-        own: Model, neighbours: Sequence[Model], weights: np.ndarray, context: Any
-    ) -> Model:
-        far = distances(own, neighbours, weights)
-        lies = np.isin(context.senders, liars)
-        radius = oracle_radius(far, weights[1:], lies)
-        return _shortened(own, neighbours, weights, far, radius)
+        return clip(own, neighbours, weights, far, radius)
 
     return average
 
@@ -140,21 +116,28 @@ def clip(
     own: Model,
     neighbours: Sequence[Model],
     weights: np.ndarray,
+    far: np.ndarray,
     radius: float | np.ndarray,
 ) -> Model:
     """Return x_i + Σ_j w_ij clip(x_j - x_i, τ_i): a step of ClippedGossip.
 
-    clip(v, τ) shortens v to the length τ, if it is longer. He et al. 2022, Algorithm 1.
+    clip(v, τ) shortens v to the length τ, if it is longer (He et al. 2022).
 
     Parameters
     ----------
     own, neighbours, weights
         As of an average function.
+    far : numpy.ndarray
+        ‖x_j - x_i‖ of each neighbour j, see `distances`.
     radius : float or numpy.ndarray
         τ_i; of many clients, one each.
     """
-    far = distances(own, neighbours, weights)
-    return _shortened(own, neighbours, weights, far, radius)
+    # A difference that is shortened is one with a smaller weight; the own model gets
+    # what is left over.
+    share = np.divide(radius, far, out=np.ones(np.shape(far)), where=far > radius)
+    heard = weights[1:] * share
+    kept = 1 - heard.sum(axis=0)
+    return weighted_mean(own, neighbours, np.concatenate([kept[None], heard]))
 
 
 def distances(
@@ -225,21 +208,6 @@ def honest_radius(far: np.ndarray, weights: np.ndarray, f: int) -> float | np.nd
     squares = np.sort(weights * np.square(far), axis=0)[:kept].sum(axis=0)
     delta = np.sort(weights, axis=0)[kept:].sum(axis=0)
     return _radius(squares, delta)
-
-
-def _shortened(
-    own: Model,
-    neighbours: Sequence[Model],
-    weights: np.ndarray,
-    far: np.ndarray,
-    radius: float | np.ndarray,
-) -> Model:
-    # A difference that is shortened is one with a smaller weight; the own model gets
-    # what is left over.
-    share = np.divide(radius, far, out=np.ones(np.shape(far)), where=far > radius)
-    heard = weights[1:] * share
-    kept = 1 - heard.sum(axis=0)
-    return weighted_mean(own, neighbours, np.concatenate([kept[None], heard]))
 
 
 def _radius(squares: np.ndarray, delta: np.ndarray) -> np.ndarray:

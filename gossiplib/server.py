@@ -19,6 +19,7 @@ from gossiplib import mixing, topology
 from gossiplib.arrays import (
     array_bytes,
     check_arrays,
+    check_initial,
     flat,
     mean_arrays,
     only_arrays,
@@ -143,11 +144,7 @@ class Gossip(Strategy):
         """
         if num_rounds < 1:
             raise ValueError(f"num_rounds must be at least 1; got {num_rounds}")
-        if not isinstance(initial_arrays, ArrayRecord):
-            kind = type(initial_arrays).__name__
-            raise TypeError(f"initial_arrays must be an ArrayRecord, not a {kind}")
-        model = unpack(initial_arrays)
-        check_model(model, model, whose="initial_arrays:")
+        check_initial(initial_arrays)
         self.summary()
         self._result = result = GossipResult()
         self._calls = Calls(grid, timeout, result)
@@ -285,15 +282,8 @@ class Gossip(Strategy):
             return
         rows = np.stack([flat(model) for model in models.values()])
         self._result.consensus_distance[server_round] = mixing.consensus_distance(rows)
-        metrics = {}
         if evaluate_fn:
-            metrics = {
-                i: evaluate_fn(server_round, m.copy()) for i, m in models.items()
-            }
-        if metrics := {i: m for i, m in metrics.items() if m is not None}:
-            mean = mean_metrics(metrics)
-            self._result.node_server_metrics[server_round] = metrics
-            self._result.evaluate_metrics_serverapp[server_round] = mean
+            self._result.evaluate(server_round, models, evaluate_fn)
 
     def _sound_model(self, reply: Message) -> ArrayRecord | None:
         """Return the model in a reply, or book the call as lost.

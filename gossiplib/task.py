@@ -229,7 +229,8 @@ class Task:
             metrics = MetricRecord({"loss": loss, "num-examples": len(y)})
             arrays = ArrayRecord(model.state_dict())
             content = RecordDict({"arrays": arrays, "metrics": metrics})
-            context.state["task.started"] = ConfigRecord()
+            if not self.same_start:
+                context.state["task.started"] = ConfigRecord()
             return Message(content, reply_to=message)
 
         @app.evaluate()

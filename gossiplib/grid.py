@@ -19,7 +19,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.task_identity import TaskIdentity
 
-__all__ = ["LocalGrid", "run_on_ray"]
+__all__ = ["LocalGrid", "LocalNode", "run_on_ray"]
 
 #: Settings of Flower and Ray: no telemetry, no warning about GPUs that are not there.
 _QUIET = {
@@ -33,6 +33,68 @@ T = TypeVar("T")
 
 #: flwr's code for "the ClientApp raised an exception".
 _RAISED = 2
+
+
+class LocalNode:
+    """One client in this process: a ClientApp and its Context.
+
+    Parameters
+    ----------
+    client_app : flwr.clientapp.ClientApp
+        The app that the client runs.
+    partition_id, num_partitions : int
+        Which client this is, of how many.
+    node_id : int
+        Flower's number of the node; messages go to it.
+    run_config : dict, optional
+        `context.run_config`.
+
+    Attributes
+    ----------
+    context : flwr.app.Context
+        What the client keeps.
+    """
+
+    def __init__(
+        self,
+        client_app: ClientApp,
+        partition_id: int,
+        num_partitions: int,
+        node_id: int,
+        run_config: dict[str, Any] | None = None,
+    ) -> None:
+        _set_task_identity()
+        self._app = client_app
+        self.context = Context(
+            run_id=TaskIdentity.run_id,
+            node_id=node_id,
+            node_config={
+                "partition-id": partition_id,
+                "num-partitions": num_partitions,
+            },
+            state=RecordDict(),
+            run_config=dict(run_config or {}),
+        )
+
+    def receive(self, message: Message) -> Message | None:
+        """Run the app; return its reply, an error if it raises, None if it does.
+
+        Where it raises, its state is as before.
+        """
+        # Client and server must not share records: elsewhere, they never do.
+        received = copy.copy(message)
+        received.content = _copied(message.content)
+        context = copy.copy(self.context)
+        context.state = _copied(context.state)
+        try:
+            reply = self._app(received, context)
+        except Exception as exception:
+            reason = f"{type(exception).__name__}: {exception}"
+            return Message(Error(code=_RAISED, reason=reason), reply_to=message)
+        self.context = context
+        if reply is not None and reply.has_content():
+            reply.content = _copied(reply.content)
+        return reply
 
 
 class LocalGrid(Grid):
@@ -67,17 +129,9 @@ class LocalGrid(Grid):
     ) -> None:
         if num_nodes < 1:
             raise ValueError(f"a grid needs at least 1 node; num_nodes is {num_nodes}")
-        _set_task_identity()
-        self._app = client_app
         node_ids = random.Random(num_nodes).sample(range(1, 2**63), num_nodes)
-        self._contexts = {
-            node_id: Context(
-                run_id=TaskIdentity.run_id,
-                node_id=node_id,
-                node_config={"partition-id": i, "num-partitions": num_nodes},
-                state=RecordDict(),
-                run_config=dict(run_config or {}),
-            )
+        self._nodes = {
+            node_id: LocalNode(client_app, i, num_nodes, node_id, run_config)
             for i, node_id in enumerate(node_ids)
         }
         self._message_ids = map(str, itertools.count(1))
@@ -104,7 +158,7 @@ class LocalGrid(Grid):
 
     def get_node_ids(self) -> list[int]:
         """Return the node ids; the one at index i has the partition id i."""
-        return list(self._contexts)
+        return list(self._nodes)
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Run the clients that the messages go to; return the messages' ids."""
@@ -132,29 +186,13 @@ class LocalGrid(Grid):
         message_id = next(self._message_ids)
         message.metadata.__dict__["_message_id"] = message_id  # as Flower's grids do
         node_id = message.metadata.dst_node_id
-        if node_id not in self._contexts:
+        if node_id not in self._nodes:
             return message_id, 0.0
         started = time.perf_counter()
-        reply = self._run(message, node_id)
+        reply = self._nodes[node_id].receive(message)
         if reply is not None:
             self._replies[message_id] = reply
         return message_id, time.perf_counter() - started
-
-    def _run(self, message: Message, node_id: int) -> Message | None:
-        # Client and server must not share records: elsewhere, they never do.
-        received = copy.copy(message)
-        received.content = _copied(message.content)
-        context = copy.copy(self._contexts[node_id])
-        context.state = _copied(context.state)
-        try:
-            reply = self._app(received, context)
-        except Exception as exception:
-            reason = f"{type(exception).__name__}: {exception}"
-            return Message(Error(code=_RAISED, reason=reason), reply_to=message)
-        self._contexts[node_id] = context
-        if reply is not None and reply.has_content():
-            reply.content = _copied(reply.content)
-        return reply
 
 
 def _copied(records: RecordDict) -> RecordDict:

@@ -291,7 +291,7 @@ def test_a_node_that_vanishes_is_named_with_any_timeout(timeout):
         def send_and_receive(self, messages, *, timeout=None):
             messages = list(messages)
             if messages and messages[0].metadata.message_type == "train":
-                gone = list(self._contexts)[FAULTY]
+                gone = list(self._nodes)[FAULTY]
                 kept = [m for m in messages if m.metadata.dst_node_id != gone]
                 for message in messages:
                     message.metadata.__dict__["_message_id"] = "sent"
@@ -352,7 +352,7 @@ def test_graph_and_clients_must_be_as_many(n):
 
 def test_two_clients_with_one_partition_id_are_found():
     grid = LocalGrid(gossip(still_app()), 5)
-    list(grid._contexts.values())[3].node_config["partition-id"] = 2
+    list(grid._nodes.values())[3].context.node_config["partition-id"] = 2
     with pytest.raises(ValueError, match="two clients have the partition id 2"):
         run(None, grid=grid)
 

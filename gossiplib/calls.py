@@ -2,15 +2,18 @@
 
 The server's algorithm is in `server`; this module knows how messages fail. A reply may
 be an error, come too late, or never. A client that owes a reply gets no new message,
-because two calls at once would overwrite each other's changes of its state.
+because two calls at once would overwrite each other's changes of its state. A message
+holds for twice the timeout: after that a reply is no longer owed. A node may be killed
+and come back, with an empty state, or the client come back on another node.
 """
 
 import logging
 import re
+import secrets
 import time
 from collections.abc import Iterable
 
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from gossiplib.arrays import array_bytes, array_records
@@ -42,6 +45,9 @@ class Calls:
         Partition id -> Flower's node id, of all clients that joined.
     server_round : int
         The round that bytes and losses are booked to.
+    run : int
+        A number that clients keep when they join. One that does not know it has been
+        restarted since, or never joined.
     why_missing : str
         Why a client that did not join cannot be called.
     """
@@ -49,11 +55,14 @@ class Calls:
     def __init__(self, grid: Grid, timeout: float, result: GossipResult) -> None:
         self.nodes: dict[int, int] = {}
         self.server_round = 0
+        self.run = secrets.randbits(62)
         self.why_missing = "is not on the grid"
         self._clients: dict[int, int] = {}
         self._grid = grid
         self._timeout = timeout
+        self._ttl = 2 * timeout if timeout else None  # seconds that a message holds
         self._result = result
+        self._asked: set[int] = set()  # nodes that were asked to join
         self._owed: dict[str, int] = {}  # id of a message not answered -> node id
         self._warned: set[tuple[int, str]] = set()
 
@@ -67,22 +76,21 @@ class Calls:
         RuntimeError
             If nobody joins.
         """
-        asked: set[int] = set()
         failures: list[str] = []
         deadline = time.monotonic() + wait
         while True:
-            new = [node for node in self._grid.get_node_ids() if node not in asked]
+            new = self._unasked()
             if new:
-                asked.update(new)
-                calls = [Message(RecordDict(), node, "query.join") for node in new]
-                for reply in self._grid.send_and_receive(calls, timeout=self._timeout):
+                for _, reply in self._invite(new):
                     if reply.has_error():
                         failures.append(_reason(reply))
                     else:
                         self._admit(reply, n)
                 # Replies may take long (Ray starts first); others may have come by now.
                 deadline = time.monotonic() + wait
-            elif len(asked) >= n or time.monotonic() >= deadline:
+            elif (
+                len(self._asked) + len(self._owed) >= n or time.monotonic() >= deadline
+            ):
                 break
             else:
                 time.sleep(0.1)
@@ -90,8 +98,8 @@ class Calls:
             self.why_missing += f"; a client that did not join says: {failures[0]}"
         if not self.nodes:
             why = f"none appeared within {wait:g} s"
-            if asked:
-                why = f"none of {len(asked)} did answer"
+            if self._owed:
+                why = f"none of {len(self._owed)} did answer"
             if failures:
                 why = failures[0]
             raise RuntimeError(
@@ -99,18 +107,71 @@ class Calls:
                 "gossip(app)?"
             )
 
-    def _admit(self, reply: Message, n: int) -> None:
-        who = reply.content["gossip"]
+    def welcome(self, n: int) -> list[int]:
+        """Let clients join that have come late, or come back; return them.
+
+        They have neither model nor neighbours. A node that is refused, for example
+        because the SuperLink still lists its dead twin, is asked again next time.
+        """
+        self._collect_late_replies()
+        joined = []
+        for node, reply in self._invite(self._unasked()):
+            try:
+                if reply.has_error():
+                    raise ValueError(_reason(reply))
+                joined.append(self._admit(reply, n))
+            except ValueError as error:
+                self._asked.discard(node)
+                if (node, "query.join") not in self._warned:
+                    self._warned.add((node, "query.join"))
+                    logger.warning("node %d cannot join: %s", node, error)
+        return sorted(joined)
+
+    def lapse(self, client: int, call: str) -> None:
+        """Book a call to a client that forgot the run; `welcome` lets it join again."""
+        self._asked.discard(self.nodes[client])
+        self.lose(client, call, "does not know of this run: it was restarted")
+
+    def _unasked(self) -> list[int]:
+        """Return the nodes that were not yet asked to join."""
+        known = self._asked.union(self._owed.values())
+        return [node for node in self._grid.get_node_ids() if node not in known]
+
+    def _invite(self, nodes: list[int]) -> list[tuple[int, Message]]:
+        """Ask nodes to join; return those that answer, each with its reply."""
+        self._asked.update(nodes)
+        told = ConfigRecord({"run": self.run})
+        calls = [
+            Message(RecordDict({"gossip": told}), node, "query.join", ttl=self._ttl)
+            for node in nodes
+        ]
+        replies = list(self._grid.send_and_receive(calls, timeout=self._timeout))
+        waiting = {m.metadata.message_id: m.metadata.dst_node_id for m in calls}
+        came = [(waiting.pop(r.metadata.reply_to_message_id), r) for r in replies]
+        for message_id, node in waiting.items():
+            self._owed[message_id] = node
+            self._asked.discard(node)
+        return came
+
+    def _admit(self, reply: Message, n: int) -> int:
+        who, node = reply.content["gossip"], reply.metadata.src_node_id
         client, partitions = who["partition-id"], who["num-partitions"]
         if partitions != n or not 0 <= client < n:
             raise ValueError(
                 f"the graph has {n} nodes, so the clients must be 0..{n - 1}; this is "
                 f"client {client} of {partitions}"
             )
-        if client in self.nodes:
+        twin = self.nodes.get(client, node)
+        if twin != node and twin in self._grid.get_node_ids():
             raise ValueError(f"two clients have the partition id {client}")
-        self.nodes[client] = reply.metadata.src_node_id
-        self._clients[reply.metadata.src_node_id] = client
+        self._clients.pop(twin, None)
+        self.nodes[client] = node
+        self._clients[node] = client
+        return client
+
+    def message(self, call: str, client: int, **records) -> Message:
+        """Write a message to a client."""
+        return Message(RecordDict(records), self.nodes[client], call, ttl=self._ttl)
 
     def client_of(self, message: Message) -> int:
         """Return the partition id of the client that sent a reply."""
@@ -124,9 +185,7 @@ class Calls:
         Replies are in the order of the partition ids. All that fails is booked as lost.
         With `counted`, the bytes of the models are booked as traffic.
         """
-        if self._owed:
-            for reply in self._grid.pull_messages(list(self._owed)):
-                self._owed.pop(reply.metadata.reply_to_message_id, None)
+        self._collect_late_replies()
         ready: list[Message] = []
         for message in messages:
             if message.metadata.dst_node_id in self._owed.values():
@@ -157,6 +216,12 @@ class Calls:
             booked = self._result.server_bytes
             booked[self.server_round] = booked.get(self.server_round, 0) + sent
         return sorted(replies, key=self.client_of)
+
+    def _collect_late_replies(self) -> None:
+        """Forget what is owed no longer: it has come, or its message has expired."""
+        if self._owed:
+            for reply in self._grid.pull_messages(list(self._owed)):
+                self._owed.pop(reply.metadata.reply_to_message_id, None)
 
     def _lose(self, message: Message, reason: str) -> None:
         client = self._clients[message.metadata.dst_node_id]

@@ -23,6 +23,7 @@ from gossiplib.turn import Turn
 __all__ = ["accept_all", "choose", "gossip"]
 
 MODEL = "gossip.model"
+RUN = "gossip.run"
 NEIGHBOURS = "gossip.neighbours"
 
 #: (candidates, server_round, context) -> neighbours
@@ -88,6 +89,8 @@ def gossip(
     def join(message: Message, context: Context) -> Message:
         """Begin a run: forget an earlier one, and tell the partition id."""
         context.state.clear()
+        if "gossip" in message.content:
+            context.state[RUN] = message.content["gossip"]
         keys = ("partition-id", "num-partitions")
         if missing := [key for key in keys if key not in context.node_config]:
             raise ValueError(f"the node_config of this client lacks {missing}")
@@ -113,6 +116,9 @@ def gossip(
         if "gossip" not in message.content:
             return app(message, context)
         told = message.content["gossip"]
+        if told.get("run", _run(context)) != _run(context):
+            forgot = ConfigRecord({"joined": False})
+            return Message(RecordDict({"gossip": forgot}), reply_to=message)
         model = _own_model(message, context)
         reply = _call(app, message, context, model)
         if reply.has_error():
@@ -135,6 +141,8 @@ def gossip(
         """Average with the neighbours: M_i^(t+1/2) becomes M_i^(t+1)."""
         sent = message.content["gossip"]
         senders = list(sent["senders"])
+        if NEIGHBOURS not in context.state or MODEL not in context.state:
+            raise ValueError("this client has no neighbours or no model to average")
         known = context.state[NEIGHBOURS]["neighbours"]
         if not set(senders) <= set(known):
             raise ValueError(f"models came from {senders}, but neighbours are {known}")
@@ -166,6 +174,11 @@ def gossip(
         return Message(RecordDict({"arrays": model}), reply_to=message)
 
     return gossiping
+
+
+def _run(context: Context) -> int | None:
+    """Return the number of the run that the client joined."""
+    return context.state[RUN].get("run") if RUN in context.state else None
 
 
 def _own_model(message: Message, context: Context) -> ArrayRecord:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import networkx as nx
 import numpy as np
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord
 
 from gossiplib import mixing, topology
 from gossiplib.calls import Calls
@@ -78,6 +78,10 @@ class Neighbourhood:
         self.W = self._weights(self.graph)
         mixing.check_weights(self.W, self.graph)
 
+    def forget(self, client: int) -> None:
+        """Let a client choose anew in the next round, as it has just come."""
+        self._chosen.pop(client, None)
+
     def _ask(
         self, offered: dict[int, list[int]], server_round: int, calls: Calls
     ) -> None:
@@ -85,8 +89,8 @@ class Neighbourhood:
         messages = []
         for i, candidates in offered.items():
             offer = {"candidates": candidates, "server-round": server_round}
-            content = RecordDict({"gossip": ConfigRecord(offer)})
-            messages.append(Message(content, calls.nodes[i], "query.discover"))
+            told = ConfigRecord(offer)
+            messages.append(calls.message("query.discover", i, gossip=told))
         for reply in calls.send(messages):
             i = calls.client_of(reply)
             chosen = sorted(reply.content["gossip"]["neighbours"])

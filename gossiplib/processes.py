@@ -1,15 +1,23 @@
 """Processes that belong to a `with` block, and end with it.
 
-`Processes` starts programs, keeps what they print, and ends them and their children when
-the block ends, whatever ends it. It knows nothing of what the programs do.
+`Processes` starts programs, keeps what they print, and ends them and all that they have
+started when the block ends, whatever ends it: an exception, Ctrl-C, or the death of the
+process that owns them. It knows nothing of what the programs do.
+
+Every process carries a mark in its environment, which its children inherit. So a child
+is found also when its parent is gone, or when it has left its group. A guard, one small
+process for each block, holds a pipe from the owner: when the pipe closes, however that
+comes about, it kills what is left.
 """
 
 import contextlib
-import os
-import signal
+import shutil
 import socket
 import subprocess
+import sys
+import tempfile
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +25,8 @@ from types import TracebackType
 import psutil
 
 __all__ = ["Processes", "free_ports"]
+
+_MARK = "GOSSIPLIB_PROCESSES"
 
 
 def free_ports(n: int) -> list[int]:
@@ -33,37 +43,66 @@ class Processes:
 
     Parameters
     ----------
+    folder : Path, optional
+        Where the logs go, one file for each process. By default a temporary folder
+        that only this user can read, and that goes with the block.
+
+    Attributes
+    ----------
     folder : Path
-        Where the logs go, one file for each process.
+        That folder.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
-        self._running: dict[str, subprocess.Popen] = {}
+    def __init__(self, folder: Path | None = None) -> None:
+        self._private = folder is None
+        if folder is not None:
+            self.folder = Path(folder)
+        self._mark = uuid.uuid4().hex
+        self._started: dict[str, subprocess.Popen] = {}
+        self._guard: subprocess.Popen | None = None
 
     def start(
         self, name: str, command: Sequence[str | Path], env: Mapping[str, str]
     ) -> subprocess.Popen:
-        """Start a program; its output is added to the log with its name."""
+        """Start a program; its output is added to the log with its name.
+
+        Raises
+        ------
+        RuntimeError
+            If a process with this name runs, or the block has not begun.
+        OSError
+            If there is no such program.
+        """
+        if self._guard is None:
+            raise RuntimeError(f"{name} can be started in the `with` block only")
+        if self.is_running(name):
+            raise RuntimeError(f"{name} runs already; kill it first")
         with self.log_file(name).open("a") as log:
             process = subprocess.Popen(
                 [str(part) for part in command],
-                env=dict(env),
+                env={**env, _MARK: self._mark_of(name)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for us: we end it
             )
-        self._running[name] = process
+        self._started[name] = process
         return process
 
     def log_file(self, name: str) -> Path:
         """Return where the output of a process is."""
         return self.folder / f"{name}.log"
 
+    def is_running(self, name: str) -> bool:
+        """Tell whether a process was started and has not ended."""
+        return name in self._started and self._started[name].poll() is None
+
     def kill(self, name: str) -> None:
-        """End a process and its children at once, as a crash would."""
-        _end([self._running.pop(name)], patience=0)
+        """End a process and all that it has started at once, as a crash would."""
+        if name not in self._started:
+            raise KeyError(f"no process named {name} was started")
+        _kill(self._mark_of(name))
+        self._started.pop(name).wait()
 
     def wait_until(
         self, ready: Callable[[], bool], seconds: float, what: str, names: Sequence[str]
@@ -80,7 +119,7 @@ class Processes:
         deadline = time.monotonic() + seconds
         while not ready():
             for name in names:
-                if self._running[name].poll() is not None:
+                if not self.is_running(name):
                     raise RuntimeError(f"{name} has ended:\n{self.tail(name)}")
             if time.monotonic() > deadline:
                 logs = "\n".join(f"{n}:\n{self.tail(n)}" for n in names[:1])
@@ -92,7 +131,17 @@ class Processes:
         return self.log_file(name).read_text(errors="replace")[-characters:]
 
     def __enter__(self) -> "Processes":
-        """Begin."""
+        """Begin: from here on the guard watches."""
+        if self._private:
+            self.folder = Path(tempfile.mkdtemp(prefix="gossiplib-"))
+        command = [sys.executable, "-P", __file__, self._mark]
+        self._guard = subprocess.Popen(
+            command + [str(self.folder)] * self._private,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # it must outlive us, whatever our terminal sends
+        )
         return self
 
     def __exit__(
@@ -102,26 +151,52 @@ class Processes:
         trace: TracebackType | None,
     ) -> None:
         """End all processes: politely, then for good."""
-        _end(list(self._running.values()), patience=5)
-        self._running.clear()
-
-
-def _end(started: list[subprocess.Popen], patience: float) -> None:
-    """End processes and all that they have started."""
-    family: list[psutil.Process] = []
-    for process in started:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            parent = psutil.Process(process.pid)
-            family += [*parent.children(recursive=True), parent]
-    if patience:
-        for process in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
+        try:
+            for process in self._started.values():
                 process.terminate()
-        _, family = psutil.wait_procs(family, timeout=patience)
-    for process in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    for process in started:  # what is left of its group: children whose parent is gone
-        with contextlib.suppress(OSError, AttributeError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+            deadline = time.monotonic() + 3
+            for process in self._started.values():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0, deadline - time.monotonic()))
+        finally:  # the guard does the rest, also when Ctrl-C comes a second time
+            guard, self._guard = self._guard, None
+            guard.stdin.close()
+            guard.wait()
+            for process in self._started.values():
+                process.wait()
+            self._started.clear()
+
+    def _mark_of(self, name: str) -> str:
+        return f"{self._mark} {name}"
+
+
+def _marked(mark: str) -> list[psutil.Process]:
+    """Return the processes of a block, or of one name in it."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if f"{process.environ().get(_MARK)} ".startswith(f"{mark} "):
+                found.append(process)
+    return found
+
+
+def _kill(mark: str) -> None:
+    """Kill processes until there are none: one may have started another meanwhile."""
+    deadline = time.monotonic() + 10  # a killed process may still wait for its disk
+    while (found := _marked(mark)) and time.monotonic() < deadline:
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        time.sleep(0.02)
+
+
+def _guard(mark: str, *folders: str) -> None:
+    """Wait for the end of the owner or of its block, then leave nothing behind."""
+    sys.stdin.buffer.read()
+    _kill(mark)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    _guard(*sys.argv[1:])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import networkx as nx
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -165,7 +165,7 @@ class Relay(Strategy):
                 self._calls.lose(i, call, self._calls.why_missing)
                 continue
             first = {} if i in self._have_model else {"initial": self._initial}
-            yield Message(RecordDict(first | records), self._calls.nodes[i], call)
+            yield self._calls.message(call, i, **first, **records)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import networkx as nx
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from tqdm import tqdm
@@ -150,6 +150,8 @@ class Gossip(Strategy):
         self._calls = Calls(grid, timeout, result)
         self._initial = initial_arrays
         self._have_model: set[int] = set()
+        self._late: set[int] = set()  # clients that joined after the first round
+        self._first: dict[int, ArrayRecord] = {}  # the models that they start from
         every = self.discover_every
         if every is None:
             every = 0 if self._static else 1
@@ -166,7 +168,10 @@ class Gossip(Strategy):
         )
         for t in bar:
             self._calls.server_round = t
+            if t > 1:
+                self._welcome()
             self._neighbourhood.update(t, self._calls)
+            self._catch_up(t)
             with result.timed("train"):
                 calls = self.configure_train(
                     t, initial_arrays, train_config or ConfigRecord(), grid
@@ -188,6 +193,27 @@ class Gossip(Strategy):
             result.arrays = mean_arrays(list(result.node_arrays.values()))
         return result
 
+    def _welcome(self) -> None:
+        """Let clients join that come late, or come back after they were killed."""
+        for i in self._calls.welcome(self.num_clients):
+            self._have_model.discard(i)
+            self._neighbourhood.forget(i)
+            self._late.add(i)
+
+    def _catch_up(self, server_round: int) -> None:
+        """Fetch a first model from a neighbour for each client that came late."""
+        graph = self._neighbourhood.graph
+        for i in sorted(self._late):
+            senders = [j for j in topology.senders(graph, i) if j in self._have_model]
+            for j in senders:
+                for reply in self._calls.send([self._call("query.model", j)]):
+                    if (arrays := self._sound_model(reply)) is not None:
+                        self._first[i] = arrays
+                        self._book(server_round, [arrays])
+                if i in self._first:
+                    self._late.remove(i)
+                    break
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
@@ -200,9 +226,11 @@ class Gossip(Strategy):
             if i not in self._calls.nodes:
                 self._calls.lose(i, "train", self._calls.why_missing)
                 continue
-            first = {} if i in self._have_model else {"arrays": arrays}
+            first = {"arrays": self._first.get(i, arrays)}
+            first = {} if i in self._have_model else first
             receivers = len(topology.receivers(self._neighbourhood.graph, i))
             told = ConfigRecord({"server-round": server_round, "receivers": receivers})
+            told["run"] = self._calls.run
             yield self._call("train", i, config=config, gossip=told, **first)
 
     def aggregate_train(
@@ -213,6 +241,9 @@ class Gossip(Strategy):
         metrics = self._result.node_train_metrics[server_round] = {}
         for reply in replies:
             i = self._calls.client_of(reply)
+            if not reply.content.get("gossip", {}).get("joined", True):
+                self._calls.lapse(i, "train")
+                continue
             self._have_model.add(i)
             if (arrays := self._sound_model(reply)) is not None:
                 self._trained[i] = arrays
@@ -245,8 +276,7 @@ class Gossip(Strategy):
             neighbours = {str(j): models[j] for j in senders}
             relayed += senders
             yield self._call("train.average", i, gossip=sent, **neighbours)
-        self._result.messages[server_round] = len(relayed)
-        self._result.bytes[server_round] = sum(array_bytes(models[j]) for j in relayed)
+        self._book(server_round, [models[j] for j in relayed])
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -304,5 +334,12 @@ class Gossip(Strategy):
             return None
         return arrays
 
+    def _book(self, server_round: int, models: list[ArrayRecord]) -> None:
+        """Count models that clients receive from neighbours."""
+        result, size = self._result, sum(map(array_bytes, models))
+        result.messages[server_round] = result.messages.get(server_round, 0)
+        result.messages[server_round] += len(models)
+        result.bytes[server_round] = result.bytes.get(server_round, 0) + size
+
     def _call(self, call: str, client: int, **records) -> Message:
-        return Message(RecordDict(records), self._calls.nodes[client], call)
+        return self._calls.message(call, client, **records)

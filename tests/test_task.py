@@ -262,7 +262,9 @@ def test_evaluate_fn_uses_the_common_test_set():
 def test_predict_gives_softmax_outputs_on_the_validation_part():
     task, context = digits(4), LocalGrid(digits(4).client_app(), 4)
     context = next(
-        c for c in context._contexts.values() if c.node_config["partition-id"] == 2
+        n.context
+        for n in context._nodes.values()
+        if n.context.node_config["partition-id"] == 2
     )
     other = digits(4, seed=5).initial_arrays().to_numpy_ndarrays()
     before = [a.copy() for a in other]

@@ -23,6 +23,8 @@ __all__ = ["Calls"]
 
 #: Flower's ClientAppException, which ends what Ray and SuperNodes report of an error.
 _RAISED = re.compile(r"Exception ClientAppException occurred\. Message: (.*)'>", re.S)
+#: How Flower reports other errors of a worker; Ray adds more lines, with its paths.
+_FAILED = re.compile(r"<class '(?:\w+\.)*(\w+)'>:<['\"](.*)")
 
 logger = logging.getLogger("gossiplib")
 
@@ -147,7 +149,8 @@ class Calls:
         ]
         replies = list(self._grid.send_and_receive(calls, timeout=self._timeout))
         waiting = {m.metadata.message_id: m.metadata.dst_node_id for m in calls}
-        came = [(waiting.pop(r.metadata.reply_to_message_id), r) for r in replies]
+        answers = {r.metadata.reply_to_message_id: r for r in replies}
+        came = [(waiting.pop(i), answers[i]) for i in answers if i in waiting]
         for message_id, node in waiting.items():
             self._owed[message_id] = node
             self._asked.discard(node)
@@ -198,7 +201,9 @@ class Calls:
         waiting = {message.metadata.message_id: message for message in ready}
         replies = []
         for reply in came:
-            message = waiting.pop(reply.metadata.reply_to_message_id)
+            message = waiting.pop(reply.metadata.reply_to_message_id, None)
+            if message is None:  # it came twice, or answers no call of this round
+                continue
             if reply.has_error():
                 self._lose(message, _reason(reply))
             else:
@@ -237,6 +242,10 @@ class Calls:
 
 
 def _reason(reply: Message) -> str:
-    """Return why a call failed, without the traceback that Ray puts around it."""
-    raised = _RAISED.search(reply.error.reason)
-    return raised[1].strip() if raised else reply.error.reason
+    """Return why a call failed, without what Ray and Flower put around it."""
+    reason = reply.error.reason
+    if raised := _RAISED.search(reason):
+        return raised[1].strip()
+    if failed := _FAILED.search(reason):
+        return f"{failed[1]}: {failed[2].strip()}"
+    return reason

@@ -20,6 +20,7 @@ from flwr.app import (
 )
 from flwr.clientapp import ClientApp
 
+from faults import shows
 from gossiplib import mixing, topology
 from gossiplib.averaging import weighted_mean
 from gossiplib.client import choose, gossip
@@ -54,6 +55,10 @@ FAULTS = {
 }
 
 
+@shows("raises", "LocalGrid", "counted; neighbours go on without it")
+@shows("none", "LocalGrid", "counted; neighbours go on without it")
+@shows("nan", "LocalGrid", "counted; neighbours go on without it")
+@shows("shape", "LocalGrid", "counted; neighbours go on without it")
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("rounds", [(1,), (2,), (1, 2), (1, 2, 3, 4)])
 def test_a_client_that_fails_in_training_takes_no_part(fault, rounds):
@@ -70,6 +75,7 @@ def test_a_client_that_fails_in_training_takes_no_part(fault, rounds):
     assert result.to_pandas("round")["lost"].sum() == len(rounds)
 
 
+@shows("delayed", "LocalGrid", "counted beyond the timeout; the model is kept")
 @pytest.mark.parametrize("rounds", [(1,), (3,), (2, 3)])
 def test_a_client_that_answers_too_late_has_trained_but_takes_no_part(rounds):
     app = gossip(drifting_app("late", client=FAULTY, rounds=rounds, nap=0.4))
@@ -81,6 +87,9 @@ def test_a_client_that_answers_too_late_has_trained_but_takes_no_part(rounds):
     ]
 
 
+@shows(
+    "hangs", "LocalGrid", "no answer: counted, not called again; it can not stop code"
+)
 def test_a_client_that_never_answers_is_not_called_again():
     class Deaf(SpyGrid):
         def send_and_receive(self, messages, *, timeout=None):
@@ -244,6 +253,75 @@ def test_an_app_that_answers_with_an_error_is_named():
     assert result.lost == [Loss(1, FAULTY, "train", "out of battery")]
 
 
+@shows("lost", "LocalGrid", "its weight goes to the own model; not counted as failure")
+def test_messages_that_are_lost():
+    schedule = topology.drop_links(GRAPH, 0.5, seed=3)
+    result = run(gossip(drifting_app()), schedule=schedule)
+    assert result.lost == []
+    assert sum(result.messages.values()) < 2 * len(GRAPH.edges) * ROUNDS
+    assert np.allclose(result.models(), drift(schedule, 5, ROUNDS))
+
+
+@shows("partition", "LocalGrid", "each part goes on; they mix again when it heals")
+def test_a_graph_that_falls_apart_and_heals():
+    def schedule(server_round):
+        graph = GRAPH.copy()
+        if 5 <= server_round <= 15:
+            graph.remove_edges_from([(1, 2), (0, 2), (3, 4)])
+        return graph
+
+    result = run(gossip(drifting_app()), schedule=schedule, rounds=40)
+    assert result.lost == []
+    assert np.allclose(result.models(), drift(schedule, 5, 40))
+    # Clients drift apart by a constant step a round, so whole the graph keeps them at
+    # some distance, and apart the two sides move away from each other.
+    distance = result.consensus_distance
+    assert distance[15] > 2 * distance[4]
+    assert np.isclose(
+        distance[40],
+        run(gossip(drifting_app()), rounds=40).consensus_distance[40],
+        rtol=0.01,
+    )
+
+
+@shows("repeated", "LocalGrid", "the second one is ignored")
+@shows("reordered", "LocalGrid", "nothing: the same models")
+def test_replies_that_come_twice_and_in_another_order_change_nothing():
+    class Stutters(LocalGrid):
+        def send_and_receive(self, messages, *, timeout=None):
+            replies = super().send_and_receive(messages, timeout=timeout)
+            order = np.random.default_rng(0).permutation(len(replies) * 2)
+            return [(replies * 2)[k] for k in order]
+
+    app = gossip(drifting_app())
+    result, plain = run(app, grid=Stutters(app, 5)), run(app)
+    assert result.lost == []
+    assert np.array_equal(result.models(), plain.models())
+    assert result.messages == plain.messages and result.bytes == plain.bytes
+
+
+@shows("malformed", "LocalGrid", "counted; neighbours go on without it")
+@pytest.mark.parametrize("records", [0, 2])
+def test_a_reply_that_does_not_hold_one_model_is_a_loss(records):
+    inner, app = drifting_app(), ClientApp()
+
+    @app.train()
+    def train(message, context):
+        reply = inner(message, context)
+        if context.node_config["partition-id"] == FAULTY:
+            arrays = reply.content.pop("arrays")
+            for k in range(records):
+                reply.content[f"arrays-{k}"] = arrays
+        return reply
+
+    result = run(gossip(app), evaluate_every=0, observe_every=0)
+    assert lost(result) == [(t, FAULTY, "train") for t in range(1, ROUNDS + 1)]
+    assert f"it holds {records}" in result.lost[0].reason
+    gone = {(t, FAULTY) for t in range(1, ROUNDS + 1)}
+    expected = drift(GRAPH, 5, ROUNDS, untrained=gone)
+    assert np.allclose(result.models(), expected[[0, 2, 3, 4]])
+
+
 def test_faults_and_churn_together():
     def schedule(server_round):
         away = {1: 3, 2: FAULTY, 3: 0, 4: 2}[server_round]
@@ -285,6 +363,7 @@ def test_losses_are_logged_once_for_each_client_and_call(caplog):
     ]
 
 
+@shows("killed", "LocalGrid", "counted; neighbours go on without it")
 @pytest.mark.parametrize("timeout", [None, 30])
 def test_a_node_that_vanishes_is_named_with_any_timeout(timeout):
     class Vanishing(SpyGrid):
@@ -343,6 +422,7 @@ def test_clients_too_slow_to_join_are_not_called_absent():
         run(app, grid=Slow(app, 5))
 
 
+@shows("unknown", "LocalGrid", "error: it is none of the graph")
 @pytest.mark.parametrize("n", [4, 6])
 def test_graph_and_clients_must_be_as_many(n):
     app = gossip(still_app())

@@ -4,6 +4,7 @@ Ray takes about 20 s to start, so one run serves all tests.
 """
 
 import logging
+import time
 
 import networkx as nx
 import numpy as np
@@ -12,14 +13,15 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
-from gossiplib import topology
+from faults import shows
+from gossiplib import mixing, topology
 from gossiplib.client import choose, gossip
 from gossiplib.grid import LocalGrid, run_on_ray
 from gossiplib.server import Gossip
 from gossiplib.task import digits
 from toy_apps import drift, drifting_app, zeros
 
-N, ROUNDS, LATE = 5, 4, 1
+N, ROUNDS, LATE, KILLED = 5, 4, 1, 2
 GRAPH = nx.cycle_graph(N)
 GRAPH.add_edge(0, 2)  # so that degrees differ, and with them the weights
 
@@ -38,6 +40,8 @@ REASONS = {
     "none": "the ClientApp returned None instead of a Message",
     "shape": "its array 0 has shape (2, 2) instead of (3,)",
 }
+#: Half of the links are lost in each round.
+LOSSY = topology.drop_links(GRAPH, 0.5, seed=3)
 #: The round and the client whose average function raises.
 BROKEN = (3, 0)
 #: The client's `choose(3)` takes all neighbours in the ring, and three of four in the
@@ -66,6 +70,41 @@ class Without:
         return list(self._grid.get_node_ids())[1:]
 
 
+class Reordering(Without):
+    """A Grid that gives the replies in another order."""
+
+    def get_node_ids(self):
+        return self._grid.get_node_ids()
+
+    def send_and_receive(self, messages, *, timeout=None):
+        replies = self._grid.send_and_receive(messages, timeout=timeout)
+        return sorted(replies, key=lambda r: hash((r.metadata.src_node_id, "order")))
+
+
+class Restarting(Reordering):
+    """A Grid on which a client forgets all that it keeps before round 3."""
+
+    trainings = 0
+
+    def send_and_receive(self, messages, *, timeout=None):
+        messages = list(messages)
+        if messages and messages[0].metadata.message_type == "train":
+            self.trainings += 1
+            if self.trainings == 3:
+                node = messages[LATE].metadata.dst_node_id
+                forget = Message(RecordDict(), node, "query.join")
+                list(self._grid.send_and_receive([forget], timeout=timeout))
+        return self._grid.send_and_receive(messages, timeout=timeout)
+
+
+def parted(server_round):
+    """Return the graph, in round 2 and 3 in two parts."""
+    graph = GRAPH.copy()
+    if server_round in (2, 3):
+        graph.remove_edges_from([(1, 2), (0, 2), (3, 4)])
+    return graph
+
+
 def client_app():
     """Return clients that learn digits, or drift when `train_config` has "faults"."""
     toy, task_app = drifting_app(), digits(N, alpha=1.0).client_app()
@@ -74,12 +113,17 @@ def client_app():
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
+        import os
+        import signal
+
         from flwr.app import ConfigRecord
 
         config = message.content["config"]
         if "faults" not in config:
             return task_app(message, context)
         here = (config["server-round"], context.node_config["partition-id"])
+        if "{} {} killed".format(*here) in config["faults"]:
+            os.kill(os.getpid(), signal.SIGKILL)
         breaks = here == broken and len(config["faults"]) > 1
         context.state["average"] = ConfigRecord({"breaks": breaks})
         return toy(message, context)
@@ -96,9 +140,9 @@ def client_app():
     return gossip(app, average=average, discover=choose(3))
 
 
-def drift_on(grid, faults=(), timeout=60.0, nap=0.0):
+def drift_on(grid, faults=(), timeout=60.0, nap=0.0, schedule=GRAPH):
     """Run drifting clients, some of them with faults."""
-    strategy = Gossip(GRAPH, evaluate_every=0, observe_every=0, join_timeout=2)
+    strategy = Gossip(schedule, evaluate_every=0, observe_every=0, join_timeout=2)
     config = ConfigRecord({"faults": list(faults), "nap": nap})
     return strategy.start(grid, zeros(), ROUNDS, timeout, config)
 
@@ -128,10 +172,17 @@ def on_ray():
         always = [f"{t} {i} {fault}" for i, fault in ALWAYS.items() for t in everywhere]
         results["always"] = drift_on(grid, always)
         results["missing"] = drift_on(Without(grid))
+        results["lossy"] = drift_on(grid, schedule=LOSSY)
+        results["parted"] = drift_on(grid, schedule=parted)
+        results["restarted"] = drift_on(Restarting(grid))
+        results["reordered"] = drift_on(Reordering(grid))
         results.update(learn_on(grid))
         # Last: the next run would meet the client still asleep.
         late = [f"3 {LATE} late"]
         results["late"] = drift_on(grid, late, timeout=4.0, nap=7.0)
+        time.sleep(4)
+        # The very last: the worker that is killed is not replaced.
+        results["killed"] = drift_on(grid, [f"2 {KILLED} killed"])
         raise Over("that was it")
 
     with pytest.raises(Over, match="that was it"):  # it comes out of Ray's run
@@ -148,6 +199,11 @@ def local():
 # Faults -------------------------------------------------------------------------------
 
 
+@shows("raises", "Ray", "counted; neighbours go on without it")
+@shows("none", "Ray", "counted; neighbours go on without it")
+@shows("nan", "Ray", "counted; neighbours go on without it")
+@shows("shape", "Ray", "counted; neighbours go on without it")
+@shows("malformed", "Ray", "as another shape; strangers can not send")
 def test_clients_that_fail_are_named(on_ray):
     lost = {(x.round, x.client): x for x in on_ray["faults"].lost}
     assert len(lost) == len(on_ray["faults"].lost)
@@ -182,6 +238,8 @@ def test_reasons_are_short(on_ray):
         assert len(loss.reason) < 100 and "\n" not in loss.reason
 
 
+@shows("hangs", "Ray", "counted; not called until it answers")
+@shows("delayed", "Ray", "counted beyond the timeout; the model is kept")
 def test_a_client_that_answers_too_late_takes_no_part(on_ray):
     result = on_ray["late"]
     assert result.lost[0] == (3, LATE, "train", "no reply in 4 s")
@@ -196,6 +254,7 @@ def test_a_client_that_answers_too_late_takes_no_part(on_ray):
     assert np.allclose(result.models(), expected[here])
 
 
+@shows("unknown", "Ray", "a client that is missing is counted in each round")
 def test_a_client_that_is_missing_is_named(on_ray):
     result = on_ray["missing"]
     (gone,) = set(range(N)) - set(result.node_arrays)
@@ -204,6 +263,52 @@ def test_a_client_that_is_missing_is_named(on_ray):
     assert {loss.reason for loss in result.lost} == {"is not on the grid"}
     expected = drift(GRAPH, N, ROUNDS, untrained=set(untrained))
     assert np.allclose(result.models(), np.delete(expected, gone, axis=0))
+
+
+@shows("lost", "Ray", "its weight goes to the own model; not counted as failure")
+def test_messages_that_are_lost(on_ray):
+    assert on_ray["lossy"].lost == []
+    assert np.allclose(on_ray["lossy"].models(), drift(LOSSY, N, ROUNDS))
+    sent = [
+        GRAPH.number_of_edges() * 2 * ROUNDS,
+        sum(on_ray["lossy"].messages.values()),
+    ]
+    assert sent[1] < sent[0]
+
+
+@shows("partition", "Ray", "each part goes on; they mix again when it heals")
+def test_a_graph_that_falls_apart_and_heals(on_ray):
+    assert on_ray["parted"].lost == []
+    assert np.allclose(on_ray["parted"].models(), drift(parted, N, ROUNDS))
+
+
+@shows("reordered", "Ray", "nothing: the same models")
+def test_replies_in_another_order(on_ray):
+    assert on_ray["reordered"].lost == []
+    assert np.allclose(on_ray["reordered"].models(), drift(GRAPH, N, ROUNDS))
+
+
+@shows("restarted", "Ray", "counted; joins again, starts from a neighbour's model")
+def test_a_client_that_forgot_the_run_joins_again(on_ray):
+    result = on_ray["restarted"]
+    assert [x for x in result.lost if x.call == "train"] == [
+        (3, LATE, "train", "does not know of this run: it was restarted")
+    ]
+    # In round 4 it begins with the model of client 0, its first neighbour, in round 3.
+    before = drift(GRAPH, N, 3, untrained={(3, LATE)})
+    before[LATE] = before[0]
+    trained = before + np.outer(np.arange(1, N + 1), [1.0, 2.0, 3.0])
+    assert np.allclose(result.models(), mixing.metropolis(GRAPH) @ trained)
+
+
+@shows("killed", "Ray", "counted, as all later calls to that worker: Ray lacks it then")
+def test_a_worker_that_is_killed_ends_no_run(on_ray):
+    result = on_ray["killed"]
+    first = result.lost[0]
+    assert first[:3] == (2, KILLED, "train")
+    assert first.reason.startswith("ActorDiedError: The actor died unexpectedly")
+    assert "\n" not in first.reason
+    assert list(result.messages) == list(range(1, ROUNDS + 1))
 
 
 # The same models as on LocalGrid ------------------------------------------------------

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import Error, Message
 
+from faults import shows
 from gossiplib import mixing, topology
 from gossiplib.client import gossip
 from gossiplib.grid import LocalGrid, LocalNode
@@ -110,6 +111,9 @@ def run(grid, schedule=GRAPH):
     return strategy.start(grid, zeros(), ROUNDS)
 
 
+@shows(
+    "restarted", "LocalGrid", "counted; joins again, starts from a neighbour's model"
+)
 def test_a_client_restarted_between_rounds_says_so_and_joins_again():
     grid = Breaking(3, 3, same=True)
     result = run(grid)

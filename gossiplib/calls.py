@@ -112,8 +112,8 @@ class Calls:
     def welcome(self, n: int) -> list[int]:
         """Let clients join that have come late, or come back; return them.
 
-        They have neither model nor neighbours. A node that is refused, for example
-        because the SuperLink still lists its dead twin, is asked again next time.
+        They have neither model nor neighbours. A node may take the place of one that
+        is gone or owes a reply; else it is refused, and asked again next time.
         """
         self._collect_late_replies()
         joined = []
@@ -165,7 +165,8 @@ class Calls:
                 f"client {client} of {partitions}"
             )
         twin = self.nodes.get(client, node)
-        if twin != node and twin in self._grid.get_node_ids():
+        alive = twin in self._grid.get_node_ids() and twin not in self._owed.values()
+        if twin != node and alive:
             raise ValueError(f"two clients have the partition id {client}")
         self._clients.pop(twin, None)
         self.nodes[client] = node

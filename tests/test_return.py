@@ -48,7 +48,8 @@ class Breaking(LocalGrid):
         if self.round == self.back:
             self.is_up = True
             old, self.node = self.node, self.node if self.same else 12345
-            del self._nodes[old]
+            if self.same or not self.silent:
+                del self._nodes[old]
             self._nodes[self.node] = LocalNode(self.app, BACK, 5, self.node)
 
     def get_node_ids(self):
@@ -76,7 +77,8 @@ class Breaking(LocalGrid):
     def pull_messages(self, message_ids):
         """Answer for messages that hold no longer, as soon as the node is back."""
         ids = list(message_ids)
-        expired = [m for m in self.lost if m.metadata.message_id in ids and self.is_up]
+        up = self.is_up and self.same
+        expired = [m for m in self.lost if m.metadata.message_id in ids and up]
         self.lost = [m for m in self.lost if m not in expired]
         error = Error(code=4, reason="expired")
         answers = [Message(error, reply_to=m) for m in expired]
@@ -151,6 +153,13 @@ def test_a_client_that_owes_a_reply_is_called_again_when_that_has_expired():
         "does not know of this run: it was restarted",
     ]
     assert np.allclose(result.models(), expected({2, 3, 4}, joins=5))
+
+
+def test_a_node_may_take_the_place_of_one_that_owes_a_reply():
+    result = run(Breaking(2, 4, same=False, silent=True))
+    reasons = [loss.reason for loss in result.lost if loss.call == "train"]
+    assert reasons == ["no reply in 3600 s", "still owes an earlier reply"]
+    assert np.allclose(result.models(), expected({2, 3}, joins=4))
 
 
 def test_a_node_that_takes_the_place_of_one_still_there_must_wait(caplog):

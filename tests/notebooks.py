@@ -24,9 +24,9 @@ from nbformat import NotebookNode
 from processes import marked, private_environment
 
 ROOT = Path(__file__).resolve().parents[1]
-WITH_RAY = ("05",)
-SECONDS = 60
-MEGABYTES, MEGABYTES_RAY = 900, 1500
+#: Seconds and megabytes that a notebook may take; more where it starts processes.
+LIMITS = {"05": (60, 1500), "11": (120, 2000), "12": (120, 2000)}
+LIMIT = (60, 900)
 PICTURE = "spreading.png"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -159,12 +159,12 @@ def budget(root: Path, paths: list[Path]) -> list[str]:
     over = []
     for path in paths:
         seconds, megabytes = measure(path)
-        limit = MEGABYTES_RAY if path.name.startswith(WITH_RAY) else MEGABYTES
+        most_seconds, most = LIMITS.get(path.name[:2], LIMIT)
         rows.append(f"{static_row(path)} {seconds:.0f} s | {megabytes:.0f} MB |")
         print(rows[-1], flush=True)
         write(with_run_time(read(path), seconds, megabytes), path)
-        if seconds > SECONDS or megabytes > limit:
-            over.append(f"{path.name}: over its budget of {SECONDS} s and {limit} MB")
+        if seconds > most_seconds or megabytes > most:
+            over.append(f"{path.name}: over its {most_seconds} s or {most} MB")
     if paths == find(root):
         readme = root / "README.md"
         readme.write_text(replace_block(readme.read_text(), "budget", "\n".join(rows)))

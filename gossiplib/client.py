@@ -78,9 +78,10 @@ def gossip(
     Returns
     -------
     flwr.clientapp.ClientApp
-        Answers `query.join`, `query.discover`, `train`, `train.average`, `evaluate`
-        and `query.model`. Train and evaluate messages that do not come from
-        `server.Gossip` go to `app` as they are, so it works with `FedAvg` too.
+        Answers `query.join`, `query.discover`, `train`, `train.average`, `evaluate`,
+        `query.model`, and for checkpoints `query.state` and `query.restore`.
+        Train and evaluate messages that do not come from `server.Gossip` go to `app`
+        as they are, so it works with `FedAvg` too.
     """
     gossiping = ClientApp()
     send = getattr(average, "send", None)
@@ -172,6 +173,18 @@ def gossip(
         """Show the own model to whoever measures the run."""
         model = _own_model(message, context)
         return Message(RecordDict({"arrays": model}), reply_to=message)
+
+    @gossiping.query("state")
+    def tell_state(message: Message, context: Context) -> Message:
+        """Tell all that this client keeps, for a checkpoint."""
+        return Message(RecordDict(context.state), reply_to=message)
+
+    @gossiping.query("restore")
+    def restore_state(message: Message, context: Context) -> Message:
+        """Go back to what was told for a checkpoint, the number of the run included."""
+        context.state.clear()
+        context.state.update(message.content)
+        return Message(RecordDict(), reply_to=message)
 
     return gossiping
 

@@ -31,8 +31,10 @@ class Neighbourhood:
 
     Attributes
     ----------
+    chosen : dict[int, list[int]]
+        Client -> the neighbours that it chose. It chooses again when it is not there.
     graph : networkx.Graph
-        Who hears whom in this round.
+        Who hears whom in this round; None before the first that is run.
     W : numpy.ndarray
         Its mixing matrix, shape (n, n).
     """
@@ -47,7 +49,8 @@ class Neighbourhood:
         self._schedule, self._n = schedule, n
         self._weights, self._every = weights, every
         self._static = isinstance(schedule, nx.Graph)
-        self._chosen: dict[int, list[int]] = {}
+        self.chosen: dict[int, list[int]] = {}
+        self.graph: nx.Graph | None = None
 
     def update(self, server_round: int, calls: Calls) -> None:
         """Offer the round's candidates to clients that have to choose; form the graph.
@@ -56,20 +59,20 @@ class Neighbourhood:
         lasts until it is due again. Clients that failed to choose are asked again in
         the next round; until then they hear nobody.
         """
-        first = server_round == 1
+        first = self.graph is None
         offer = topology.at(self._schedule, server_round)
         if first or not self._static:
             topology.check_graph(offer, self._n, connected=self._static)
         if self._every and (server_round - 1) % self._every == 0:
-            self._chosen = {}
+            self.chosen = {}
         online = [i for i in calls.nodes if topology.is_online(offer, i)]
         offered = {i: topology.senders(offer, i) for i in online}
-        ask = [i for i in online if i not in self._chosen]
+        ask = [i for i in online if i not in self.chosen]
         if self._static and not first and not ask:
             return
         self._ask({i: offered[i] for i in ask}, server_round, calls)
         heard = {
-            i: [j for j in self._chosen.get(i, []) if j in offered[i]] for i in online
+            i: [j for j in self.chosen.get(i, []) if j in offered[i]] for i in online
         }
         self.graph = offer
         if heard != offered:
@@ -80,7 +83,7 @@ class Neighbourhood:
 
     def forget(self, client: int) -> None:
         """Let a client choose anew in the next round, as it has just come."""
-        self._chosen.pop(client, None)
+        self.chosen.pop(client, None)
 
     def _ask(
         self, offered: dict[int, list[int]], server_round: int, calls: Calls
@@ -95,7 +98,7 @@ class Neighbourhood:
             i = calls.client_of(reply)
             chosen = sorted(reply.content["gossip"]["neighbours"])
             if set(chosen) <= set(offered[i]):
-                self._chosen[i] = chosen
+                self.chosen[i] = chosen
             else:
                 reason = f"chose {chosen}, not of {offered[i]}"
                 calls.lose(i, "query.discover", reason)

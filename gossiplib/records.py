@@ -6,12 +6,20 @@ What the records mean, and whether their shapes fit, is for the reader to check.
 """
 
 import io
+import math
+import re
 
 import msgpack
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 __all__ = ["dump", "load"]
+
+#: The header that `dump` writes, and no other: nothing of it is evaluated.
+_HEADER = re.compile(
+    r"\{'descr': '([<>|][biufc]\d{1,2})', 'fortran_order': (True|False), "
+    r"'shape': \(((?:\d{1,18}, ?)*(?:\d{1,18})?)\), \} *\n"
+)
 
 _KINDS = {"arrays": ArrayRecord, "config": ConfigRecord, "metrics": MetricRecord}
 
@@ -23,6 +31,11 @@ def dump(content: RecordDict) -> bytes:
     ----------
     content : flwr.app.RecordDict
         Its arrays are numpy's, of numbers or truth values.
+
+    Raises
+    ------
+    ValueError
+        If there are other arrays, or whole numbers of more than 64 bits.
     """
     packed = {}
     for name, record in content.items():
@@ -31,7 +44,10 @@ def dump(content: RecordDict) -> bytes:
         if kind == "arrays":
             values = {k: _npy(array.numpy()) for k, array in record.items()}
         packed[name] = [kind, values]
-    return msgpack.packb(packed)
+    try:
+        return msgpack.packb(packed)
+    except OverflowError as error:
+        raise ValueError(f"these records cannot be kept: {error}") from error
 
 
 def load(data: bytes) -> RecordDict:
@@ -57,6 +73,8 @@ def load(data: bytes) -> RecordDict:
 
 
 def _npy(array: np.ndarray) -> bytes:
+    if array.dtype.kind not in "biufc":  # as `load` takes no other
+        raise ValueError(f"arrays of {array.dtype} are not accepted")
     file = io.BytesIO()
     np.lib.format.write_array(file, array, version=(1, 0), allow_pickle=False)
     return file.getvalue()
@@ -64,16 +82,14 @@ def _npy(array: np.ndarray) -> bytes:
 
 def _array(npy: bytes) -> np.ndarray:
     """Read an array whose size is that of the bytes that came."""
-    file = io.BytesIO(npy)
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("an array is not in the NPY format, version 1.0")
-    try:
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    except (SyntaxError, RecursionError, MemoryError, OverflowError) as error:
-        raise ValueError(f"the header of an array cannot be read: {error}") from error
-    if dtype.kind not in "biufc":
-        raise ValueError(f"arrays of {dtype} are not accepted")
-    if min(shape, default=0) < 0:
-        raise ValueError(f"an array has the shape {shape}")
-    values = np.frombuffer(npy, dtype, offset=file.tell())
-    return values.reshape(shape, order="F" if fortran else "C")
+    end = 10 + int.from_bytes(npy[8:10], "little")
+    header = _HEADER.fullmatch(npy[10:end].decode("latin1"))
+    if npy[:8] != b"\x93NUMPY\x01\x00" or header is None:
+        raise ValueError("an array is not in the NPY format that `dump` writes")
+    dtype, fortran, lengths = header.groups()
+    shape = tuple(int(length) for length in re.findall(r"\d+", lengths))
+    dtype = np.dtype(dtype)
+    if math.prod(shape) * dtype.itemsize != len(npy) - end:
+        raise ValueError(f"an array of shape {shape} has {len(npy) - end} bytes")
+    values = np.frombuffer(npy[end:], dtype)
+    return values.reshape(shape, order="F" if fortran == "True" else "C")

@@ -63,7 +63,10 @@ class GossipResult(Result):
         Calls that failed: round, client, call and reason.
     seconds : dict[str, float]
         Time that the run spent on "train", "average" and "measure" (all that gossip
-        itself does not need: `evaluate`, `evaluate_fn`, consensus distance).
+        itself does not need: `evaluate`, `evaluate_fn`, consensus distance), and on
+        "checkpoint", if it wrote any.
+    unsaved : list of int
+        Rounds whose checkpoint could not be written.
     """
 
     node_arrays: Mapping[int, ArrayRecord] = field(default_factory=dict)
@@ -76,6 +79,7 @@ class GossipResult(Result):
     server_bytes: dict[int, int] = field(default_factory=dict)
     lost: list[Loss] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    unsaved: list[int] = field(default_factory=list)
 
     @contextlib.contextmanager
     def timed(self, what: str) -> Iterator[None]:

@@ -6,6 +6,7 @@ neighbours only. It averages nothing itself; that is the clients' part, see `cli
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterable
 
 import networkx as nx
@@ -15,19 +16,22 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from tqdm import tqdm
 
-from gossiplib import mixing, topology
+from gossiplib import mixing, snapshot, topology
 from gossiplib.arrays import (
     array_bytes,
-    check_arrays,
     check_initial,
     flat,
     mean_arrays,
-    only_arrays,
-    unpack,
 )
-from gossiplib.averaging import check_model
 from gossiplib.calls import Calls
+from gossiplib.checkpoint import (
+    Checkpoint,
+    check_path,
+    reading,
+    save,
+)
 from gossiplib.discovery import Neighbourhood
+from gossiplib.members import Members
 from gossiplib.result import GossipResult, due, first_metrics, mean_metrics
 
 __all__ = ["Gossip", "GossipResult"]
@@ -57,6 +61,10 @@ class Gossip(Strategy):
     join_timeout : float
         Seconds to wait for the next client to appear on the grid, while some are
         missing. Then the run goes on without them, and books them as lost.
+    checkpoint : str or path-like, optional
+        File from which `resume` can go on, see `checkpoint`.
+    checkpoint_every : int
+        Rounds between two checkpoints; 0 is after the last round only.
 
     Notes
     -----
@@ -74,6 +82,8 @@ class Gossip(Strategy):
         evaluate_every: int = 1,
         observe_every: int = 1,
         join_timeout: float = 10.0,
+        checkpoint: str | os.PathLike | None = None,
+        checkpoint_every: int = 1,
     ) -> None:
         graph = topology.at(schedule, 1)
         if not len(graph):
@@ -81,16 +91,21 @@ class Gossip(Strategy):
         self._static = isinstance(schedule, nx.Graph)
         topology.check_graph(graph, len(graph), connected=self._static)
         every = {"evaluate_every": evaluate_every, "observe_every": observe_every}
+        every["checkpoint_every"] = checkpoint_every
         for name, rounds in (every | {"discover_every": discover_every or 0}).items():
             if rounds != int(rounds) or rounds < 0:
                 raise ValueError(f"{name} is a number of rounds; got {rounds}")
+        check_path(checkpoint)
         self.num_clients = len(graph)
         self.schedule = schedule
         self.weights = weights
+        if discover_every is None:
+            discover_every = 0 if self._static else 1
         self.discover_every = discover_every
         self.evaluate_every = evaluate_every
         self.observe_every = observe_every
         self.join_timeout = join_timeout
+        self.checkpoint, self.checkpoint_every = checkpoint, checkpoint_every
 
     def summary(self) -> None:
         """Log the configuration."""
@@ -142,77 +157,131 @@ class Gossip(Strategy):
         RuntimeError
             If no client joins, or all of them fail in the first round.
         """
-        if num_rounds < 1:
-            raise ValueError(f"num_rounds must be at least 1; got {num_rounds}")
-        check_initial(initial_arrays)
-        self.summary()
-        self._result = result = GossipResult()
-        self._calls = Calls(grid, timeout, result)
-        self._initial = initial_arrays
-        self._have_model: set[int] = set()
-        self._late: set[int] = set()  # clients that joined after the first round
-        self._first: dict[int, ArrayRecord] = {}  # the models that they start from
-        every = self.discover_every
-        if every is None:
-            every = 0 if self._static else 1
-        self._neighbourhood = Neighbourhood(
-            self.schedule, self.num_clients, self.weights, every
-        )
-        self._calls.join(self.num_clients, self.join_timeout)
+        told = (initial_arrays, train_config, evaluate_config)
+        self._prepare(grid, timeout, num_rounds, told)
         if evaluate_fn and (metrics := evaluate_fn(0, initial_arrays.copy())):
+            result = self._result
             result.evaluate_metrics_serverapp[0] = metrics
             result.node_server_metrics[0] = dict.fromkeys(self._calls.nodes, metrics)
+        return self._run(1, num_rounds, grid, evaluate_fn)
 
-        bar = tqdm(
-            range(1, num_rounds + 1), "Gossip", unit="round", delay=2, leave=False
+    def resume(
+        self,
+        path: str | os.PathLike,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> GossipResult:
+        """Go on with a run from its checkpoint, as if it had never stopped.
+
+        Clients get back what they kept. Those that could not tell it when the
+        checkpoint was written take part as clients that come late.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The checkpoint. The run writes its own to the `checkpoint` of the strategy.
+        grid, initial_arrays, ... : see `start`
+            As at the start of the run. `num_rounds`, that of the whole run, may be
+            larger; what only measures may differ.
+
+        Returns
+        -------
+        GossipResult
+            That of the whole run.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be opened.
+        ValueError
+            If it was cut short or altered, or is of another run or version.
+        RuntimeError
+            If a client of the checkpoint is not on the grid.
+        """
+        told = (initial_arrays, train_config, evaluate_config)
+        with reading(path) as kept:
+            identity = snapshot.identity(self, kept.server_round, told)
+            kept.check(identity, num_rounds)
+            self._prepare(grid, timeout, num_rounds, told, kept)
+            snapshot.restore(kept, self._members)
+        return self._run(kept.server_round + 1, num_rounds, grid, evaluate_fn)
+
+    def _prepare(
+        self,
+        grid: Grid,
+        timeout: float,
+        num_rounds: int,
+        told: tuple[ArrayRecord, ConfigRecord | None, ConfigRecord | None],
+        kept: Checkpoint | None = None,
+    ) -> None:
+        """Check what a run is given, and let the clients join."""
+        if num_rounds < 1:
+            raise ValueError(f"num_rounds must be at least 1; got {num_rounds}")
+        check_initial(told[0])
+        self.summary()
+        self._told = told
+        self._result = kept.result if kept else GossipResult()
+        self._calls = Calls(grid, timeout, self._result)
+        if kept:
+            self._calls.run = kept.more["run"]
+        self._neighbourhood = Neighbourhood(
+            self.schedule, self.num_clients, self.weights, self.discover_every
         )
-        for t in bar:
+        self._members = Members(self._calls, self._neighbourhood, told[0])
+        self._calls.join(self.num_clients, self.join_timeout)
+
+    def _run(
+        self,
+        first: int,
+        num_rounds: int,
+        grid: Grid,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
+    ) -> GossipResult:
+        """Run the rounds from `first` on."""
+        result, (arrays, *configs) = self._result, self._told
+        train_config, evaluate_config = (c or ConfigRecord() for c in configs)
+        rounds = range(first, num_rounds + 1)
+        looked = 0
+        for t in tqdm(rounds, "Gossip", unit="round", delay=2, leave=False):
             self._calls.server_round = t
             if t > 1:
-                self._welcome()
+                self._members.welcome(self.num_clients)
             self._neighbourhood.update(t, self._calls)
-            self._catch_up(t)
+            self._book(t, self._members.catch_up())
             with result.timed("train"):
-                calls = self.configure_train(
-                    t, initial_arrays, train_config or ConfigRecord(), grid
-                )
+                calls = self.configure_train(t, arrays, train_config, grid)
                 _, metrics = self.aggregate_train(t, self._calls.send(calls))
                 result.train_metrics_clientapp[t] = metrics
             with result.timed("average"):
                 self._calls.send(self.configure_average(t))
             with result.timed("measure"):
                 if due(t, self.evaluate_every):
-                    calls = self.configure_evaluate(
-                        t, initial_arrays, evaluate_config or ConfigRecord(), grid
-                    )
+                    calls = self.configure_evaluate(t, arrays, evaluate_config, grid)
                     metrics = self.aggregate_evaluate(t, self._calls.send(calls))
                     result.evaluate_metrics_clientapp[t] = metrics
-                if t == num_rounds or due(t, self.observe_every):
+                if due(t, self.observe_every):
                     self._observe(t, evaluate_fn)
+                    looked = t
+            if self.checkpoint and (t == num_rounds or due(t, self.checkpoint_every)):
+                with result.timed("checkpoint"):
+                    self._save(t)
+        if looked != num_rounds:
+            with result.timed("measure"):
+                self._observe(num_rounds, evaluate_fn)
         if result.node_arrays:
             result.arrays = mean_arrays(list(result.node_arrays.values()))
         return result
 
-    def _welcome(self) -> None:
-        """Let clients join that come late, or come back after they were killed."""
-        for i in self._calls.welcome(self.num_clients):
-            self._have_model.discard(i)
-            self._neighbourhood.forget(i)
-            self._late.add(i)
-
-    def _catch_up(self, server_round: int) -> None:
-        """Fetch a first model from a neighbour for each client that came late."""
-        graph = self._neighbourhood.graph
-        for i in sorted(self._late):
-            senders = [j for j in topology.senders(graph, i) if j in self._have_model]
-            for j in senders:
-                for reply in self._calls.send([self._call("query.model", j)]):
-                    if (arrays := self._sound_model(reply)) is not None:
-                        self._first[i] = arrays
-                        self._book(server_round, [arrays])
-                if i in self._first:
-                    self._late.remove(i)
-                    break
+    def _save(self, server_round: int) -> None:
+        """Write a checkpoint."""
+        more, members = snapshot.take(self._members)
+        identity = snapshot.identity(self, server_round, self._told)
+        save(self.checkpoint, server_round, identity, self._result, more, members)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -226,12 +295,11 @@ class Gossip(Strategy):
             if i not in self._calls.nodes:
                 self._calls.lose(i, "train", self._calls.why_missing)
                 continue
-            first = {"arrays": self._first.get(i, arrays)}
-            first = {} if i in self._have_model else first
             receivers = len(topology.receivers(self._neighbourhood.graph, i))
             told = ConfigRecord({"server-round": server_round, "receivers": receivers})
             told["run"] = self._calls.run
-            yield self._call("train", i, config=config, gossip=told, **first)
+            first = self._members.first_model(i)
+            yield self._calls.message("train", i, config=config, gossip=told, **first)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -244,12 +312,12 @@ class Gossip(Strategy):
             if not reply.content.get("gossip", {}).get("joined", True):
                 self._calls.lapse(i, "train")
                 continue
-            self._have_model.add(i)
-            if (arrays := self._sound_model(reply)) is not None:
+            self._members.have_model.add(i)
+            if (arrays := self._members.sound_model(reply)) is not None:
                 self._trained[i] = arrays
                 metrics[i] = first_metrics(reply.content)
         failed = {x.client for x in self._result.lost if x.call == "train"}
-        if not self._have_model and len(failed) == self.num_clients:
+        if not self._members.have_model and len(failed) == self.num_clients:
             loss = self._result.lost[-1]
             raise RuntimeError(
                 f"all clients failed to train in round {server_round}; client "
@@ -275,7 +343,7 @@ class Gossip(Strategy):
             )
             neighbours = {str(j): models[j] for j in senders}
             relayed += senders
-            yield self._call("train.average", i, gossip=sent, **neighbours)
+            yield self._calls.message("train.average", i, gossip=sent, **neighbours)
         self._book(server_round, [models[j] for j in relayed])
 
     def configure_evaluate(
@@ -283,10 +351,12 @@ class Gossip(Strategy):
     ) -> Iterable[Message]:
         """Call evaluate of each online client, on its own model."""
         config = ConfigRecord({**config, "server-round": server_round})
-        for i in sorted(self._have_model):
+        for i in sorted(self._members.have_model):
             if not topology.is_online(self._neighbourhood.graph, i):
                 continue
-            yield self._call("evaluate", i, config=config, gossip=ConfigRecord())
+            yield self._calls.message(
+                "evaluate", i, config=config, gossip=ConfigRecord()
+            )
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -302,11 +372,7 @@ class Gossip(Strategy):
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
     ) -> None:
         """Measure all clients' models. Gossip itself does not need this look."""
-        calls = [self._call("query.model", i) for i in sorted(self._have_model)]
-        models = {}
-        for reply in self._calls.send(calls, counted=False):
-            if (arrays := self._sound_model(reply)) is not None:
-                models[self._calls.client_of(reply)] = arrays
+        models = self._members.look(sorted(self._members.have_model))
         self._result.node_arrays = models
         if not models:
             return
@@ -315,31 +381,9 @@ class Gossip(Strategy):
         if evaluate_fn:
             self._result.evaluate(server_round, models, evaluate_fn)
 
-    def _sound_model(self, reply: Message) -> ArrayRecord | None:
-        """Return the model in a reply, or book the call as lost.
-
-        A message that the client has encoded (see `averaging`, `send`) is for its
-        neighbours to read.
-        """
-        encoded = "gossip" in reply.content
-        try:
-            arrays = only_arrays(reply.content)
-            if encoded:
-                check_model(unpack(arrays), unpack(arrays), whose="its encoded")
-            else:
-                check_arrays(arrays, self._initial)
-        except ValueError as error:
-            call, client = reply.metadata.message_type, self._calls.client_of(reply)
-            self._calls.lose(client, call, f"its model cannot be used: {error}")
-            return None
-        return arrays
-
     def _book(self, server_round: int, models: list[ArrayRecord]) -> None:
         """Count models that clients receive from neighbours."""
         result, size = self._result, sum(map(array_bytes, models))
         result.messages[server_round] = result.messages.get(server_round, 0)
         result.messages[server_round] += len(models)
         result.bytes[server_round] = result.bytes.get(server_round, 0) + size
-
-    def _call(self, call: str, client: int, **records) -> Message:
-        return self._calls.message(call, client, **records)

@@ -158,6 +158,23 @@ class StackedStates:
             has = self._has.setdefault(key, np.zeros(self._n, dtype=bool))
             has[clients] = key in state
 
+    def keep(self) -> tuple[list, dict[str, np.ndarray]]:
+        """Return the names of records and their arrays, and all arrays by number."""
+        names, members = [], {}
+        for k, (key, arrays) in enumerate(self._arrays.items()):
+            names.append([key, list(arrays)])
+            members[f"state/{k}/has"] = self._has[key]
+            members |= {f"state/{k}/{j}": a for j, a in enumerate(arrays.values())}
+        return names, members
+
+    def restore(self, names: list, members: Mapping[str, np.ndarray]) -> None:
+        """Take what `keep` returned."""
+        for k, (key, arrays) in enumerate(names):
+            self._has[key] = members[f"state/{k}/has"]
+            self._arrays[key] = {
+                name: members[f"state/{k}/{j}"] for j, name in enumerate(arrays)
+            }
+
 
 def chunks(clients: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """Cut clients into pieces of nearly the same length, 1 to `size`."""

@@ -3,6 +3,7 @@
 Ray takes about 20 s to start, so one run serves all tests.
 """
 
+import errno
 import logging
 import time
 
@@ -14,7 +15,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
 from faults import shows
-from gossiplib import mixing, topology
+from gossiplib import archive, mixing, topology
 from gossiplib.client import choose, gossip
 from gossiplib.grid import LocalGrid, run_on_ray
 from gossiplib.server import Gossip
@@ -160,10 +161,30 @@ def learn_on(grid):
     return results | {"fedavg": FedAvg().start(grid, arrays, num_rounds=2)}
 
 
+def resume_on(grid, path):
+    """Run digits with a disk that is full in round 2, and go on from round 1."""
+    task = digits(N, alpha=1.0)
+    strategy = Gossip(SCHEDULES["choose"], discover_every=1, checkpoint=path)
+    told = {"evaluate_fn": task.evaluate_fn}
+    write = archive.write
+
+    def write_once(path, members):
+        if path.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, members)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archive, "write", write_once)
+        full = strategy.start(grid, task.initial_arrays(), 2, **told)
+    resumed = strategy.resume(path, grid, task.initial_arrays(), 2, **told)
+    return {"full": full, "resumed": resumed}
+
+
 @pytest.fixture(scope="module")
-def on_ray():
+def on_ray(tmp_path_factory):
     """Return name -> result, all of one run of Ray."""
     results = {}
+    path = tmp_path_factory.mktemp("checkpoint") / "run.zip"
 
     def main(grid):
         faults = [f"{t} {i} {fault}" for (t, i), fault in FAULTS.items()]
@@ -177,6 +198,7 @@ def on_ray():
         results["restarted"] = drift_on(Restarting(grid))
         results["reordered"] = drift_on(Reordering(grid))
         results.update(learn_on(grid))
+        results.update(resume_on(grid, path))
         # Last: the next run would meet the client still asleep.
         late = [f"3 {LATE} late"]
         results["late"] = drift_on(grid, late, timeout=4.0, nap=7.0)
@@ -325,6 +347,20 @@ def test_ray_and_local_grid_give_the_same_models(on_ray, local, name):
     one, other = one.to_pandas(), other.to_pandas()
     assert list(one.columns) == list(other.columns) and len(one) == len(other)
     assert np.allclose(one, other, atol=1e-4, equal_nan=True)
+
+
+@shows("disk", "Ray", "warned and counted; the old checkpoint stays")
+@shows("server", "Ray", "resumes with the same models")
+def test_a_resumed_run_is_the_whole_run(on_ray):
+    # The resumed run overwrites the checkpoint of round 1 with that of round 2.
+    assert on_ray["full"].unsaved == [2] and on_ray["resumed"].unsaved == []
+    for name in ("full", "resumed"):
+        one, other = on_ray[name], on_ray["choose"]
+        assert np.allclose(one.models(), other.models(), rtol=0, atol=1e-6)
+        assert one.lost == [] and one.bytes == other.bytes
+        assert one.server_bytes == other.server_bytes
+        one, other = one.to_pandas(), other.to_pandas()
+        assert np.allclose(one, other, atol=1e-6, equal_nan=True)
 
 
 def test_the_runs_compared_are_not_all_the_same(local):

@@ -4,6 +4,7 @@
 """
 
 import logging
+from unittest import mock
 
 import networkx as nx
 import numpy as np
@@ -14,6 +15,7 @@ from faults import shows
 from gossiplib import mixing, topology
 from gossiplib.client import gossip
 from gossiplib.grid import LocalGrid, LocalNode
+from gossiplib.members import Members
 from gossiplib.result import Loss
 from gossiplib.server import Gossip
 from toy_apps import SIZE, drifting_app, zeros
@@ -104,13 +106,14 @@ def expected(away, joins, schedule=GRAPH):
 
 
 def run(grid, schedule=GRAPH):
-    class Watched(Gossip):
-        def _welcome(self):
-            grid.begin(self._calls.server_round)
-            super()._welcome()
+    class Watched(Members):
+        def welcome(self, n):
+            grid.begin(self.calls.server_round)
+            super().welcome(n)
 
-    strategy = Watched(schedule, join_timeout=0, evaluate_every=0)
-    return strategy.start(grid, zeros(), ROUNDS)
+    strategy = Gossip(schedule, join_timeout=0, evaluate_every=0)
+    with mock.patch("gossiplib.server.Members", Watched):
+        return strategy.start(grid, zeros(), ROUNDS)
 
 
 @shows(

@@ -1,0 +1,149 @@
+"""An archive on disk: arrays and bytes, written whole or not at all, without pickle.
+
+It is a zip file, not compressed, with arrays in the NPY format: `numpy.load` and unzip
+open it too. At its end, in the comment of the zip file, is a SHA-256 of all the rest,
+so an archive that was cut short or changed is not read. That finds damage; it is no
+signature, and whoever can write the file can write another one.
+
+What is in an archive is for others to say, see `checkpoint`.
+"""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+__all__ = ["Member", "reading", "write"]
+
+Member = bytes | np.ndarray
+
+#: What stands in the place of the digest while it is computed.
+_BLANK = b"0" * 64
+
+
+class _Hashed:
+    """A file that is only written to, from start to end, and hashed meanwhile."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.digest = hashlib.sha256()
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def write(path: str | os.PathLike, members: Mapping[str, Member]) -> None:
+    """Write an archive in place of an earlier one.
+
+    The members go to a temporary file in the same folder, which takes the name only
+    when all is on the disk: whatever happens, there is the old archive or the new one.
+    Arrays are written piece by piece, so no second copy is in memory. Only the owner
+    can read the file.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Where; the folder must be there.
+    members : mapping
+        Name -> bytes or array. An array gets the name with ".npy".
+
+    Raises
+    ------
+    OSError
+        If it cannot be written. Then the earlier one is as it was.
+    """
+    path = Path(path).resolve()
+    _remove_leftovers(path)
+    file = tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=f"{path.name}.", suffix=".tmp", delete=False
+    )
+    try:
+        with file:
+            hashed = _Hashed(file)
+            with zipfile.ZipFile(hashed, "w") as archive:
+                archive.comment = _BLANK
+                for name, value in members.items():
+                    _add(archive, name, value)
+            file.seek(-len(_BLANK), os.SEEK_END)
+            file.write(hashed.digest.hexdigest().encode())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(file.name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(file.name)
+        raise
+    _sync_folder(path.parent)
+
+
+def _add(archive: zipfile.ZipFile, name: str, value: Member) -> None:
+    array = isinstance(value, np.ndarray)
+    # A fixed date: the same members make the same file.
+    info = zipfile.ZipInfo(f"{name}.npy" if array else name)
+    with archive.open(info, "w", force_zip64=True) as member:
+        if array:
+            np.lib.format.write_array(member, value, allow_pickle=False)
+        else:
+            member.write(value)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of writers that were killed."""
+    for entry in path.parent.iterdir():
+        if entry.name.startswith(f"{path.name}.") and entry.suffix == ".tmp":
+            with contextlib.suppress(OSError):
+                entry.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let the new name of a file reach the disk, where the system can do that."""
+    with contextlib.suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike) -> Iterator[Mapping[str, Member]]:
+    """Open an archive; members are read when they are looked up.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened.
+    ValueError
+        If it was cut short or altered, or is something else. A member that is an
+        array of Python objects raises it when it is looked up.
+    """
+    with open(path, "rb") as file:
+        if not _sound(file):
+            raise ValueError(
+                f"{path} was cut short or altered, or was never a checkpoint: the "
+                "SHA-256 at its end is not that of the file"
+            )
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as members:
+            yield members
+
+
+def _sound(file: BinaryIO) -> bool:
+    """Tell whether the digest at the end of a file is that of the file."""
+    left = os.fstat(file.fileno()).st_size - len(_BLANK)
+    digest = hashlib.sha256()
+    while left > 0 and (data := file.read(min(left, 2**20))):
+        digest.update(data)
+        left -= len(data)
+    digest.update(_BLANK)
+    return file.read() == digest.hexdigest().encode()

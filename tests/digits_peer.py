@@ -1,0 +1,8 @@
+"""The digits on four clients, as peers of the tests run them."""
+
+from gossiplib.client import gossip
+from gossiplib.task import digits
+
+task = digits(num_clients=4, partition="dealt", examples=200, seed=0)
+client = gossip(task.client_app())
+initial = task.initial_arrays

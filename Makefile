@@ -1,29 +1,40 @@
 # make lab        read and run the series in JupyterLab
 # make run        run the finished prototype through `flwr run`
+# make deploy     run it on Flower's deployment runtime: a SuperLink and 4 SuperNodes
+# make peers      run eight peers without a server; two die, one comes back
 # make test       lint, unit tests, every notebook, the state of the notebooks
 # make notebooks  re-execute the notebooks in place
 # make budget     measure the notebooks and write the table in README.md
+# make assignment build an nbgrader course of the exercises in out/course
 # make links      write badges, links and install cells from pyproject.toml
 # make bench      run the benchmarks (OTHERS=path: see tests/benchmarks/vectorized.py)
 #
-# All of them make .venv first: Python 3.11 or newer is all that is needed. byzfl, with
+# All of them make .venv first: Python 3.11 or newer is all that is needed. For other
+# versions than the tested ones: make CONSTRAINTS=file-of-pins test. byzfl, with
 # which tests compare, comes without its dependencies: it asks for a torchvision, whose
 # build on PyPI does not go with the torch for processors.
 
 PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
 
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 export FLWR_HOME = $(CURDIR)/.venv/flwr
 
-.PHONY: lab run test notebooks budget links bench
+.PHONY: lab run peers deploy test notebooks budget assignment links bench
 
 lab: .venv/made
 	.venv/bin/jupyter lab notebooks/00_start_here.ipynb
 
 run: .venv/made
 	.venv/bin/python tests/run_app.py
+
+deploy: .venv/made
+	.venv/bin/python tests/run_app.py --deploy
+
+peers: .venv/made
+	.venv/bin/python -m gossiplib.peers_demo
 
 test: .venv/made
 	.venv/bin/ruff check
@@ -36,16 +47,20 @@ notebooks: .venv/made
 budget: .venv/made
 	.venv/bin/python tests/notebooks.py budget
 
+assignment: .venv/made
+	.venv/bin/python tests/assignments.py
+
 links: .venv/made
 	.venv/bin/python tests/links.py
 
 bench: .venv/made
 	.venv/bin/pytest --benchmark-only --benchmark-disable-gc --benchmark-columns=min,median,max tests/benchmarks
+	.venv/bin/python tests/benchmarks/peers.py
 	.venv/bin/python tests/benchmarks/vectorized.py $(if $(OTHERS),--others $(OTHERS))
 
-.venv/made: pyproject.toml constraints.txt
+.venv/made: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[lab,test]'
-	.venv/bin/pip install --quiet --constraint constraints.txt --no-deps byzfl
+	.venv/bin/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[lab,test]'
+	.venv/bin/pip install --quiet --constraint $(CONSTRAINTS) --no-deps byzfl
 	touch $@

@@ -14,6 +14,9 @@ from gossiplib import (  # noqa: F401  each fills CHECKS
     exercises_08,
     exercises_09,
     exercises_10,
+    exercises_11,
+    exercises_12,
+    exercises_13,
 )
 from gossiplib.exercises import CHECKS
 

@@ -1,99 +1,192 @@
 """Flower's deployment runtime on this machine, for the time of a `with` block.
 
-`Deployment` starts a SuperLink and SuperNodes as processes that talk over TLS, with
-certificates and keys made for the block, and runs Flower apps on them. It adds nothing
-to Flower: all is done by Flower's own commands, as on several machines.
+`Deployment` starts a SuperLink and SuperNodes, each a process as on a machine of its
+own, and runs Flower apps on them. All is done by Flower's own commands. SuperNodes
+reach the SuperLink over TLS, and show who they are by keys; certificates and keys are
+made for the block.
 """
 
-import json
-import os
-import shlex
-import shutil
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Mapping
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 
 from gossiplib.certificates import Authority, key_pair
 from gossiplib.processes import Processes, free_ports
+from gossiplib.superlink import SuperLink, environment, find_command
 
-__all__ = ["Deployment"]
+__all__ = ["Deployment", "missing_commands"]
 
-BIN = Path(sys.executable).parent
+_COMMANDS = ("flwr", "flower-superlink", "flower-supernode", "flower-superexec")
 
-SETTINGS = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",
-    "PYTHONUNBUFFERED": "1",
-    "TQDM_DISABLE": "1",
-}
+
+def missing_commands() -> list[str]:
+    """Return those of Flower's commands that are needed and not installed here."""
+    return [name for name in _COMMANDS if find_command(name) is None]
 
 
 class Deployment:
-    def __init__(self, num_clients):
-        self.n = num_clients
-        self.processes = Processes()
-        self.node_ids = {}
+    """Own a SuperLink and SuperNodes for the time of a `with` block.
 
-    def __enter__(self):
-        t0 = time.time()
-        self.processes.__enter__()
-        self.folder = self.processes.folder
-        self.authority = Authority(self.folder)
-        me = self.authority.issue("superlink")
-        self.env = os.environ | SETTINGS | {"PATH": f"{BIN}:{os.environ['PATH']}", "FLWR_HOME": str(self.folder)}
-        port, *self.ports = free_ports(1 + self.n)
-        self.address = f"127.0.0.1:{port}"
-        (self.folder / "config.toml").write_text(
-            '[superlink]\ndefault = "here"\n\n'
-            f'[superlink.here]\naddress = "{self.address}"\nroot-certificates = "{self.authority.certificate}"\n'
-        )
-        self.processes.start("superlink", [BIN / "flower-superlink", "--host", "127.0.0.1", "--port", str(port),
-            "--ssl-certfile", me.certificate, "--ssl-keyfile", me.key, "--ssl-ca-certfile", self.authority.certificate,
-            "--enable-supernode-auth", "--disable-runtime-dependency-installation"], self.env)
-        def up():
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                return True
-            except OSError:
-                return False
-        self.processes.wait_until(up, 60, "the SuperLink's start", ["superlink"])
-        print("superlink up", time.time() - t0)
-        regs = []
-        for i in range(self.n):
-            private, public = key_pair(self.folder, f"node-{i}")
-            regs.append(subprocess.Popen([BIN / "flwr", "supernode", "register", public, "--format", "json"], env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
-        for i, r in enumerate(regs):
-            out = r.communicate()[0]
-            self.node_ids[i] = json.loads(out)["node-id"]
-            self.start_node(i)
-        print("registered", time.time() - t0)
-        while len(self.online()) < self.n:
-            pass
-        print("online", time.time() - t0)
+    Parameters
+    ----------
+    num_clients : int
+        Number of SuperNodes; their partition ids are 0..num_clients-1.
+    days : float
+        For how long the SuperLink's certificate is valid, see `certificates`.
+    patience : float
+        Seconds to wait for each step of the start.
+
+    Attributes
+    ----------
+    processes : Processes
+        Those of the block: "superlink", "supernode-0" and so on, with their logs.
+    folder : Path
+        Certificates, keys, logs and apps. It goes with the block.
+    address : str
+        Host and port of the SuperLink.
+    authority : Authority
+        By whose certificate the SuperNodes know the SuperLink.
+    node_ids : dict[int, int]
+        Partition id -> Flower's number of the node.
+    keys : dict[int, Path]
+        Partition id -> the private key of the node.
+
+    Examples
+    --------
+    >>> with Deployment(4) as deployment:  # doctest: +SKIP
+    ...     print(deployment.run("my_app", {"num-rounds": 5}))
+    """
+
+    def __init__(
+        self, num_clients: int, *, days: float = 1.0, patience: float = 60.0
+    ) -> None:
+        if num_clients < 1:
+            raise ValueError(f"num_clients must be at least 1; got {num_clients}")
+        self.num_clients = num_clients
+        self.processes = Processes()
+        self.node_ids: dict[int, int] = {}
+        self.keys: dict[int, Path] = {}
+        self._days, self._patience = days, patience
+        self._numbers = itertools.count(1)
+
+    def __enter__(self) -> "Deployment":
+        """Start all processes; wait until all SuperNodes are online.
+
+        Raises
+        ------
+        FileNotFoundError
+            If Flower's commands are not installed.
+        RuntimeError
+            If a process ends, or is refused; with the end of its log.
+        TimeoutError
+            If a step takes longer than `patience`.
+        """
+        if missing := missing_commands():
+            raise FileNotFoundError(f"not installed: {missing}. Is flwr installed?")
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.processes)
+            self.folder = self.processes.folder
+            self.authority = Authority(self.folder)
+            self._superlink = SuperLink(
+                self.processes,
+                self.authority,
+                days=self._days,
+                patience=self._patience,
+            )
+            self.address = self._superlink.address
+            self._start_supernodes(range(self.num_clients))
+            self._stack = stack.pop_all()
         return self
 
-    def start_node(self, i, key=None):
-        self.processes.start(f"supernode-{i}", [BIN / "flower-supernode", "--superlink", self.address, "--root-certificates", self.authority.certificate,
-            "--auth-supernode-private-key", key or self.folder / f"node-{i}", "--host", "127.0.0.1", "--port", str(self.ports[i]),
-            "--node-config", f"partition-id={i} num-partitions={self.n}"], self.env | {"FLWR_HOME": str(self.folder / f"home-{i}")})
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End all processes, and remove the folder."""
+        self._stack.close()
 
-    def flwr(self, *args):
-        r = subprocess.run([BIN / "flwr", *args, "--format", "json"], env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        return r.stdout
+    def run(
+        self,
+        app: str | Path,
+        config: Mapping[str, str | int | float | bool] | None = None,
+        *,
+        watch: Callable[[str], object] | None = None,
+        seconds: float = 600.0,
+    ) -> str:
+        """Run a Flower app, and return what it has printed; see `SuperLink.run`."""
+        return self._superlink.run(app, config, watch=watch, seconds=seconds)
 
-    def nodes(self):
-        return json.loads(self.flwr("supernode", "list"))
+    def online(self) -> set[int]:
+        """Return Flower's numbers of the nodes that the SuperLink takes for online."""
+        nodes = self._superlink.answer(self._superlink.ask("supernode", "list"))
+        return {int(n["node-id"]) for n in nodes["nodes"] if n["status"] == "online"}
 
-    def online(self):
-        return [n for n in self.nodes()["nodes"] if n["status"] == "online"]
+    def kill(self, client: int) -> None:
+        """End a client's SuperNode as a crash would, with all that it has started.
 
-    def __exit__(self, *a):
-        t0 = time.time()
-        self.processes.__exit__(*a)
-        print("exit", time.time() - t0)
+        The SuperLink does not know. It takes the node for online until heartbeats are
+        missing for a minute, and until then messages to it find no answer.
+        """
+        self.processes.kill(_name(client))
+
+    def restart(self, client: int) -> None:
+        """Start a client's SuperNode again, on a new node; wait until it is online.
+
+        Flower refuses a key whose node it takes for online. So the old node is
+        unregistered, which answers the messages that wait for it by errors, and the
+        new one has a new key. What the client kept in its `context.state` is lost.
+        """
+        if self.processes.is_running(_name(client)):
+            self.kill(client)
+        gone = self._superlink.ask("supernode", "unregister", self.node_ids[client])
+        self._start_supernodes([client])
+        self._superlink.answer(gone)
+
+    def start_supernode(self, name: str, client: int, key: Path | None) -> None:
+        """Start a SuperNode, and do not wait. Its log tells how it fares.
+
+        Parameters
+        ----------
+        name : str
+            Of the process.
+        client : int
+            Partition id.
+        key : Path, optional
+            The private key by which it shows who it is.
+        """
+        command = [
+            *[find_command("flower-supernode"), "--superlink", self.address],
+            *["--host", "127.0.0.1", "--port", free_ports(1)[0]],
+            *["--root-certificates", self.authority.certificate],
+            "--node-config",
+            f"partition-id={client} num-partitions={self.num_clients}",
+        ]
+        if key is not None:
+            command += ["--auth-supernode-private-key", key]
+        home = self.folder / f"flwr-{name}"  # a machine of its own would have its own
+        self.processes.start(name, command, environment(home))
+
+    def _start_supernodes(self, clients: Iterable[int]) -> None:
+        """Register a new key for each client, start its SuperNode, wait for all."""
+        asked = {}
+        for i in clients:
+            self.keys[i], public = key_pair(self.folder, f"key-{next(self._numbers)}")
+            asked[i] = self._superlink.ask("supernode", "register", public)
+        for i, name in asked.items():
+            self.node_ids[i] = int(self._superlink.answer(name)["node-id"])
+            self.start_supernode(_name(i), i, self.keys[i])
+        wanted = {self.node_ids[i] for i in asked}
+        self.processes.wait_until(
+            lambda: wanted <= self.online(),
+            self._patience,
+            "the SuperNodes' start",
+            [_name(i) for i in asked],
+        )
+
+
+def _name(client: int) -> str:
+    return f"supernode-{client}"

@@ -93,6 +93,10 @@ class Processes:
         """Return where the output of a process is."""
         return self.folder / f"{name}.log"
 
+    def pid(self, name: str) -> int:
+        """Return the number by which the system knows a process."""
+        return self._started[name].pid
+
     def is_running(self, name: str) -> bool:
         """Tell whether a process was started and has not ended."""
         return name in self._started and self._started[name].poll() is None

@@ -1,10 +1,12 @@
 """Write badges, links and install cells from pyproject.toml's address: `make links`.
 
 The notebooks' cells tagged `badges`, `install` and `links` belong to this file, and so
-do the blocks `badges` and `clone` of README.md. A notebook that lacks one gets it.
+do the blocks `badges` and `clone` of README.md, and a line of CITATION.cff. A notebook
+that lacks one gets it.
 """
 
 import copy
+import re
 import tomllib
 from pathlib import Path
 from urllib.parse import quote
@@ -12,16 +14,16 @@ from urllib.parse import quote
 import nbformat
 from nbformat import NotebookNode
 
-from notebooks import ROOT, find, name, read, replace_block, write
+from notebooks import ROOT, find, name, read, replace_block, teaching, write
 
 BRANCH = "main"
-WITHOUT_FLOWER = ("02", "03")
+WITHOUT_FLOWER = ("02", "03", "T1")
 
 
 def badges(address: str, path: Path) -> str:
-    """Return the badges that open a notebook in Colab and in Binder."""
+    """Return the badges that open a notebook, by its path here, in Colab and Binder."""
     repository = address.removeprefix("https://github.com/")
-    file = f"notebooks/{path.name}"
+    file = path.as_posix()
     colab = (
         f"https://colab.research.google.com/github/{repository}/blob/{BRANCH}/{file}"
     )
@@ -69,7 +71,10 @@ def neighbours(paths: list[Path], path: Path) -> str:
     here = paths.index(path)
     before = [f"Previous: [{name(p)}]({p.name})" for p in paths[:here][-1:]]
     after = [f"Next: [{name(p)}]({p.name})" for p in paths[here + 1 :][:1]]
-    return " | ".join([*before, "[All notebooks](../README.md)", *after])
+    middle = "[All notebooks](../README.md)"
+    if path.parent.name == "teaching":
+        middle = "[Teacher's guide](../teachers_guide.md)"
+    return " | ".join([*before, middle, *after])
 
 
 def tagged(notebook: NotebookNode, tag: str) -> list[NotebookNode]:
@@ -97,26 +102,34 @@ def links(root: Path, check: bool = False) -> list[str]:
     if not address.startswith("https://github.com/"):
         raise ValueError("Colab and the archive's name need an address on GitHub")
     paths, stale = find(root), []
-    for path in paths:
+    for path in [*paths, *teaching(root)]:
         old = read(path)
         new = copy.deepcopy(old)
         flower = not path.name.startswith(WITHOUT_FLOWER)
-        put(new, "badges", badges(address, path), 1)
+        put(new, "badges", badges(address, path.relative_to(root)), 1)
         put(new, "install", install_cell(address, version, flower), 2)
-        put(new, "links", neighbours(paths, path), len(new.cells))
+        series = paths if path in paths else teaching(root)
+        put(new, "links", neighbours(series, path), len(new.cells))
         if new != old:
             stale.append(path.name)
             if not check:
                 write(new, path)
     readme = root / "README.md"
     text = readme.read_text()
-    new = replace_block(text, "badges", badges(address, paths[0]))
+    new = replace_block(text, "badges", badges(address, paths[0].relative_to(root)))
     clone = f"git clone {address}\ncd {address.rsplit('/', 1)[1]}\nmake lab"
     new = replace_block(new, "clone", f"```sh\n{clone}\n```")
-    if new != text:
-        stale.append(readme.name)
-        if not check:
-            readme.write_text(new)
+    cited = root / "CITATION.cff"
+    citation = cited.read_text()
+    line = f'repository-code: "{address}"'
+    for file, before, after in (
+        (readme, text, new),
+        (cited, citation, re.sub("(?m)^repository-code: .*$", line, citation)),
+    ):
+        if after != before:
+            stale.append(file.name)
+            if not check:
+                file.write_text(after)
     return stale
 
 

@@ -37,6 +37,12 @@ def find(root: Path, numbers: Sequence[str] = ()) -> list[Path]:
     return [p for p in paths if not numbers or p.name.startswith(tuple(numbers))]
 
 
+def teaching(root: Path, numbers: Sequence[str] = ()) -> list[Path]:
+    """Return the notebooks for teachers, T1, T2, ..., as `find`."""
+    paths = sorted((root / "notebooks" / "teaching").glob("*.ipynb"))
+    return [p for p in paths if not numbers or p.name.startswith(tuple(numbers))]
+
+
 def read(path: Path) -> NotebookNode:
     """Read a notebook."""
     return nbformat.read(path, as_version=4)
@@ -186,6 +192,8 @@ def main() -> None:
     parser.add_argument("numbers", nargs="*", help="for example 02 03; default: all")
     given = parser.parse_args()
     paths = find(ROOT, given.numbers)
+    if given.action == "execute":
+        paths += teaching(ROOT, given.numbers)
     if not paths:
         sys.exit("no such notebook")
     try:

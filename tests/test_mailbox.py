@@ -9,6 +9,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from faults import shows
 from gossiplib import records
 from gossiplib.contacts import Contacts
 from gossiplib.letters import Letter, Refused, close_letter, open_letter
@@ -111,6 +112,7 @@ def test_who_is_ahead_owes_nothing():
     assert set(box.collect(3, [1, 2], 60)) == {2}
 
 
+@shows("reordered", "peers", "the older one is refused, and counted")
 def test_late_repeated_and_reordered_letters_do_no_harm():
     box = mailbox()
     box.put(1, letter(1))

@@ -21,6 +21,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 import digits_peer
 import peer_apps
+from faults import shows
 from gossiplib import mixing, records
 from gossiplib.arrays import flat
 from gossiplib.averaging import weighted_mean
@@ -167,6 +168,8 @@ def test_average_functions_with_a_message_of_their_own_work(crowd):
 # Two die, one comes back --------------------------------------------------------------
 
 
+@shows("killed", "peers", "counted; neighbours go on without it")
+@shows("restarted", "peers", "finds its neighbours again, takes round and model of one")
 def test_two_of_eight_are_killed_and_one_comes_back():
     graph = nx.cycle_graph(8)
     graph.add_edges_from([(0, 4), (2, 6)])
@@ -254,6 +257,10 @@ def processes_of(folder, *words):
 # Faults of a client -------------------------------------------------------------------
 
 
+@shows("raises", "peers", "counted; neighbours go on without it")
+@shows("none", "peers", "counted; neighbours go on without it")
+@shows("nan", "peers", "counted; neighbours go on without it")
+@shows("shape", "peers", "counted; neighbours go on without it")
 @pytest.mark.parametrize("fault", ["raises", "none", "nan", "shape"])
 def test_a_client_that_cannot_train_takes_no_part_in_that_round(crowd, fault):
     app = gossip(drifting_app(fault, client=1, rounds=[1, 3]))
@@ -276,6 +283,7 @@ def test_a_client_that_cannot_average_keeps_its_own_model(crowd):
     assert peers.losses() == {(2, 3, "train.average")}
 
 
+@shows("hangs", "peers", "counted; left behind, then skips to its neighbours' round")
 def test_a_client_that_hangs_is_left_behind_and_skips_to_its_neighbours(crowd):
     slow = gossip(drifting_app("late", client=1, rounds=[3], nap=2.5))
     peers = crowd(slow, RING, 40, deadline=0.4)
@@ -331,6 +339,7 @@ def answer(code=grpc.StatusCode.OK):
     return done
 
 
+@shows("repeated", "peers", "refused by its number, and counted")
 def test_letters_that_come_twice_are_used_once(crowd):
     peers = crowd(gossip(drifting_app()), RING, 5)
     codes = []
@@ -350,6 +359,7 @@ def test_letters_that_come_twice_are_used_once(crowd):
     assert repeated >= 32  # after its last round a peer may be gone
 
 
+@shows("delayed", "peers", "waited for up to the deadline; then counted")
 def test_letters_that_are_delayed_are_waited_for(crowd):
     peers = crowd(gossip(drifting_app()), RING, 5)
     for peer in peers.peers:
@@ -364,6 +374,7 @@ def test_letters_that_are_delayed_are_waited_for(crowd):
     assert peers.losses() == set()
 
 
+@shows("lost", "peers", "counted; its weight goes to the own model")
 def test_what_is_lost_stays_with_the_own_model(crowd):
     peers = crowd(gossip(drifting_app()), RING, 3, deadline=0.7)
     lost = {(2, 0, 1), (3, 2, 3)}  # round, from, to
@@ -384,6 +395,7 @@ def test_what_is_lost_stays_with_the_own_model(crowd):
     assert peers.losses() == {(2, 0, "Push"), (3, 2, "Push")}
 
 
+@shows("partition", "peers", "each part goes on; they mix again when it heals")
 def test_a_graph_that_falls_apart_heals(crowd):
     graph = nx.cycle_graph(6)
     peers = crowd(gossip(drifting_app()), graph, 60, deadline=1.0)
@@ -450,6 +462,7 @@ def test_a_neighbour_s_letter_is_taken_and_repetition_nan_and_other_shapes_are_n
     assert idle.refused.total() == 4
 
 
+@shows("unknown", "peers", "refused, and counted")
 def test_a_peer_that_is_no_neighbour_is_refused(idle):
     known = idle.crowd.peers[2].channels
     assert push(known, idle.address, 0, letter())[1] == "not a neighbour"
@@ -471,6 +484,7 @@ def test_who_sends_is_told_by_the_certificate_not_by_the_letter(idle):
     assert answered[1] == "not a neighbour"
 
 
+@shows("expired", "peers", "refused in the handshake, unread")
 @pytest.mark.parametrize("fault", ["expired", "another authority", "no certificate"])
 def test_without_a_certificate_nobody_gets_through_the_handshake(idle, tmp_path, fault):
     if fault == "expired":
@@ -514,6 +528,7 @@ def test_others_cannot_say_where_a_peer_is(idle):
     assert told["neighbours"] == [1] and told["client"] == 0
 
 
+@shows("port", "peers", "the peer ends, and says so")
 def test_a_port_that_is_taken_is_a_clear_error(crowd):
     peers = crowd(gossip(drifting_app()), RING, 1)
     options = (gossip(drifting_app()), zeros(), 1, 4, peers.addresses[0], peers.folder)
@@ -524,6 +539,7 @@ def test_a_port_that_is_taken_is_a_clear_error(crowd):
 # Ten thousand messages ----------------------------------------------------------------
 
 
+@shows("malformed", "peers", "refused before it is used, and counted")
 def test_ten_thousand_bad_messages_change_nothing(tmp_path):
     """Client 3 is a liar: it has a certificate and a link, and no good letter.
 

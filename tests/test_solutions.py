@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from gossiplib import averaging, mixing, privacy, tokens, topology, walks
+from gossiplib import averaging, mixing, privacy, robust, tokens, topology, walks
 from gossiplib.check import CHECKS, verdict
 from gossiplib.client import choose, gossip
 from gossiplib.grid import LocalGrid
@@ -40,7 +40,12 @@ ANSWER_IN_WORDS = {
     "09.1": ("4.9", "4.899", "24", "√24"),
     "09.2": ("prism", "ladder"),
     "10.1": ("138",),
+    "11.2": ("738", "123"),
+    "11.4": ("293", "294"),
     "05.2": ("exponential", "matching"),
+    "12.1": ("0.25", "1/4", "quarter"),
+    "13.1": ("four", "five", "4"),
+    "13.2": ("14", "fourteen"),
 }
 
 
@@ -479,6 +484,55 @@ WRONG += [
     ("09.4", "a little too much", lambda: [solution("09").noise_for_twenty()[0] * 1.1]),
 ]
 
+# Notebook 11.
+
+
+def newest(heartbeats, now, interval):
+    """Take the newest heartbeat, also one that is not known yet."""
+    return bool(heartbeats) and now - max(heartbeats) <= 2 * interval
+
+
+def last(heartbeats, now, interval):
+    known = [t for t in heartbeats if t <= now]
+    return bool(known) and now - known[-1] <= 2 * interval
+
+
+def online(times=2.0, strictly=False):
+    def is_online(heartbeats, now, interval):
+        known = [t for t in heartbeats if t <= now]
+        if not known:
+            return False
+        age = now - max(known)
+        return age < times * interval if strictly else age <= times * interval
+
+    return is_online
+
+
+def needs_one(heartbeats, now, interval):
+    return now - max(t for t in heartbeats if t <= now) <= 2 * interval
+
+
+TO_ALL = {(a, b) for a in ("supernode", "flwr") for b in ("superlink", "supernode")}
+WRONG += [
+    ("11.1", "both ways", lambda: [{("supernode", "superlink")} | TO_ALL]),
+    ("11.1", "the server calls", lambda: [{("superlink", "supernode")}]),
+    ("11.1", "the laptop listens", lambda: [{("superlink", "flwr")}]),
+    ("11.1", "no laptop", lambda: [{("supernode", "superlink")}]),
+    ("11.1", "other words", lambda: [{("hospital", "superlink")}]),
+    ("11.2", "rounds alone", lambda: [6 * 120]),
+    ("11.2", "one phase a round", lambda: [6 * 63]),
+    ("11.2", "no discovery", lambda: [6 * 122]),
+    ("11.2", "discovers in each round", lambda: [6 * (1 + 60 * 3 + 1)]),
+    ("11.2", "phases", lambda: [123]),
+    ("11.3", "newest of all", lambda: [newest]),
+    ("11.3", "last in the list", lambda: [last]),
+    ("11.3", "one interval", lambda: [online(1.0)]),
+    ("11.3", "strictly", lambda: [online(strictly=True)]),
+    ("11.4", "hours", lambda: [math.sqrt(2 * 2 * 6)]),
+    ("11.4", "no 2", lambda: [math.sqrt(2 * 6 * 3600)]),
+    ("11.4", "every hour", lambda: [3600]),
+]
+
 # Mistakes for which the hint is an error that the answer itself raises.
 RAISES = [
     (
@@ -487,6 +541,7 @@ RAISES = [
         lambda: [account(full_at(10), np.ones_like)],
         "spends 1 tokens; the balance is 0",
     ),
+    ("11.3", "never heard of", lambda: [needs_one], "empty"),
     ("04.1", "no neighbours", lambda: [careless], "empty"),
     ("05.2", "other clients", lambda: [topology.one_peer_exponential(8)], "missing"),
 ]
@@ -518,7 +573,119 @@ RIGHT_TOO += [
     ("09.1", "rounded", lambda: [4.9]),
     ("09.2", "Franklin", lambda: [nx.LCF_graph(12, [5, -5], 6)]),
     ("09.3", "Weiszfeld, other floor", lambda: [weiszfeld(2000, 1e-12)]),
+    ("11.1", "a list", lambda: [[("flwr", "superlink"), ("supernode", "superlink")]]),
+    ("11.4", "rounded", lambda: [294]),
 ]
+
+
+def heard_at_all(messages, peer, time):
+    """Return who has influenced a peer, as if messages waited for each other."""
+    known = {peer}
+    for _ in messages:
+        known |= {m[0] for m in messages if m[1] in known and m[3] <= time}
+    return known
+
+
+def heard_directly(messages, peer, time):
+    return {peer} | {m[0] for m in messages if m[1] == peer and m[3] <= time}
+
+
+def by_arrival(messages, peer, time):
+    """Return who has influenced a peer, if a message told all until it arrives."""
+    known = {peer}
+    for sender, receiver, _, received in messages:
+        if receiver == peer and received <= time:
+            earlier = [m for m in messages if m[3] < received]
+            known |= by_arrival(earlier, sender, received)
+    return known
+
+
+def to_the(choose, far=2):
+    """Return a rule for skipping that asks the slowest, the fastest, or another."""
+
+    def rule(mine, newest):
+        there = choose(newest.values()) if newest else mine
+        return there if there >= mine + far else mine
+
+    return rule
+
+
+WRONG += [
+    ("12.1", "believes it", lambda: [1 / 2]),
+    ("12.1", "all of it", lambda: [1.0]),
+    ("12.1", "its neighbours only", lambda: [1 / 3]),
+    ("12.1", "a higher degree", lambda: [1 / 5]),
+    (
+        "12.2",
+        "the count alone",
+        lambda: [lambda last, new: not last or new[1] > last[1]],
+    ),
+    ("12.2", "the next one alone", lambda: [lambda last, new: new[1] == last[1] + 1]),
+    ("12.2", "another one", lambda: [lambda last, new: last != new]),
+    ("12.2", "repeated ones too", lambda: [lambda last, new: not last or new >= last]),
+    ("12.2", "all", lambda: [lambda last, new: True]),
+    ("12.3", "the fastest", lambda: [to_the(max)]),
+    ("12.3", "a round is far", lambda: [to_the(min, 1)]),
+    ("12.3", "three are far", lambda: [to_the(min, 3)]),
+    ("12.3", "never", lambda: [lambda mine, newest: mine]),
+    ("12.3", "back", lambda: [lambda mine, newest: min(newest.values(), default=mine)]),
+    ("12.4", "no order", lambda: [heard_at_all]),
+    ("12.4", "neighbours alone", lambda: [heard_directly]),
+    ("12.4", "when it arrives", lambda: [by_arrival]),
+    ("12.4", "itself", lambda: [lambda messages, peer, time: {peer}]),
+]
+RIGHT_TOO += [("12.1", "rounded", lambda: [0.25])]
+
+
+# Notebook 13.
+
+
+def trimmed(most, *, axis=0, dtype=True, ends=(1, 1)):
+    """Trim up to `most` values at each end."""
+
+    def average(own, neighbours, weights, context):
+        k = 1 + len(neighbours)
+        low, high = (end * min(most, (k - 1) // 2) for end in ends)
+        layers = [np.sort(x, axis=0) for x in zip(own, *neighbours, strict=True)]
+        means = [layer[low : k - high].mean(axis=axis) for layer in layers]
+        return means if not dtype else [m.astype(np.float32) for m in means]
+
+    return average
+
+
+def trims_in_place(own, neighbours, weights, context):
+    mixed = trimmed(2)(own, neighbours, weights, context)
+    for array, mean in zip(own, mixed, strict=True):
+        array[...] = mean
+    return own
+
+
+def in_float64(own, neighbours, weights, context):
+    wide = [[a.astype(np.float64) for a in model] for model in (own, *neighbours)]
+    return trimmed(2, dtype=False)(wide[0], wide[1:], weights, context)
+
+
+WRONG += [
+    ("13.1", "as many", lambda: [2]),
+    ("13.1", "an even number of models", lambda: [3]),
+    ("13.1", "too many", lambda: [5]),
+    ("13.1", "not whole", lambda: [4.5]),
+    ("13.2", "without losses", lambda: [12]),
+    ("13.2", "one way", lambda: [29]),
+    ("13.2", "not whole", lambda: [14.8]),
+    ("13.2", "one end", lambda: [13]),
+    ("13.3", "the mean", lambda: [trimmed(0)]),
+    ("13.3", "one at each end", lambda: [trimmed(1)]),
+    ("13.3", "the median", lambda: [trimmed(9)]),
+    ("13.3", "the largest alone", lambda: [trimmed(2, ends=(0, 1))]),
+    ("13.3", "another axis", lambda: [trimmed(2, axis=-1)]),
+    ("13.3", "in place", lambda: [trims_in_place]),
+    ("13.3", "float64", lambda: [in_float64]),
+]
+RAISES += [
+    ("13.3", "of gossiplib", lambda: [robust.trimmed_mean(2)], "more links"),
+]
+RIGHT_TOO += [("13.1", "of numpy", lambda: [np.int64(4)])]
 
 
 def cases(*rows):

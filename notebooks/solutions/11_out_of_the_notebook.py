@@ -1,0 +1,45 @@
+"""Solutions of notebook 11: does it run for real?"""
+
+import math
+
+from gossiplib.check import check
+
+
+def who_opens():
+    """11.1: all come to the SuperLink. Nobody has to let anybody in but you."""
+    return ({("supernode", "superlink"), ("flwr", "superlink")},)
+
+
+def a_long_evening():
+    """11.2: join, discover, 60 times train and average, and the look at the end.
+
+    `serve` asks for no evaluation and for no look in between.
+    """
+    return (6 * (1 + 1 + 60 * 2 + 1),)
+
+
+def heartbeats():
+    """11.3: the newest heartbeat that is known decides."""
+
+    def is_online(heartbeats, now, interval):
+        known = [t for t in heartbeats if t <= now]
+        return bool(known) and now - max(known) <= 2 * interval
+
+    return (is_online,)
+
+
+def how_often():
+    """11.4: C/T + T/(2M) is smallest where its derivative is 0: at T = √(2CM)."""
+    return (math.sqrt(2 * 2 * 6 * 3600),)
+
+
+ANSWERS = {
+    "11.1": who_opens,
+    "11.2": a_long_evening,
+    "11.3": heartbeats,
+    "11.4": how_often,
+}
+
+if __name__ == "__main__":
+    for exercise, answer in ANSWERS.items():
+        check(exercise, *answer())

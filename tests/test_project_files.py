@@ -1,0 +1,82 @@
+"""What stands around the code: citation, changelog, contributing, forms, workflow.
+
+The schemas themselves were checked with cffconvert and check-jsonschema; here is what
+can drift.
+"""
+
+import re
+import tomllib
+
+import pytest
+import yaml
+
+from notebooks import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text("utf-8"))
+FORMS = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
+TEXTS = ["CONTRIBUTING.md", "README.md", "notebooks/teachers_guide.md"]
+
+
+def test_the_citation_is_that_of_the_project():
+    assert CITATION["cff-version"] == "1.2.0"
+    assert CITATION["version"] == PROJECT["version"]
+    assert CITATION["license"] == PROJECT["license"]
+    assert CITATION["title"] == PROJECT["description"]
+    assert CITATION["repository-code"] == PROJECT["urls"]["Repository"]
+
+
+def test_the_changelog_tells_of_this_version():
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert re.findall(r"(?m)^## \[(.+?)\]", text)[0] == "Unreleased"
+    assert PROJECT["version"] in text
+
+
+def test_the_workflow_has_the_oldest_and_newest_that_the_project_admits():
+    rows = WORKFLOW["jobs"]["test"]["strategy"]["matrix"]["include"]
+    (flower,) = (d for d in PROJECT["dependencies"] if d.startswith("flwr["))
+    oldest = re.search(r">=([\d.]+)", flower)[1]
+    assert f"flwr=={oldest}.0" in {row["pins"] for row in rows}
+    (python,) = re.findall(
+        r"Python (3\.\d+ to 3\.\d+)", (ROOT / "README.md").read_text()
+    )
+    pythons = {row["python"] for row in rows}
+    assert set(python.split(" to ")) <= pythons
+    assert PROJECT["requires-python"] == f">={python.split(' to ')[0]}"
+    assert any("macos" in row["os"] for row in rows)
+    assert "windows" in WORKFLOW["jobs"]["windows"]["runs-on"]
+
+
+def test_the_workflow_runs_make_test_weekly_and_on_push():
+    when = WORKFLOW[True]  # YAML 1.1 reads `on` so
+    assert {"push", "pull_request", "schedule"} <= set(when)
+    assert len(when["schedule"][0]["cron"].split()) == 5
+    for job in WORKFLOW["jobs"].values():
+        assert any("make test" in step.get("run", "") for step in job["steps"])
+
+
+@pytest.mark.parametrize("form", [f for f in FORMS if f.stem != "config"])
+def test_a_form_asks_something(form):
+    asked = yaml.safe_load(form.read_text("utf-8"))
+    assert {"name", "description", "body"} <= set(asked)
+    fields = [f for f in asked["body"] if f["type"] != "markdown"]
+    ids = [f["id"] for f in fields]
+    assert len(ids) == len(set(ids)) and all(f["attributes"]["label"] for f in fields)
+    assert any(f.get("validations", {}).get("required") for f in fields)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_commands_that_are_told_exist(name):
+    text = (ROOT / name).read_text("utf-8")
+    targets = set(re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text()))
+    told = re.findall(r"(?m)(?:^|`)make ([a-z]+)", text)
+    assert told and set(told) <= targets
+
+
+def test_files_that_contributing_names_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    named = re.findall(r"`((?:tests|notebooks|gossiplib)/[\w./]*)`", text)
+    assert named
+    missing = [n for n in named if "NN" not in n and not (ROOT / n).exists()]
+    assert missing == []

@@ -24,7 +24,7 @@ __all__ = ["Calls"]
 #: Flower's ClientAppException, which ends what Ray and SuperNodes report of an error.
 _RAISED = re.compile(r"Exception ClientAppException occurred\. Message: (.*)'>", re.S)
 #: How Flower reports other errors of a worker; Ray adds more lines, with its paths.
-_FAILED = re.compile(r"<class '(?:\w+\.)*(\w+)'>:<['\"](.*)")
+_FAILED = re.compile(r"<class '(?:\w+\.)*(\w+)'>:<['\"](.*?)(?:['\"]>)?$", re.M)
 
 logger = logging.getLogger("gossiplib")
 

@@ -1,13 +1,17 @@
 """Gossip on a ring of numpy clients; what the server saw goes to a file.
 
-The ring falls apart in rounds 2 and 3, and loses links in round 4.
+The ring falls apart in rounds 2 and 3, and loses links in round 4. In round 7 the disk
+is full.
 """
 
+import os
+import resource
+import signal
 from pathlib import Path
 
 import networkx as nx
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from flwr.serverapp import ServerApp
 
 from gossiplib.records import dump
@@ -18,30 +22,51 @@ app = ServerApp()
 
 
 def ring(server_round, n=4):
-    print(f"round {server_round}", flush=True)
     if server_round in (2, 3):
         return nx.Graph([(0, 1), (2, 3)])
     graph = named("ring", n)
     return drop_links(graph, 0.5, seed=1)(4) if server_round == 4 else graph
 
 
-def serve(grid, config, n=4):
+class Watched(Gossip):
+    """Tell each round; be killed, and have a full disk, when it is time for it."""
+
+    die = 0
+
+    def configure_train(self, server_round, *args):
+        print(f"round {server_round}", flush=True)
+        if server_round == self.die:
+            os.kill(os.getpid(), signal.SIGKILL)
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        room = 1000 if server_round == 7 and self.checkpoint else most
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
+        return super().configure_train(server_round, *args)
+
+
+def serve(grid, config):
     """Run gossip; return the models after 5 rounds and at the end, and the losses."""
-    seen = RecordDict()
+    seen, fifth, path = RecordDict(), [], config.get("checkpoint")
+    strategy = Watched(
+        ring, discover_every=0, evaluate_every=0, observe_every=5, checkpoint=path
+    )
+    strategy.die = config.get("die", 0)
 
     def look(server_round, arrays):
-        if server_round:
-            seen[f"{server_round} {len(seen) % n}"] = arrays
+        if server_round == 5:
+            fifth.append(arrays)
 
-    strategy = Gossip(ring, discover_every=0, evaluate_every=0, observe_every=5)
     first = ArrayRecord([np.zeros((64, 10)), np.zeros(10)])
-    rounds, timeout = config["num-rounds"], config["timeout"]
-    result = strategy.start(grid, first, rounds, timeout, evaluate_fn=look)
+    told = (grid, first, config["num-rounds"], config["timeout"])
+    if path and Path(path).exists():
+        result = strategy.resume(path, *told, evaluate_fn=look)
+    else:
+        result = strategy.start(*told, evaluate_fn=look)
+    seen |= {f"5 {i}": arrays for i, arrays in enumerate(fifth)}
+    seen |= {f"end {i}": arrays for i, arrays in result.node_arrays.items()}
     trained = {f"{t}": sorted(m) for t, m in result.node_train_metrics.items()}
     seen["trained"] = ConfigRecord(trained)
     lost = [f"{x.round} {x.client} {x.call} {x.reason}" for x in result.lost]
-    seen["lost"] = ConfigRecord({"lost": lost})
-    seen["distance"] = MetricRecord({"end": result.consensus_distance[rounds]})
+    seen["lost"] = ConfigRecord({"lost": lost, "unsaved": list(result.unsaved)})
     return seen
 
 

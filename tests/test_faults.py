@@ -88,7 +88,9 @@ def test_a_client_that_answers_too_late_has_trained_but_takes_no_part(rounds):
 
 
 @shows(
-    "hangs", "LocalGrid", "no answer: counted, not called again; it can not stop code"
+    "hangs",
+    "LocalGrid",
+    "no answer: counted, not called again; code that never ends can not be stopped",
 )
 def test_a_client_that_never_answers_is_not_called_again():
     class Deaf(SpyGrid):

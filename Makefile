@@ -6,6 +6,7 @@
 # make notebooks  re-execute the notebooks in place
 # make budget     measure the notebooks and write the table in README.md
 # make assignment build an nbgrader course of the exercises in out/course
+# make site       render the series as pages in out/site/html, offline
 # make links      write badges, links and install cells from pyproject.toml
 # make bench      run the benchmarks (OTHERS=path: see tests/benchmarks/vectorized.py)
 #
@@ -22,7 +23,7 @@ export FLWR_DISABLE_UPDATE_CHECK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 export FLWR_HOME = $(CURDIR)/.venv/flwr
 
-.PHONY: lab run peers deploy test notebooks budget assignment links bench
+.PHONY: lab run peers deploy test notebooks budget assignment site links bench
 
 lab: .venv/made
 	.venv/bin/jupyter lab notebooks/00_start_here.ipynb
@@ -50,6 +51,10 @@ budget: .venv/made
 assignment: .venv/made
 	.venv/bin/python tests/assignments.py
 
+site: .venv/made
+	rm -rf out/site notebooks/site/api
+	.venv/bin/sphinx-build -q -W --keep-going -c notebooks/site -d out/site/doctrees . out/site/html
+
 links: .venv/made
 	.venv/bin/python tests/links.py
 
@@ -61,6 +66,6 @@ bench: .venv/made
 .venv/made: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[lab,test]'
+	.venv/bin/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[lab,site,test]'
 	.venv/bin/pip install --quiet --constraint $(CONSTRAINTS) --no-deps byzfl
 	touch $@

@@ -119,7 +119,7 @@ class RandomK(TopK):
 class Qsgd:
     """Say all numbers in few bits: round each at random to one of a few levels.
 
-    Q(x) = sign(x) ‖x‖ / (s τ) · ⌊s |x| / ‖x‖ + ξ⌋ with ξ uniform in [0, 1), and
+    ``Q(x) = sign(x) ‖x‖ / (s τ) · ⌊s |x| / ‖x‖ + ξ⌋`` with ξ uniform in [0, 1), and
     τ = 1 + min(d/s², √d/s). That is QSGD (Alistarh et al. 2017), divided by τ, as CHOCO
     needs it (Koloskova et al. 2019): ω = 1/τ. The message: ‖x‖, and ⌈log2(2 s + 1)⌉
     bits for each number. (Alistarh et al. code the levels in fewer bits still, as small

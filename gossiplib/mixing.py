@@ -193,7 +193,7 @@ def check_weights(W: "Matrix", graph: nx.Graph) -> None:
 
 
 def slem(W: "Matrix") -> float:
-    """Return |λ₂|, the second largest eigenvalue modulus of W: the factor a round.
+    """Return ``|λ₂|``, the second largest eigenvalue modulus of W: a round's factor.
 
     For a symmetric, doubly stochastic W the distance to consensus shrinks at least by
     this factor in each round. Dense matrices use numpy, sparse ones scipy.
@@ -205,12 +205,12 @@ def slem(W: "Matrix") -> float:
 
 
 def spectral_gap(W: "Matrix") -> float:
-    """Return 1 - |λ₂|: near 0 when news travels slowly, 1 when one round is enough."""
+    """Return 1 - ``|λ₂|``: near 0 if news travels slowly, 1 if one round is enough."""
     return 1 - slem(W)
 
 
 def rounds_to_consensus(W: "Matrix", tolerance: float = 0.01) -> float:
-    """Return the rounds after which |λ₂|ᵗ ≤ tolerance; infinite if |λ₂| is 1."""
+    """Return the rounds until ``|λ₂|ᵗ`` ≤ tolerance; infinite if ``|λ₂|`` is 1."""
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must be between 0 and 1; got {tolerance}")
     rate = slem(W)

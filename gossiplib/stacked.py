@@ -183,7 +183,7 @@ def chunks(clients: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def split(rows, shapes: Shapes) -> dict:
-    """Take models apart: (..., parameters) -> name -> view, (..., *shape).
+    """Take models apart: (..., parameters) -> name -> view, ``(..., *shape)``.
 
     For a numpy array or a torch tensor.
     """

@@ -29,6 +29,13 @@ def ring(server_round, n=4):
     return drop_links(graph, 0.5, seed=1)(4) if server_round == 3 else graph
 
 
+def limit_files(size):
+    """Let this process write files of so many bytes; None is as many as it likes."""
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limit = (most if size is None else size, most)
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+
 class Watched(Gossip):
     """Tell each round; be killed, and have a full disk, when it is time for it."""
 
@@ -39,9 +46,8 @@ class Watched(Gossip):
         if server_round == self.die:
             time.sleep(2)  # what it prints has a way to go
             os.kill(os.getpid(), signal.SIGKILL)
-        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-        room = 1000 if server_round == 7 and self.checkpoint else most
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
+        if server_round == 7 and self.checkpoint:
+            limit_files(1000)
         return super().configure_train(server_round, *args)
 
 
@@ -68,6 +74,7 @@ def serve(grid, config):
         result = strategy.resume(path, *told, evaluate_fn=look)
     else:
         result = strategy.start(*told, evaluate_fn=look)
+    limit_files(None)
     seen.update({f"5 {i}": arrays for i, arrays in enumerate(fifth)})
     seen.update({f"end {i}": arrays for i, arrays in result.node_arrays.items()})
     trained = {f"{t}": sorted(m) for t, m in result.node_train_metrics.items()}

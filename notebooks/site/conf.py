@@ -1,0 +1,134 @@
+"""The site: README, notebooks, guide, glossary and API, as pages. `make site`.
+
+Sphinx reads them where they are, from the root of the repository, and runs none of
+them: the outputs on the pages are those stored in the notebooks.
+"""
+
+import json
+import re
+import shutil
+import tomllib
+from pathlib import Path
+
+from docutils import nodes
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+PAGES = """
+
+```{toctree}
+:hidden:
+:caption: The series
+:glob:
+
+notebooks/[0-9]*
+```
+
+```{toctree}
+:hidden:
+:caption: Beside it
+
+notebooks/glossary
+notebooks/teachers_guide
+notebooks/teaching/T1_unplugged
+notebooks/teaching/T2_fault_detective
+notebooks/site/api
+```
+"""
+
+project = PROJECT["description"]
+version = release = PROJECT["version"]
+author = "its contributors"
+html_title = "Gossip learning"
+language = "en"
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+]
+root_doc = "README"
+include_patterns = ["README.md", "notebooks/**"]
+exclude_patterns = [".*", "gossiplib", "out", "tests", "notebooks/site/templates"]
+templates_path = [str(ROOT / "notebooks/site/templates")]  # autosummary reads from ROOT
+
+nb_execution_mode = "off"
+nb_merge_streams = True
+myst_heading_anchors = 4  # the guide and the README link to their own headings
+suppress_warnings = ["ref.python"]  # a class that two modules offer
+autodoc_typehints = "none"  # numpydoc's sections tell types, with shapes and units
+autodoc_member_order = "bysource"
+napoleon_google_docstring = False
+napoleon_use_ivar = True
+default_role = "py:obj"  # `name` in a docstring: code, and a link where it is known
+
+html_theme = "sphinx_book_theme"
+html_static_path = ["custom.css"]
+html_css_files = ["custom.css"]
+html_copy_source = False
+html_domain_indices = False  # the page of the API lists all modules
+html_theme_options = {
+    "use_download_button": False,
+    "show_toc_level": 2,
+    "max_navbar_depth": 1,  # what unfolds has no name that a screen reader could say
+}
+
+
+def add_pages(app, docname, source):
+    """Let the README, which is the first page, list the others."""
+    if docname == root_doc:
+        source[0] += PAGES
+
+
+def link_elsewhere(app, docname, source):
+    """Link to the repository where a page links to a file that is no page here."""
+    folder = Path(app.env.doc2path(docname)).parent
+
+    def link(found):
+        path = (folder / found[1]).resolve()
+        name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else None
+        if not name or not path.exists() or path.suffix == ".png":
+            return found[0]
+        if app.env.path2doc(str(path)) in app.env.found_docs and path.is_file():
+            return found[0]
+        return f"]({PROJECT['urls']['Repository']}/blob/main/{name.as_posix()})"
+
+    source[0] = re.sub(r"\]\(([\w./-]+)\)", link, source[0])
+
+
+def describe_pictures(app, doctree):
+    """Give each picture of a notebook the words that stand in its output.
+
+    A picture from elsewhere, a badge, becomes its words: it is not there offline.
+    """
+    path = Path(app.env.doc2path(app.env.docname))
+    pictures = list(doctree.findall(nodes.image))
+    for image in pictures:
+        if "://" in image["uri"]:
+            image.replace_self(nodes.Text(image["alt"]))
+    if path.suffix == ".ipynb":
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        outputs = [o for cell in cells for o in cell.get("outputs", [])]
+        words = [
+            o["metadata"]["image/png"]["alt"]
+            for o in outputs
+            if "image/png" in o.get("data", {})
+        ]
+        drawn = [image for image in pictures if "jupyter_execute" in image["uri"]]
+        for image, alt in zip(drawn, words, strict=True):
+            image["alt"] = alt
+
+
+def write_index(app, exception):
+    """Put the first page where a server, and a reader, look for it."""
+    if exception is None:
+        shutil.copy(Path(app.outdir) / "README.html", Path(app.outdir) / "index.html")
+
+
+def setup(app):
+    """Connect the functions above."""
+    app.connect("source-read", add_pages)
+    app.connect("source-read", link_elsewhere)
+    app.connect("doctree-read", describe_pictures, priority=100)
+    app.connect("build-finished", write_index)

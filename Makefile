@@ -40,7 +40,7 @@ peers: .venv/made
 test: .venv/made
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
-	.venv/bin/pytest --nbval-lax --nbval-current-env notebooks tests
+	.venv/bin/pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks tests
 
 notebooks: .venv/made
 	.venv/bin/python tests/notebooks.py execute

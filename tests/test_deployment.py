@@ -132,7 +132,11 @@ def test_models_are_those_of_local_grid(seen, data):
 
 
 @shows("killed", "deployment", "counted; neighbours go on without it")
-@shows("restarted", "deployment", "joins again on a new node, from a neighbour's model")
+@shows(
+    "restarted",
+    "deployment",
+    "counted; joins again on a new node, from a neighbour's model",
+)
 def test_a_killed_supernode_is_counted_and_comes_back(seen):
     trained = seen["trained"]
     assert all(len(trained[f"{t}"]) == N for t in (1, 2, 3, 5))

@@ -157,8 +157,13 @@ class Calls:
         return came
 
     def _admit(self, reply: Message, n: int) -> int:
-        who, node = reply.content["gossip"], reply.metadata.src_node_id
-        client, partitions = who["partition-id"], who["num-partitions"]
+        who, node = reply.content.get("gossip", {}), reply.metadata.src_node_id
+        client, partitions = who.get("partition-id"), who.get("num-partitions")
+        if not isinstance(client, int) or not isinstance(partitions, int):
+            raise ValueError(
+                f"a node does not tell which client it is: {dict(who)}. Is the "
+                "ClientApp a gossip client, gossip(app)?"
+            )
         if partitions != n or not 0 <= client < n:
             raise ValueError(
                 f"the graph has {n} nodes, so the clients must be 0..{n - 1}; this is "

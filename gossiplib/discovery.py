@@ -96,9 +96,9 @@ class Neighbourhood:
             messages.append(calls.message("query.discover", i, gossip=told))
         for reply in calls.send(messages):
             i = calls.client_of(reply)
-            chosen = sorted(reply.content["gossip"]["neighbours"])
-            if set(chosen) <= set(offered[i]):
-                self.chosen[i] = chosen
+            chosen = reply.content.get("gossip", {}).get("neighbours")
+            if isinstance(chosen, list) and set(chosen) <= set(offered[i]):
+                self.chosen[i] = sorted({int(j) for j in chosen})
             else:
                 reason = f"chose {chosen}, not of {offered[i]}"
                 calls.lose(i, "query.discover", reason)

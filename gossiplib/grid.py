@@ -91,6 +91,9 @@ class LocalNode:
         except Exception as exception:
             reason = f"{type(exception).__name__}: {exception}"
             return Message(Error(code=_RAISED, reason=reason), reply_to=message)
+        if not isinstance(reply, Message | None):
+            reason = f"TypeError: the ClientApp returned {reply!r} instead of a Message"
+            return Message(Error(code=_RAISED, reason=reason), reply_to=message)
         self.context = context
         if reply is not None and reply.has_content():
             reply.content = _copied(reply.content)

@@ -12,7 +12,7 @@ import grpc
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from gossiplib import records
-from gossiplib.arrays import check_arrays
+from gossiplib.arrays import check_arrays, unpack
 from gossiplib.contacts import Contacts
 from gossiplib.mailbox import Mailbox
 from gossiplib.wire import Channels, name_of
@@ -100,10 +100,10 @@ class Joining:
         try:
             reply = self._channels.call(address, name, "Hello", data, 1.0).result()
             told = dict(records.load(reply)["gossip"])
-            known = zip(told["clients"], told["addresses"], strict=True)
+            known = list(zip(told["clients"], told["addresses"], strict=True))
+            linked, server_round = bool(told["linked"]), _whole(told["round"])
             for other, at in [(told["client"], address), *known]:
-                self.contacts.hear(int(other), str(at))
-            linked, server_round = bool(told["linked"]), int(told["round"])
+                self.contacts.hear(_whole(other), str(at))
         except (grpc.RpcError, ValueError, KeyError, TypeError):
             if client is not None:
                 self.contacts.missed(client)
@@ -183,12 +183,28 @@ class Joining:
             try:
                 call = self._channels.call(address, name_of(j), "Model", b"", 10.0)
                 content = records.load(call.result())
-                server_round = int(content["gossip"]["round"])
-                check_arrays(content["arrays"], like)
-                return server_round, content["arrays"], j
+                server_round, arrays = content["gossip"]["round"], content["arrays"]
+                _check_layout(arrays, like)
+                return _whole(server_round), arrays, j
             except (grpc.RpcError, ValueError, KeyError, TypeError):
                 continue
         return None
+
+
+def _whole(value: Any) -> int:
+    """Return a number that another peer has told; raise ValueError if it is none."""
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no whole number")
+    return value
+
+
+def _check_layout(arrays: Any, like: ArrayRecord) -> None:
+    """Raise ValueError unless a model can take the place of another."""
+    if not isinstance(arrays, ArrayRecord):
+        raise ValueError("not a model")
+    check_arrays(arrays, like)
+    if [a.dtype for a in unpack(arrays)] != [a.dtype for a in unpack(like)]:
+        raise ValueError("its arrays have other data types")
 
 
 def _record(**told: Any) -> bytes:

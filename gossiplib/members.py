@@ -91,14 +91,15 @@ class Members:
         A message that the client has encoded (see `averaging`, `send`) is for its
         neighbours to read.
         """
-        encoded = "gossip" in reply.content
+        trained = reply.metadata.message_type == "train"
+        encoded = trained and "gossip" in reply.content
         try:
             arrays = only_arrays(reply.content)
             if encoded:
                 check_model(unpack(arrays), unpack(arrays), whose="its encoded")
             else:
                 check_arrays(arrays, self._initial)
-        except ValueError as error:
+        except Exception as error:  # whatever comes of bytes that a client has made up
             call, client = reply.metadata.message_type, self.calls.client_of(reply)
             self.calls.lose(client, call, f"its model cannot be used: {error}")
             return None

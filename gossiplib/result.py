@@ -208,5 +208,6 @@ def mean_metrics(clients: Mapping[int, MetricRecord]) -> MetricRecord:
         if name in shared and name != "num-examples":
             values = [r[name] for r in records]
             if len({np.shape(v) for v in values}) == 1:
-                mean[name] = np.mean(values, axis=0).tolist()
+                with contextlib.suppress(OverflowError):  # a whole number beyond floats
+                    mean[name] = np.mean(values, axis=0).tolist()
     return mean

@@ -67,7 +67,7 @@ def take(members: Members) -> tuple[dict, dict[str, Member]]:
         try:
             kept[f"state/{i}"] = dump(reply.content)
             states.add(i)
-        except ValueError as error:
+        except (ValueError, TypeError, AttributeError, EOFError) as error:
             calls.lose(i, "query.state", f"its state cannot be kept: {error}")
     for i, arrays in members.first.items():
         kept[f"first/{i}"] = dump(RecordDict({"arrays": arrays}))

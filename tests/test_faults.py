@@ -11,6 +11,7 @@ import networkx as nx
 import numpy as np
 import pytest
 from flwr.app import (
+    Array,
     ArrayRecord,
     ConfigRecord,
     Error,
@@ -577,3 +578,37 @@ def test_a_model_without_arrays_is_not_dropped_in_silence():
     assert (
         sorted(result.node_arrays) == sorted(result.node_train_metrics[1]) == [*GRAPH]
     )
+
+
+def array_of(data):
+    """Return an array whose bytes are made up."""
+    return Array(dtype="float64", shape=(3,), stype="numpy.ndarray", data=data)
+
+
+@pytest.mark.parametrize(
+    ("call", "content"),
+    [
+        ("train", RecordDict({"arrays": ArrayRecord({"0": array_of(b"")})})),
+        ("train", RecordDict({"arrays": ArrayRecord({"0": array_of(b"PK\3\4xxxx")})})),
+        ("train", "no message"),
+        ("query.discover", RecordDict()),
+        ("query.discover", RecordDict({"gossip": ConfigRecord({"neighbours": 3})})),
+        ("query.discover", RecordDict({"gossip": ArrayRecord()})),
+    ],
+)
+def test_whatever_a_client_answers_is_a_loss_and_no_end(call, content):
+    honest = gossip(drifting_app())
+
+    def app(message, context):
+        kind, client = message.metadata.message_type, context.node_config
+        reply = honest(message, context)
+        if kind == call and client["partition-id"] == FAULTY:
+            if isinstance(content, str):
+                return content
+            reply.content = content
+        return reply
+
+    result = run(app)
+    assert {(x.client, x.call) for x in result.lost} >= {(FAULTY, call)}
+    assert {x.client for x in result.lost} == {FAULTY}
+    assert list(result.messages) == list(range(1, ROUNDS + 1))

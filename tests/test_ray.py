@@ -154,7 +154,10 @@ def learn_on(grid):
     arrays = task.initial_arrays()
     results = {
         name: Gossip(schedule, discover_every=1).start(
-            grid, arrays, num_rounds=2, evaluate_fn=task.evaluate_fn
+            grid,
+            arrays,
+            num_rounds=5 if name == "ring" else 2,
+            evaluate_fn=task.evaluate_fn,
         )
         for name, schedule in SCHEDULES.items()
     }

@@ -134,6 +134,16 @@ def reading(path: str | os.PathLike) -> Iterator[Mapping[str, Member]]:
                 "SHA-256 at its end is not that of the file"
             )
         file.seek(0)
+        try:
+            archive = zipfile.ZipFile(file)
+            stored = all(
+                i.compress_type == zipfile.ZIP_STORED for i in archive.filelist
+            )
+        except zipfile.BadZipFile:
+            stored = False
+        if not stored:  # what is compressed could fill the memory
+            raise ValueError(f"{path} is no archive that `write` has made")
+        file.seek(0)
         with np.load(file, allow_pickle=False) as members:
             yield members
 

@@ -40,7 +40,7 @@ from flwr.app import ArrayRecord, MetricRecord, RecordDict
 from gossiplib import archive
 from gossiplib.archive import Member
 from gossiplib.records import dump
-from gossiplib.result import GossipResult, Loss
+from gossiplib.result import GossipResult, Loss, check_whole
 from gossiplib.stacked import StackedMetrics
 
 __all__ = [
@@ -56,6 +56,8 @@ __all__ = [
 FORMAT = 1
 
 _HEADER = "checkpoint.json"
+#: What comes of a header that somebody has made up.
+_WRONG = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
 #: Fields of a result that map a round to the metrics of all clients together.
 _MEANS = (
     "train_metrics_clientapp",
@@ -180,17 +182,22 @@ def reading(path: str | os.PathLike) -> Iterator[Checkpoint]:
         try:
             header = json.loads(members[_HEADER])
             version = header["format"]
-        except (KeyError, TypeError, ValueError) as error:
+        except _WRONG as error:
             raise ValueError(f"{path} is no checkpoint: {error!r}") from error
         if version != FORMAT:
             raise ValueError(
                 f"the checkpoint {path} has the format {version}; this gossiplib reads "
                 f"format {FORMAT}"
             )
-        result = _to_result(header["result"], members)
-        yield Checkpoint(
-            path, header["round"], header["identity"], result, header["more"], members
-        )
+        try:
+            t, identity, more = (header[key] for key in ("round", "identity", "more"))
+            check_whole("round", t, 1)
+            if not isinstance(identity, dict) or not isinstance(more, dict):
+                raise TypeError("identity and more must be objects")
+            result = _to_result(header["result"], members)
+        except _WRONG as error:
+            raise ValueError(f"{path} is no checkpoint: {error!r}") from error
+        yield Checkpoint(path, t, identity, result, more, members)
 
 
 # The result so far --------------------------------------------------------------------

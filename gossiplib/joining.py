@@ -174,18 +174,22 @@ class Joining:
         """Take round and model of a neighbour that has begun, if there is one.
 
         It is the one in the middle, by rounds: neither the one that says it is far
-        ahead, nor the one that is behind. Returns the round, the model, and whose.
+        ahead, nor the one that is behind. Nobody can say more than one round more than
+        the middle one. Returns the round, the model, and whose.
         """
-        begun = sorted((t, j) for j, t in found.items() if t > 0)
-        middle = len(begun) // 2
-        for _, j in begun[middle:] + begun[:middle]:
+        rounds = sorted((t, j) for j, t in found.items())
+        middle = (len(rounds) - 1) // 2
+        for most, j in rounds[middle:] + rounds[:middle][::-1]:
+            most = min(most, rounds[middle][0])
+            if most == 0:
+                continue
             address = self.contacts.all()[j]
             try:
                 call = self._channels.call(address, name_of(j), "Model", b"", 10.0)
                 content = records.load(call.result())
                 server_round, arrays = content["gossip"]["round"], content["arrays"]
                 _check_layout(arrays, like)
-                return _whole(server_round), arrays, j
+                return min(_whole(server_round), most + 1), arrays, j
             except (grpc.RpcError, ValueError, KeyError, TypeError):
                 continue
         return None

@@ -125,7 +125,10 @@ def run_sends(peer: "Peer", sends: int, every: float = 0.1, seed: int = 0) -> No
             _tick(peer, peer.round + 1, rng)
     neighbours = sorted(peer.mailbox.neighbours)
     peer.outbox.send(sends + 1, len(neighbours), None, neighbours)
+    end = time.monotonic() + 10 * peer.patience  # one that never stops does not count
     while peer.mailbox.alive - done and quiet < peer.patience and not peer.closed:
+        if time.monotonic() > end:
+            break
         came, last = _learn(peer, sends, every)
         quiet = 0.0 if came else quiet + every
         done |= last

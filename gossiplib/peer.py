@@ -36,6 +36,9 @@ from gossiplib.wire import Channels, Server, client_of, name_of
 
 __all__ = ["Peer"]
 
+#: Bytes of the largest hello: an address and a word.
+_HELLO = 4096
+
 
 class Peer:
     """A client and its connections.
@@ -129,6 +132,8 @@ class Peer:
     def _hello(self, name: str, data: bytes) -> bytes:
         sender = client_of(name)
         self.mailbox.admit(sender, len(data))
+        if len(data) > _HELLO:
+            self.mailbox.refuse("too large")
         there = sender in self.mailbox.alive
         answer = self.joining.answer(sender, data, self.round)
         if self.rounds and not there and sender in self.mailbox.alive:

@@ -92,6 +92,7 @@ def restore(kept: Checkpoint, members: Members) -> None:
     RuntimeError
         If a client of the checkpoint is not there, or fails.
     """
+    _check(kept)
     calls, states = members.calls, kept.more["states"]
     if missing := sorted(set(states) - set(calls.nodes)):
         raise RuntimeError(
@@ -114,3 +115,24 @@ def restore(kept: Checkpoint, members: Members) -> None:
     for i in kept.more["first"]:
         members.first[i] = load(kept.members[f"first/{i}"])["arrays"]
     members.neighbourhood.chosen.update(kept.more["chosen"])
+
+
+def _check(kept: Checkpoint) -> None:
+    """Raise ValueError unless a checkpoint holds what `take` has put there."""
+    more, members = kept.more, kept.members
+    try:
+        clients = range(kept.identity["clients"])
+        lists = [more[name] for name in ("states", "have_model", "late", "first")]
+        for some in [*lists, [i for i, _ in more["chosen"]]]:
+            if len(set(some)) < len(some) or not all(i in clients for i in some):
+                raise ValueError(f"{some} are not clients")
+        for _, chosen in more["chosen"]:
+            if not all(j in clients for j in chosen):
+                raise ValueError(f"{chosen} are not clients")
+        if not isinstance(more["run"], int):
+            raise ValueError("the run has no number")
+        needed = [f"state/{i}" for i in lists[0]] + [f"first/{i}" for i in lists[3]]
+        if missing := [name for name in needed if name not in members]:
+            raise ValueError(f"{missing} are missing")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{kept.path} is no checkpoint: {error}") from error

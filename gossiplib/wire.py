@@ -5,8 +5,10 @@ authority, and who calls is the name in it: nothing that a message says. What th
 bytes mean is the peer's business.
 """
 
+import contextlib
 import threading
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -19,6 +21,8 @@ from gossiplib.letters import Refused
 __all__ = ["Channels", "Server", "client_of", "name_of"]
 
 _PATH = "/gossiplib.Peer/"
+#: Seconds in which a caller must send its message, and calls that it may have open.
+_SECONDS, _AT_ONCE = 2.0, 3
 
 #: Name of the caller's certificate, bytes of the message -> bytes of the reply.
 Handler = Callable[[str, bytes], bytes]
@@ -68,19 +72,24 @@ class Server(grpc.GenericRpcHandler):
         largest: int,
     ) -> None:
         self._methods = {
-            _PATH + name: grpc.unary_unary_rpc_method_handler(
+            # Of a stream, whose first message `_answer` waits for itself: gRPC would
+            # wait for ever for a message that never comes.
+            _PATH + name: grpc.stream_unary_rpc_method_handler(
                 partial(self._answer, handler)
             )
             for name, handler in handlers.items()
         }
         self._lock = threading.Lock()
         self._calls = self._read = 0
+        self._open: Counter[str] = Counter()  # calls that are not answered yet
         self._server = grpc.server(
-            ThreadPoolExecutor(4),
+            ThreadPoolExecutor(16),
             handlers=[self],
             options=[
                 ("grpc.max_receive_message_length", largest),
                 ("grpc.so_reuseport", 0),  # two peers on one port is an error
+                ("grpc.max_allowed_incoming_connections", 256),
+                ("grpc.server_handshake_timeout_ms", 3000),
             ],
             maximum_concurrent_rpcs=64,
         )
@@ -104,15 +113,42 @@ class Server(grpc.GenericRpcHandler):
         return self._methods.get(call.method)
 
     def _answer(
-        self, handler: Handler, data: bytes, context: grpc.ServicerContext
+        self,
+        handler: Handler,
+        messages: Iterator[bytes],
+        context: grpc.ServicerContext,
     ) -> bytes:
-        with self._lock:
-            self._read += 1
         names = context.auth_context().get("x509_common_name", [b""])
+        name = names[0].decode(errors="replace")
+        with self._one_of_few(name, context):
+            # Whoever opens a call and says nothing would keep a thread.
+            late = threading.Timer(_SECONDS, context.cancel)
+            late.daemon = True
+            late.start()
+            data = next(messages, None)
+            late.cancel()
+            if data is None:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no message")
+            with self._lock:
+                self._read += 1
+            try:
+                return handler(name, data)
+            except Refused as refused:
+                context.abort(grpc.StatusCode.PERMISSION_DENIED, str(refused))
+
+    @contextlib.contextmanager
+    def _one_of_few(self, name: str, context: grpc.ServicerContext) -> Iterator[None]:
+        """Let each name have a few calls at a time, and so keep threads for others."""
+        with self._lock:
+            busy = self._open[name] >= _AT_ONCE
+            self._open[name] += not busy
+        if busy:
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, "too many calls at once")
         try:
-            return handler(names[0].decode(errors="replace"), data)
-        except Refused as refused:
-            context.abort(grpc.StatusCode.PERMISSION_DENIED, str(refused))
+            yield
+        finally:
+            with self._lock:
+                self._open[name] -= 1
 
     @property
     def unread(self) -> int:
@@ -171,7 +207,8 @@ class Channels:
                     channel.close()
                 channel = self._channel(address, name)
                 self._open[name] = (address, channel)
-        return channel.unary_unary(_PATH + method).future(data, timeout=seconds)
+            # Under the lock: `forget` may close the channel as soon as it is open.
+            return channel.unary_unary(_PATH + method).future(data, timeout=seconds)
 
     def _channel(self, address: str, name: str) -> grpc.Channel:
         options = [
@@ -181,7 +218,7 @@ class Channels:
             ("grpc.enable_http_proxy", 0),
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 1000),  # also the time to connect
             ("grpc.max_reconnect_backoff_ms", 1000),
         ]
         return grpc.secure_channel(address, self._credentials, options)

@@ -5,6 +5,7 @@ the numpy computation of `toy_apps.drift`.
 """
 
 import errno
+import hashlib
 import json
 import os
 import pickle
@@ -936,3 +937,43 @@ def test_killed_at_each_step_of_a_write(tmp_path):
 def test_a_real_limit_on_the_length_of_files(tmp_path):
     ((unsaved, left),) = in_a_process(QUOTA, tmp_path)
     assert len(unsaved) > 50 and left == ["run.zip"]
+
+
+def with_digest(path):
+    """Give a made-up archive the digest that it needs."""
+    data = path.read_bytes()
+    blank = archive._BLANK
+    path.write_bytes(data + hashlib.sha256(data + blank).hexdigest().encode())
+
+
+def test_an_archive_that_could_grow_in_memory_is_refused(tmp_path):
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("checkpoint.json", b" " * 10**6)
+        bomb.comment = archive._BLANK
+    data = path.read_bytes()[: -len(archive._BLANK)]
+    path.write_bytes(data)
+    with_digest(path)
+    with pytest.raises(ValueError, match="no archive that `write` has made"):
+        with archive.reading(path):
+            pass
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"round": -5},
+        {"round": "1"},
+        {"identity": []},
+        {"more": []},
+        {"result": []},
+    ],
+    ids=str,
+)
+def test_a_header_that_makes_no_sense_is_refused(tmp_path, lie):
+    path = tmp_path / "run.zip"
+    header = {"format": 1, "round": 1, "identity": {}, "more": {}, "result": {}}
+    archive.write(path, {"checkpoint.json": json.dumps(header | lie).encode()})
+    with pytest.raises(ValueError, match="is no checkpoint"):
+        with checkpoint.reading(path):
+            pass

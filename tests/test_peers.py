@@ -650,3 +650,89 @@ def test_without_rounds_models_learn_and_all_have_joined_through_one():
     assert result.lost == []
     assert all(accuracy(arrays) > 0.8 for arrays in result.node_arrays.values())
     assert accuracy(arriving_apps.initial()) < 0.6
+
+
+# What a liar tells, and what says nothing -------------------------------------------
+
+
+def test_calls_that_say_nothing_keep_nobody_out(idle):
+    silent = idle.crowd.peers[2].channels._channel(idle.address, "peer-0")
+    stop = threading.Event()
+
+    def never():
+        stop.wait()
+        yield from ()
+
+    calls = [
+        silent.stream_unary("/gossiplib.Peer/Hello").future(never()) for _ in range(20)
+    ]
+    try:
+        time.sleep(0.5)
+        push = idle.neighbour.call(idle.address, "peer-0", "Push", letter(), 5)
+        assert push.code() is grpc.StatusCode.OK
+        deadline = time.monotonic() + 20
+        while not all(c.done() for c in calls) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert all(c.done() for c in calls)
+    finally:
+        stop.set()
+        silent.close()
+
+
+TOLD = {"client": 1, "round": 0, "linked": True, "neighbours": []}
+TOLD |= {"clients": [], "addresses": []}
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"round": float("inf")},
+        {"round": -5},
+        {"client": float("inf")},
+        {"clients": [float("inf")], "addresses": ["a:1"]},
+        {"addresses": 3},
+    ],
+    ids=str,
+)
+def test_a_greeting_that_makes_no_sense_is_no_greeting(idle, lie):
+    answer = records.dump(RecordDict({"gossip": ConfigRecord(TOLD | lie)}))
+    joining = idle.peer.joining
+    joining._channels = SimpleNamespace(
+        call=lambda *_: SimpleNamespace(result=lambda: answer)
+    )
+    assert joining.greet(1, idle.crowd.addresses[1], link=True) is None
+
+
+@pytest.mark.parametrize(
+    ("server_round", "arrays", "takes"),
+    [
+        (7, ArrayRecord([np.ones(3)]), 7),
+        (10**9, ArrayRecord([np.ones(3)]), 8),
+        (-(10**9), ArrayRecord([np.ones(3)]), None),
+        (float("inf"), ArrayRecord([np.ones(3)]), None),
+        (7, ArrayRecord([np.ones(3, np.int8)]), None),
+        (7, ArrayRecord([np.full(3, np.nan)]), None),
+        (7, ConfigRecord({"0": 1}), None),
+    ],
+)
+def test_a_model_that_makes_no_sense_is_not_taken(idle, server_round, arrays, takes):
+    told = {"gossip": ConfigRecord({"round": server_round}), "arrays": arrays}
+    answer = records.dump(RecordDict(told))
+    joining = idle.peer.joining
+    joining._channels = SimpleNamespace(
+        call=lambda *_: SimpleNamespace(result=lambda: answer)
+    )
+    joining.contacts.confirm(1, idle.crowd.addresses[1])
+    got = joining.fetch_model({1: 7}, zeros())
+    assert (got and got[0]) == takes
+    # Among others that have not begun, one cannot say that all is over.
+    assert joining.fetch_model({1: 10**9, 2: 0}, zeros()) is None
+
+
+def test_a_hello_as_large_as_a_model_is_refused(idle):
+    hello = records.dump(
+        RecordDict({"gossip": ConfigRecord({"address": "a" * 5000, "link": False})})
+    )
+    call = idle.neighbour.call(idle.address, "peer-0", "Hello", hello, 5)
+    assert call.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert idle.refused["too large"] == 1

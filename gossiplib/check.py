@@ -8,7 +8,8 @@ property that fails. A hint never tells the answer. A placeholder (None or ``...
 from typing import Any
 
 from gossiplib import (  # noqa: F401  each fills CHECKS
-    exercises_00_05,
+    exercises_00_02,
+    exercises_03_05,
     exercises_06,
     exercises_07,
     exercises_08,

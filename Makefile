@@ -4,7 +4,9 @@
 # make peers      run eight peers without a server; two die, one comes back
 # make test       lint, unit tests, every notebook, the state of the notebooks
 # make notebooks  re-execute the notebooks in place
-# make budget     measure the notebooks and write the table in README.md
+# make budget     measure the notebooks; fails over budget; writes README.md's table
+# make colab      run the notebooks with Colab's versions (OTHER=python3.13)
+# make binder     run them as on Binder, within 2 GiB and one processor (OTHER=python3.12)
 # make assignment build an nbgrader course of the exercises in out/course
 # make site       render the series as pages in out/site/html, offline
 # make links      write badges, links and install cells from pyproject.toml
@@ -23,7 +25,7 @@ export FLWR_DISABLE_UPDATE_CHECK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 export FLWR_HOME = $(CURDIR)/.venv/flwr
 
-.PHONY: lab run peers deploy test notebooks budget assignment site links bench
+.PHONY: lab run peers deploy test notebooks budget colab binder assignment site links bench
 
 lab: .venv/made
 	.venv/bin/jupyter lab notebooks/00_start_here.ipynb
@@ -47,6 +49,9 @@ notebooks: .venv/made
 
 budget: .venv/made
 	.venv/bin/python tests/notebooks.py budget
+
+colab binder: .venv/made
+	.venv/bin/python tests/environments.py $@ --python $(OTHER)
 
 assignment: .venv/made
 	.venv/bin/python tests/assignments.py

@@ -5,9 +5,15 @@ import os
 
 import pytest
 
+from budgets import Budgets
 from processes import QUIET
 
 os.environ |= QUIET
+
+
+def pytest_configure(config):
+    """Measure the notebooks: a plugin, as this file's hooks see its folder alone."""
+    config.pluginmanager.register(Budgets())
 
 
 @pytest.fixture(autouse=True)

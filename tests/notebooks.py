@@ -2,8 +2,9 @@
 
     python tests/notebooks.py execute|budget [NUMBER ...]
 
-`execute` runs notebooks in place, `budget` runs copies, fails when one takes too long
-or too much memory, and, when it has measured all, writes the table of README.md.
+`execute` runs notebooks in place. `budget` runs copies, states in their first cells
+what they took, writes the table of README.md from the first cells of all, and fails
+when a notebook takes too long or too much memory.
 """
 
 import argparse
@@ -27,6 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Seconds and megabytes that a notebook may take; more where it starts processes.
 LIMITS = {"05": (60, 1500), "11": (120, 2000), "12": (120, 2000)}
 LIMIT = (60, 900)
+READING_TIME = re.compile(r"Reading time\W*(\d+) min")
+RUN_TIME = re.compile(r"Run time: (\d+) s, (\d+) MB")
 PICTURE = "spreading.png"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -75,10 +78,12 @@ def question(notebook: NotebookNode) -> str:
     return re.sub(r"^#\s+(\d+\s*[-:.–]\s*)?", "", title)
 
 
-def reading_time(notebook: NotebookNode) -> str:
-    """Return the reading time that a notebook's first cell states."""
-    found = re.search(r"Reading time\W*(\d+) min", notebook.cells[0].source)
-    return f"{found[1]} min" if found else "?"
+def stated(notebook: NotebookNode, what: re.Pattern[str]) -> tuple[int, ...]:
+    """Return the numbers in a notebook's first cell: READING_TIME or RUN_TIME."""
+    found = what.search(notebook.cells[0].source)
+    if not found:
+        raise ValueError(f"the first cell lacks {what.pattern!r}: run `make budget`")
+    return tuple(map(int, found.groups()))
 
 
 def name(path: Path) -> str:
@@ -86,11 +91,16 @@ def name(path: Path) -> str:
     return path.stem.replace("_", " ")
 
 
-def execute(notebook: NotebookNode, directory: Path, env: dict[str, str]) -> None:
+def execute(
+    notebook: NotebookNode,
+    directory: Path,
+    env: dict[str, str],
+    kernel: str = "python3",
+) -> None:
     """Run a notebook's cells in a fresh kernel; raise a cell's error."""
     client = NotebookClient(
         notebook,
-        kernel_name="python3",
+        kernel_name=kernel,
         timeout=600,
         record_timing=False,
         store_widget_state=False,
@@ -115,7 +125,7 @@ def peak_memory(home: str) -> Iterator[list[int]]:
     peak, done = [0], threading.Event()
 
     def sample() -> None:
-        while not done.wait(0.1):
+        while not done.wait(0.2):
             held = 0
             for process in marked(home):
                 with contextlib.suppress(Exception):  # it may end while we look
@@ -140,11 +150,9 @@ def measure(path: Path) -> tuple[float, float]:
         return time.perf_counter() - start, peak[0] / 1e6
 
 
-def static_row(path: Path) -> str:
-    """Return the part of a notebook's row in the table that needs no run."""
-    notebook = read(path)
-    link = f"[{name(path)}](notebooks/{path.name})"
-    return f"| {link} | {question(notebook)} | {reading_time(notebook)} |"
+def limits(name: str) -> tuple[int, int]:
+    """Return the seconds and megabytes that a notebook may take, by its file's name."""
+    return LIMITS.get(name[:2], LIMIT)
 
 
 def with_run_time(nb: NotebookNode, seconds: float, megabytes: float) -> NotebookNode:
@@ -156,24 +164,35 @@ def with_run_time(nb: NotebookNode, seconds: float, megabytes: float) -> Noteboo
     return nb
 
 
-def budget(root: Path, paths: list[Path]) -> list[str]:
-    """Measure notebooks, write the table of README.md, return what is over budget."""
+def table(root: Path) -> str:
+    """Return the table of README.md: what the notebooks' first cells state."""
     rows = [
         "| notebook | question | reading time | run time | peak memory |",
         "|---|---|--:|--:|--:|",
     ]
+    for path in find(root):
+        notebook = read(path)
+        (minutes,) = stated(notebook, READING_TIME)
+        seconds, megabytes = stated(notebook, RUN_TIME)
+        rows.append(
+            f"| [{name(path)}](notebooks/{path.name}) | {question(notebook)} "
+            f"| {minutes} min | {seconds} s | {megabytes} MB |"
+        )
+    return "\n".join(rows)
+
+
+def budget(root: Path, paths: list[Path]) -> list[str]:
+    """Measure notebooks, write the table of README.md, return what is over budget."""
     over = []
     for path in paths:
         seconds, megabytes = measure(path)
-        most_seconds, most = LIMITS.get(path.name[:2], LIMIT)
-        rows.append(f"{static_row(path)} {seconds:.0f} s | {megabytes:.0f} MB |")
-        print(rows[-1], flush=True)
+        most_seconds, most = limits(path.name)
+        print(f"{path.name:36} {seconds:4.0f} s {megabytes:5.0f} MB", flush=True)
         write(with_run_time(read(path), seconds, megabytes), path)
         if seconds > most_seconds or megabytes > most:
             over.append(f"{path.name}: over its {most_seconds} s or {most} MB")
-    if paths == find(root):
-        readme = root / "README.md"
-        readme.write_text(replace_block(readme.read_text(), "budget", "\n".join(rows)))
+    readme = root / "README.md"
+    readme.write_text(replace_block(readme.read_text(), "budget", table(root)))
     return over
 
 

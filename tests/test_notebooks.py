@@ -14,13 +14,16 @@ import pytest
 from links import links, tagged
 from notebooks import (
     PICTURE,
+    READING_TIME,
     ROOT,
+    RUN_TIME,
     find,
+    limits,
     picture,
     question,
     read,
-    reading_time,
-    static_row,
+    stated,
+    table,
 )
 from processes import HEAVY
 
@@ -72,10 +75,7 @@ def test_begins_with_its_question_and_ends_with_links(notebook, code):
     first, last = notebook.cells[0], notebook.cells[-1]
     assert first.cell_type == "markdown" and first.source.startswith("# ")
     assert question(notebook)
-    assert reading_time(notebook) != "?", (
-        "the first cell states no `Reading time: N min`"
-    )
-    assert "Run time: " in first.source, "run `make budget`"
+    assert stated(notebook, READING_TIME)
     assert notebook.cells[1] in tagged(notebook, "badges")
     assert code[0] in tagged(notebook, "install")
     assert "assert gossiplib.__version__ ==" in code[0].source
@@ -137,7 +137,14 @@ def test_the_readme_names_the_tested_torch():
     assert f"pip install {pin} " in (ROOT / "README.md").read_text()
 
 
-def test_is_in_the_table_of_the_readme(path):
+def test_took_no_more_than_it_may(path, notebook):
+    seconds, megabytes = stated(notebook, RUN_TIME)
+    most_seconds, most = limits(path.name)
+    assert seconds <= most_seconds and megabytes <= most
+
+
+def test_the_table_of_the_readme_is_that_of_the_notebooks():
     readme = (ROOT / "README.md").read_text()
-    table = readme.split("<!-- budget:begin -->")[1].split("<!-- budget:end -->")[0]
-    assert static_row(path) in table, "run `make budget`"
+    begin, end = "<!-- budget:begin -->", "<!-- budget:end -->"
+    shown = readme.split(begin)[1].split(end)[0].strip()
+    assert shown == table(ROOT), "run `make budget`"

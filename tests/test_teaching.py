@@ -16,7 +16,7 @@ import pytest
 from gossiplib.detective import CLIENTS, KINDS, ROUNDS, by_link, by_round, case
 from gossiplib.unplugged import as_written, game, page
 from links import tagged
-from notebooks import ROOT, find, read, reading_time, teaching
+from notebooks import READING_TIME, ROOT, find, read, stated, teaching
 from test_notebooks import CHECKED, LINES, MACHINE, WARNING, text_of
 
 NOTEBOOKS = teaching(ROOT)
@@ -267,7 +267,7 @@ def test_state_of_the_notebooks(path):
     texts = [text_of(o) for o in outputs]
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
     assert notebook.cells[0].source.startswith(f"# {path.stem[:2]} - ")
-    assert reading_time(notebook) != "?"
+    assert stated(notebook, READING_TIME)
     assert [c.execution_count for c in code] == list(range(1, len(code) + 1))
     assert [o for o in outputs if o.get("name") == "stderr"] == []
     assert [o for o in outputs if o.output_type == "error"] == []

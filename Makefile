@@ -50,8 +50,11 @@ notebooks: .venv/made
 budget: .venv/made
 	.venv/bin/python tests/notebooks.py budget
 
-colab binder: .venv/made
-	.venv/bin/python tests/environments.py $@ --python $(OTHER)
+colab: .venv/made
+	.venv/bin/python tests/environments.py colab --python $(OTHER)
+
+binder: .venv/made
+	.venv/bin/python tests/environments.py binder --python $(OTHER)
 
 assignment: .venv/made
 	.venv/bin/python tests/assignments.py

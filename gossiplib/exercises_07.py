@@ -81,9 +81,11 @@ def _(account: Any) -> None:
     need(most <= 12, f"If no message arrives, a balance grows to {most} tokens.")
     alone = (sent[12:] >= 1).all()
     need(alone, "If no message arrives, a client must still send once a period.")
+    answers = account.reactive(np.arange(13), np.zeros(13, dtype=bool))
+    need(np.all(np.equal(answers, 0)), "A message that is not useful gets no answer.")
     plain, _, _ = _walks(Simple(0), Network())
     need(
-        age >= 2 * plain,
+        age >= 6 * plain,
         f"Walks are {age / plain:.1f} times as old as with plain gossip.",
     )
 

@@ -138,7 +138,7 @@ def installed_by_its_own_cell(environment: Environment, path: Path) -> None:
 
 
 def agreement(before: NotebookNode, after: NotebookNode) -> str:
-    """Return how many of the compared outputs are the same."""
+    """Return how many of the compared outputs are the same, and those that are not."""
 
     def texts(notebook: NotebookNode) -> list[str]:
         return [
@@ -147,7 +147,10 @@ def agreement(before: NotebookNode, after: NotebookNode) -> str:
         ]
 
     pairs = list(zip(texts(before), texts(after), strict=True))
-    return f"{sum(a == b for a, b in pairs)} of {len(pairs)}"
+    others = [f"\n  here: {b}\n  kept: {a}" for a, b in pairs if a != b]
+    return f"{len(pairs) - len(others)} of {len(pairs)} outputs the same" + "".join(
+        others
+    )
 
 
 @contextlib.contextmanager
@@ -198,7 +201,7 @@ def told(environment: Environment, paths: list[Path], install=str) -> int:
             start = time.perf_counter()
             try:
                 environment.run(after, path.parent, env)
-                result = f"{agreement(before, after)} outputs the same"
+                result = agreement(before, after)
             except (CellExecutionError, RuntimeError) as error:
                 failed += 1
                 result = f"FAILED: {str(error)[-1500:]}"

@@ -173,6 +173,10 @@ def norm(model):
     return sum(map(squared_sum, model))
 
 
+def sum_of_norms(model):
+    return sum(map(np.linalg.norm, model))
+
+
 def adopt(key, *, own=True, rounds=3):
     """Return an average function that adopts models in the first rounds."""
 
@@ -261,6 +265,15 @@ def account(proactive, reactive):
     functions = {
         "proactive": staticmethod(proactive),
         "reactive": staticmethod(lambda tokens, useful: reactive(tokens)),
+    }
+    return type("Account", (), functions)
+
+
+def if_useful(proactive, reactive):
+    """Return an account that answers useful messages alone."""
+    functions = {
+        "proactive": staticmethod(proactive),
+        "reactive": staticmethod(lambda t, useful: np.where(useful, reactive(t), 0)),
     }
     return type("Account", (), functions)
 
@@ -370,6 +383,11 @@ WRONG = [
     ("06.4", "never the own", lambda: [adopt(norm, own=False)]),
     ("06.4", "adopts for ever", lambda: [adopt(norm, rounds=99)]),
     ("06.4", "two rounds", lambda: [adopt(norm, rounds=2)]),
+    ("06.4", "sum of norms", lambda: [adopt(sum_of_norms)]),
+    ("06.5", "no difference", lambda: ["same", "same"]),
+    ("06.5", "worse on the star", lambda: ["worse", "same"]),
+    ("06.5", "also on the ring", lambda: ["better", "better"]),
+    ("06.5", "other words", lambda: ["0.47", "0.50"]),
     ("07.1", "the start is full", lambda: [120, 30]),
     ("07.1", "saves nothing", lambda: [100, 10]),
     ("07.1", "no new tokens", lambda: [100, 20]),
@@ -391,6 +409,9 @@ WRONG = [
     ("07.4", "not each period", lambda: [tokens.Randomised(12, 6)]),
     ("07.4", "answers alone", lambda: [account(full_at(99), one_if_any)]),
     ("07.4", "never answers", lambda: [account(full_at(12), np.zeros_like)]),
+    ("07.4", "simple", lambda: [tokens.Simple(12)]),
+    ("07.4", "answers all", lambda: [tokens.Generalised(12, 6)]),
+    ("07.4", "one answer of many", lambda: [if_useful(full_at(12), one_if_any)]),
     ("08.1", "values alone", lambda: [40_000]),
     ("08.1", "places of 2 bytes", lambda: [60_000]),
     ("08.1", "places of 8 bytes", lambda: [120_000]),
@@ -549,8 +570,7 @@ RAISES = [
 # Other right answers than those in the solutions.
 RIGHT_TOO = [
     ("07.1", "of numpy", lambda: [np.float64(100), np.int64(30)]),
-    ("07.4", "simple", lambda: [tokens.Simple(12)]),
-    ("07.4", "generalised", lambda: [tokens.Generalised(12, 6)]),
+    ("07.4", "one answer", lambda: [if_useful(full_at(5), one_if_any)]),
     (
         "02.1",
         "far lazier",

@@ -15,8 +15,8 @@ def no_ones():
 
 
 def own_camp():
-    """06.2: those who agree, as the table says, and all 20 rounds."""
-    return 0.5, -4, 20
+    """06.2: those who agree, as the table says, more of the own model, all 20 rounds."""
+    return 0.7, -4, 20
 
 
 def by_neighbours_examples():
@@ -41,11 +41,20 @@ def largest_norm():
     return (average,)
 
 
+def uniform_weights():
+    """06.5: on the star, a client takes half of the centre's model, not a sixteenth.
+
+    On the ring all degrees are 2, so both kinds of weights are 1/3: nothing changes.
+    """
+    return "better", "same"
+
+
 ANSWERS = {
     "06.1": no_ones,
     "06.2": own_camp,
     "06.3": by_neighbours_examples,
     "06.4": largest_norm,
+    "06.5": uniform_weights,
 }
 
 if __name__ == "__main__":

@@ -46,10 +46,11 @@ def send_halves():
 
 
 def generous():
-    """07.4: send at the timer when 10 tokens are saved; answer while there are any.
+    """07.4: the timer of the simple account, and the answers of the randomised one.
 
     Both are needed: answers make walks long, and the timer keeps the network alive, as
-    answers alone die out with the messages that they answer.
+    answers alone die out with the messages that they answer. Who has saved a lot sends
+    an old model to more than one, so that it is not lost among younger ones.
     """
 
     class Account:
@@ -57,7 +58,7 @@ def generous():
             return (tokens >= 10).astype(float)
 
         def reactive(self, tokens, useful):
-            return np.where(useful, np.minimum(tokens, 1), 0)
+            return np.where(useful, tokens / 5, 0)
 
     return (Account(),)
 

@@ -12,7 +12,7 @@ def _(neighbours: float) -> None:
     need(neighbours % 1 == 0 and neighbours > 0, "Neighbours are whole.")
     models = 1 + int(neighbours)  # the median is honest if lies are less than half
     need(2 * 2 < models, "Two lies that agree can still move the middle.")
-    need(2 * 2 >= models - 1, "Fewer are enough.")
+    need(2 * 2 >= models - 1, "Fewer are enough: the own model counts, too.")
 
 
 @checks("13.2")
@@ -20,8 +20,14 @@ def _(rounds: float) -> None:
     need(rounds % 1 == 0, "Count whole rounds.")
     need(rounds > 0, "The budget is enough for some.")
     links = 16 * 8 * 0.9 * 0.95**2
-    need(rounds * links * 2600 <= 4_000_000, "That is more than the budget.")
-    need((rounds + 1) * links * 2600 > 4_000_000, "More rounds fit.")
+    need(
+        rounds * links * 2600 <= 4_000_000,
+        "That is more than the budget: a link carries a message each way.",
+    )
+    need(
+        (rounds + 1) * links * 2600 > 4_000_000,
+        "More rounds fit: what does not arrive costs nothing.",
+    )
 
 
 @checks("13.3")
@@ -55,6 +61,23 @@ def _(average: Callable) -> None:
                     np.allclose(found, _kept(layer), rtol=1e-5, atol=1e-5),
                     f"It is not the mean of what is to be kept ({where}).",
                 )
+
+
+@checks("13.4")
+def _(stopped_by: str) -> None:
+    letters = "".join(str(stopped_by).lower().split())
+    need(
+        len(letters) == 5 and set(letters) <= set("mvp"), "Five letters of m, v and p."
+    )
+    rules = {
+        "a": ("m", "does the checksum still fit?"),
+        "b": ("v", "the row is whole, and its number is not what the entry reaches."),
+        "c": ("m", "the row says its seeds."),
+        "d": ("p", "all that the row says is true of that entry."),
+        "e": ("p", "the entry reaches its score again, and pays few bytes again."),
+    }
+    for said, (case, (right, hint)) in zip(letters, rules.items(), strict=True):
+        need(said == right, f"Look at ({case}) again: {hint}")
 
 
 def _model(rng: np.random.Generator, clients: tuple[int, ...]) -> list[np.ndarray]:

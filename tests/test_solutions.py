@@ -12,6 +12,7 @@ import torch
 from gossiplib import averaging, mixing, privacy, robust, tokens, topology, walks
 from gossiplib.check import CHECKS, verdict
 from gossiplib.client import choose, gossip
+from gossiplib.compression import Qsgd, RandomK, TopK
 from gossiplib.grid import LocalGrid
 from gossiplib.server import Gossip
 from gossiplib.topology import named
@@ -26,26 +27,30 @@ SIZE, TORUS_RATE = 2600, 0.8828
 
 # What a hint must not say, for the exercises whose answer can be said in a word.
 ANSWER_IN_WORDS = {
-    "00.1": ("torus", "hypercube", "exponential", "regular"),
+    "00.1": ("11", "eleven"),
+    "00.2": ("torus", "hypercube", "exponential", "regular"),
     "01.1": (str(2 * 1000 * 50 * SIZE),),
     "02.1": ("metropolis", "identity", "eye"),
     "02.2": ("kantor", "random"),
     "02.3": ("54",),
     "03.1": ("56",),
-    "03.2": ("three rounds", "3 rounds"),
-    "05.1": ("0.7", "churn"),
+    "03.2": ("sum to 0", "every three"),
+    "03.3": ("three rounds", "3 rounds"),
+    "04.1": ("0.45", "0.15"),
+    "05.1": ("5000", "5,000"),
+    "05.2": ("0.7", "churn"),
     "08.1": ("80000", "80,000", "uint32"),
     "08.3": ("mean", "packbits"),
     "08.4": ("seed",),
     "09.1": ("4.9", "4.899", "24", "√24"),
-    "09.2": ("prism", "ladder"),
     "10.1": ("138",),
     "11.2": ("738", "123"),
     "11.4": ("293", "294"),
-    "05.2": ("exponential", "matching"),
+    "05.3": ("exponential", "matching"),
     "12.1": ("0.25", "1/4", "quarter"),
     "13.1": ("four", "five", "4"),
     "13.2": ("14", "fourteen"),
+    "13.4": ("mvmpp",),
 }
 
 
@@ -79,6 +84,10 @@ def toy_run(schedule, rounds=20, n=16):
     """Run gossip where training costs nothing."""
     grid = LocalGrid(gossip(still_app()), num_nodes=n)
     return Gossip(schedule, evaluate_every=0).start(grid, zeros(), num_rounds=rounds)
+
+
+def most_links(graph):
+    return max(degree for _, degree in graph.degree)
 
 
 def half_of(weights):
@@ -318,14 +327,38 @@ def drawn(size, seed):
     return np.random.default_rng(seed).choice(size, size // 10, replace=False)
 
 
+def remembered_tenth():
+    """Return a codec of notebook 08 whose two sides share a variable."""
+    last = {}
+
+    def encode(x, server_round):
+        last["at"] = drawn(len(x), FRESH)
+        return [x[last["at"]]]
+
+    def decode(message, size, server_round):
+        x = np.zeros(size)
+        x[last["at"]] = message[0]
+        return x
+
+    return [encode, decode]
+
+
 FRESH = np.random.default_rng(0)
 
 
 WRONG = [
-    ("00.1", "too slow a graph", lambda: [digits_run(RING, 20)]),
-    ("00.1", "too dear a graph", lambda: [digits_run(named("torus", 16), 20)]),
-    ("00.1", "too few rounds", lambda: [digits_run(named("torus", 16), 2)]),
-    ("00.1", "the graph, no result", lambda: [named("torus", 16)]),
+    ("00.1", "counts twice", lambda: [5 + 4 * 3]),
+    ("00.1", "all", lambda: [16]),
+    ("00.1", "without client 0", lambda: [10]),
+    ("00.1", "neighbours' neighbours alone", lambda: [6]),
+    ("00.2", "too slow a graph", lambda: [digits_run(RING, 20)]),
+    ("00.2", "too dear a graph", lambda: [digits_run(named("torus", 16), 20)]),
+    ("00.2", "too few rounds", lambda: [digits_run(named("torus", 16), 2)]),
+    ("00.2", "the graph, no result", lambda: [named("torus", 16)]),
+    ("00.3", "nothing new", lambda: ["same", "same"]),
+    ("00.3", "both better", lambda: ["larger", "larger"]),
+    ("00.3", "gossip adds the same", lambda: ["larger", "same"]),
+    ("00.3", "numbers", lambda: [0.86, 0.07]),
     ("01.1", "one way only", lambda: [1000 * 50 * SIZE, SIZE, 1000, 50]),
     ("01.1", "one round only", lambda: [2 * 1000 * SIZE, SIZE, 1000, 50]),
     ("01.1", "models, not bytes", lambda: [2 * 1000 * 50, SIZE, 1000, 50]),
@@ -333,6 +366,15 @@ WRONG = [
     ("01.2", "numbers, no run", lambda: [0.5, 0.95]),
     ("01.2", "all clients", lambda: fedavg_run(1.0, 1)),
     ("01.2", "too few rounds", lambda: fedavg_run(0.25, 2)),
+    ("01.1", "the formula", lambda: ["2 * n * size", SIZE, 1000, 50]),
+    ("01.3", "of a ring", lambda: [lambda graph, size: 4 * size]),
+    ("01.3", "one way only", lambda: [lambda graph, size: size * most_links(graph)]),
+    ("01.3", "all clients", lambda: [lambda graph, size: 4 * size * len(graph.edges)]),
+    ("01.3", "a server's", lambda: [lambda graph, size: 2 * size * len(graph)]),
+    ("01.4", "nobody is missed", lambda: ["same", "same"]),
+    ("01.4", "all are missed", lambda: ["lower", "lower"]),
+    ("01.4", "the leaf is missed", lambda: ["same", "lower"]),
+    ("01.4", "numbers", lambda: [-0.08, 0.0]),
     ("02.1", "not lazy", lambda: [mixing.metropolis]),
     ("02.1", "not symmetric", lambda: [half_of(mixing.uniform)]),
     ("02.1", "nobody listens", lambda: [lambda graph: np.eye(len(graph))]),
@@ -344,31 +386,61 @@ WRONG = [
     ("02.3", "rounded down", lambda: [53]),
     ("02.3", "one more", lambda: [55]),
     ("02.3", "the estimate", lambda: [53.5]),
+    ("02.4", "links help", lambda: ["larger", "larger"]),
+    ("02.4", "links do not matter", lambda: ["same", "same"]),
+    ("02.4", "on the ring it does not matter", lambda: ["same", "larger"]),
+    ("02.4", "gaps", lambda: [0.044, 0.051]),
     ("03.1", "rounded down", lambda: [55, TORUS_RATE]),
     ("03.1", "one more", lambda: [57, TORUS_RATE]),
     ("03.1", "not rounded", lambda: [math.log(1e-3, TORUS_RATE), TORUS_RATE]),
-    ("03.2", "one-peer", lambda: [one_peer_of_12()]),
-    ("03.2", "hears all", lambda: [[np.full((12, 12), 1 / 12)]]),
-    ("03.2", "for 16", lambda: [[np.eye(16)]]),
-    ("04.1", "leaves nobody out", lambda: [plain_mean]),
-    ("04.1", "leaves out the nearest", lambda: [leaves_out_the_nearest]),
-    ("04.1", "by the first array", lambda: [by_the_first_array]),
-    ("04.1", "the given weights", lambda: [with_the_given_weights]),
-    ("04.1", "keeps a lone neighbour", lambda: [keeps_a_lone_neighbour]),
+    ("03.2", "all equal", lambda: [np.ones(15)]),
+    ("03.2", "to and fro", lambda: [[1, -1] * 7 + [0]]),
+    ("03.2", "the slow wave", lambda: [np.cos(2 * np.pi * np.arange(15) / 15)]),
+    ("03.2", "for 16", lambda: [[1, 0, -1] * 5 + [0]]),
+    ("03.3", "one-peer", lambda: [one_peer_of_12()]),
+    ("03.3", "hears all", lambda: [[np.full((12, 12), 1 / 12)]]),
+    ("03.3", "for 16", lambda: [[np.eye(16)]]),
+    ("03.4", "as on the complete graph", lambda: ["same", "same"]),
+    ("03.4", "less at once", lambda: ["less", "less"]),
+    ("03.4", "more later", lambda: ["same", "more"]),
+    ("03.4", "numbers", lambda: [0.02, 0.004]),
+    ("04.1", "listens to who differs", lambda: [[0.4, 0.15, 0.45]]),
+    ("04.1", "no share for its own", lambda: [[0.4, 0.75, 0.25]]),
+    ("04.1", "by 1 - distance", lambda: [[0.4, 0.6 * 0.9 / 1.6, 0.6 * 0.7 / 1.6]]),
+    ("04.1", "the own last", lambda: [[0.45, 0.15, 0.4]]),
+    ("04.1", "the own left out", lambda: [[0.75, 0.25]]),
+    ("04.3", "leaves nobody out", lambda: [plain_mean]),
+    ("04.3", "leaves out the nearest", lambda: [leaves_out_the_nearest]),
+    ("04.3", "by the first array", lambda: [by_the_first_array]),
+    ("04.3", "the given weights", lambda: [with_the_given_weights]),
+    ("04.3", "keeps a lone neighbour", lambda: [keeps_a_lone_neighbour]),
     ("04.2", "the first two", lambda: [lambda c, t, context: c[:2]]),
     ("04.2", "the smallest two", lambda: [lambda c, t, context: sorted(c)[:2]]),
     ("04.2", "takes all", lambda: [lambda c, t, context: c]),
     ("04.2", "takes one", lambda: [lambda c, t, context: by_distance(c, context)[:1]]),
     ("04.2", "farthest", lambda: [lambda c, t, context: by_distance(c, context)[-2:]]),
     ("04.2", "by chance", lambda: [choose(2, seed=0)]),
-    ("05.1", "all online", lambda: [toy_run(REGULAR)]),
-    ("05.1", "0.9 online", lambda: [toy_run(topology.churn(REGULAR, 0.9))]),
-    ("05.1", "mostly offline", lambda: [toy_run(topology.churn(REGULAR, 0.3))]),
-    ("05.1", "too few rounds", lambda: [toy_run(topology.churn(REGULAR, 0.7), 5)]),
-    ("05.1", "too few clients", lambda: [toy_run(named("ring", 8), n=8)]),
-    ("05.2", "the ring", lambda: [lambda t: RING]),
-    ("05.2", "four neighbours", lambda: [lambda t: REGULAR]),
-    ("05.2", "pairs of a ring", lambda: [topology.random_matching(RING)]),
+    ("04.4", "as on all images", lambda: [1, "all"]),
+    ("04.4", "half for the copy", lambda: [2, "half"]),
+    ("04.4", "a copy has nothing to say", lambda: [2, "none"]),
+    ("04.4", "weights", lambda: [0.49, 0.5]),
+    ("05.1", "out only", lambda: [4000]),
+    ("05.1", "FedAvg", lambda: [2000]),
+    ("05.1", "links once", lambda: [1000 + 2000]),
+    ("05.1", "both ways", lambda: [8000]),
+    ("05.2", "all online", lambda: [toy_run(REGULAR)]),
+    ("05.2", "0.9 online", lambda: [toy_run(topology.churn(REGULAR, 0.9))]),
+    ("05.2", "mostly offline", lambda: [toy_run(topology.churn(REGULAR, 0.3))]),
+    ("05.2", "too few rounds", lambda: [toy_run(topology.churn(REGULAR, 0.7), 5)]),
+    ("05.2", "too few clients", lambda: [toy_run(named("ring", 8), n=8)]),
+    ("05.3", "the ring", lambda: [lambda t: RING]),
+    ("05.3", "four neighbours", lambda: [lambda t: REGULAR]),
+    ("05.3", "pairs of a ring", lambda: [topology.random_matching(RING)]),
+    ("05.4", "epochs do not count", lambda: ["same", "smaller"]),
+    ("05.4", "more training, more agreement", lambda: ["smaller", "smaller"]),
+    ("05.4", "data do not count", lambda: ["larger", "same"]),
+    ("05.4", "more to agree on", lambda: ["larger", "larger"]),
+    ("05.4", "numbers", lambda: [0.45, 0.23]),
     ("06.1", "those who have", lambda: [4]),
     ("06.1", "of another digit", lambda: [8]),
     ("06.2", "listens to others", lambda: [0.5, 4, 20]),
@@ -416,10 +488,12 @@ WRONG = [
     ("08.1", "places of 2 bytes", lambda: [60_000]),
     ("08.1", "places of 8 bytes", lambda: [120_000]),
     ("08.1", "bits", lambda: [640_000]),
-    ("08.2", "of the notebook", lambda: [0.046]),
-    ("08.2", "too small", lambda: [0.1]),
-    ("08.2", "too large", lambda: [0.5]),
-    ("08.2", "exact gossip's", lambda: [1]),
+    ("08.2", "few levels", lambda: [Qsgd(31), 1.0]),
+    ("08.2", "many levels", lambda: [Qsgd(256), 1.0]),
+    ("08.2", "small steps", lambda: [Qsgd(63), 0.6]),
+    ("08.2", "the largest tenth", lambda: [TopK(0.1), 0.3]),
+    ("08.2", "diverges", lambda: [RandomK(0.1), 1.0]),
+    ("08.2", "no codec", lambda: [63, 1.0]),
     ("08.3", "size 1", lambda: signs(lambda x: 1.0)),
     ("08.3", "the largest size", lambda: signs(lambda x: np.abs(x).max())),
     ("08.3", "a byte each", lambda: signs(lambda x: np.abs(x).mean(), np.uint8)),
@@ -428,6 +502,11 @@ WRONG = [
     ("08.4", "always the same", lambda: tenth(lambda n, t: drawn(n, 0))),
     ("08.4", "no common seed", lambda: tenth(lambda n, t: drawn(n, FRESH))),
     ("08.4", "in turn", lambda: tenth(lambda n, t: np.arange(t % 10, n, 10))),
+    ("08.4", "the sender remembers", lambda: remembered_tenth()),
+    ("08.5", "all as naive", lambda: ["larger", "larger", "larger"]),
+    ("08.5", "nothing changes", lambda: ["same", "same", "same"]),
+    ("08.5", "few numbers suffer", lambda: ["same", "larger", "larger"]),
+    ("08.5", "numbers", lambda: [1.0, 1.2, 14.0]),
     ("10.1", "X once", lambda: [int(8e9 / (2 * 4 * 4810))]),
     ("10.1", "float64", lambda: [int(8e9 / (3 * 8 * 4810))]),
     ("10.2", "counts", lambda: [lambda X, x, y: stacked_hits(X, x, y).sum(1)]),
@@ -439,17 +518,21 @@ WRONG = [
     ("10.3", "scaled to 1", lambda: [renormalised]),
     ("10.3", "columns", lambda: [by_columns]),
     ("10.3", "in place", lambda: [in_place]),
+    ("10.2", "a list", lambda: [lambda X, x, y: [0.5] * len(X)]),
+    ("10.4", "neighbours do not matter", lambda: ["same", "same"]),
+    ("10.4", "a larger ring is slower", lambda: ["lower", "lower"]),
+    ("10.4", "more know more", lambda: ["lower", "higher"]),
+    ("10.4", "numbers", lambda: [-0.09, 0.0]),
 ]
 
 
 # Notebook 09.
 
 
-def joined_by_two():
-    """Return two prisms of six clients, each with a link cut and led to the other."""
-    graph = nx.disjoint_union_all([nx.circular_ladder_graph(3)] * 2)
-    graph.remove_edges_from([(0, 1), (6, 7)])
-    graph.add_edges_from([(0, 6), (1, 7)])
+def two_groups(*links):
+    """Return the two groups of notebook 09, with more links."""
+    graph = nx.barbell_graph(5, 1)
+    graph.add_edges_from(links)
     return graph
 
 
@@ -482,12 +565,14 @@ WRONG += [
     ("09.1", "no root", lambda: [24.0]),
     ("09.1", "the weight of one", lambda: [np.sqrt(48)]),
     ("09.1", "no weights", lambda: [np.sqrt(48 / 11)]),
-    ("09.2", "the ring", lambda: [named("ring", 12)]),
-    ("09.2", "too many links", lambda: [named("regular", 12)]),
-    ("09.2", "directed", lambda: [named("exponential", 12)]),
-    ("09.2", "two join the halves", lambda: [joined_by_two()]),
-    ("09.2", "two apart", lambda: [nx.disjoint_union_all([nx.complete_graph(4)] * 3)]),
-    ("09.2", "other clients", lambda: [nx.circular_ladder_graph(8)]),
+    ("09.2", "no link more", lambda: [two_groups()]),
+    ("09.2", "two links", lambda: [two_groups((0, 10), (1, 9))]),
+    ("09.2", "client 5 forgotten", lambda: [two_groups((0, 10), (1, 9), (2, 8))]),
+    ("09.2", "two at one client", lambda: [two_groups((0, 10), (0, 9), (5, 1))]),
+    ("09.2", "at the old contacts", lambda: [two_groups((4, 6), (0, 10), (5, 0))]),
+    ("09.2", "too many links", lambda: [nx.complete_graph(11)]),
+    ("09.2", "another graph", lambda: [named("regular", 11)]),
+    ("09.2", "directed", lambda: [named("exponential", 11)]),
     ("09.3", "the mean", lambda: [plain_mean]),
     ("09.3", "the median of each number", lambda: [coordinate_median]),
     ("09.3", "one step", lambda: [weiszfeld(1, 1e-9)]),
@@ -503,6 +588,11 @@ WRONG += [
     ("09.4", "one message", lambda: [privacy.noise_std(2, 1, 1e-5)]),
     ("09.4", "ε/20 by the formula", lambda: [privacy.noise_std(2, 1 / 20, 1e-5)]),
     ("09.4", "a little too much", lambda: [solution("09").noise_for_twenty()[0] * 1.1]),
+    ("09.5", "half are enough", lambda: [6, 3, 1]),
+    ("09.5", "the median as f = 1", lambda: [1, 3, 1]),
+    ("09.5", "f at both ends", lambda: [5, 6, 1]),
+    ("09.5", "clipping shortens all", lambda: [5, 3, 10]),
+    ("09.5", "rules, not numbers", lambda: ["median", "trimmed", "clipped"]),
 ]
 
 # Notebook 11.
@@ -563,8 +653,8 @@ RAISES = [
         "spends 1 tokens; the balance is 0",
     ),
     ("11.3", "never heard of", lambda: [needs_one], "empty"),
-    ("04.1", "no neighbours", lambda: [careless], "empty"),
-    ("05.2", "other clients", lambda: [topology.one_peer_exponential(8)], "missing"),
+    ("04.3", "no neighbours", lambda: [careless], "empty"),
+    ("05.3", "other clients", lambda: [topology.one_peer_exponential(8)], "missing"),
 ]
 
 # Other right answers than those in the solutions.
@@ -579,19 +669,21 @@ RIGHT_TOO = [
     ("02.3", "of numpy", lambda: [np.int64(54)]),
     ("02.2", "Möbius-Kantor", lambda: [nx.moebius_kantor_graph()]),
     ("03.1", "by gossiplib", lambda: [rounds_on_the_torus(), TORUS_RATE]),
-    ("03.2", "other digits", lambda: [[hear(6), hear(4, 8), hear(3)]]),
+    ("03.2", "other numbers", lambda: [np.tile([5.0, 3.0, -1.0], 5)]),
+    ("03.3", "other digits", lambda: [[hear(6), hear(4, 8), hear(3)]]),
     (
         "04.2",
         "a tuple",
         lambda: [lambda c, t, context: tuple(by_distance(c, context)[:2])],
     ),
-    ("05.1", "a ring", lambda: [toy_run(topology.churn(RING, 0.7))]),
-    ("05.2", "pairs", lambda: [topology.random_matching(named("complete", 16))]),
-    ("05.2", "ring, other places", lambda: [shuffled_ring]),
+    ("05.2", "a ring", lambda: [toy_run(topology.churn(RING, 0.7))]),
+    ("05.3", "pairs", lambda: [topology.random_matching(named("complete", 16))]),
+    ("05.3", "ring, other places", lambda: [shuffled_ring]),
 ]
 RIGHT_TOO += [
     ("09.1", "rounded", lambda: [4.9]),
-    ("09.2", "Franklin", lambda: [nx.LCF_graph(12, [5, -5], 6)]),
+    ("08.2", "a shorter step", lambda: [Qsgd(50), 0.9]),
+    ("09.2", "from the other side", lambda: [two_groups((5, 8), (7, 1), (10, 3))]),
     ("09.3", "Weiszfeld, other floor", lambda: [weiszfeld(2000, 1e-12)]),
     ("11.1", "a list", lambda: [[("flwr", "superlink"), ("supernode", "superlink")]]),
     ("11.4", "rounded", lambda: [294]),
@@ -701,6 +793,13 @@ WRONG += [
     ("13.3", "another axis", lambda: [trimmed(2, axis=-1)]),
     ("13.3", "in place", lambda: [trims_in_place]),
     ("13.3", "float64", lambda: [in_float64]),
+    ("13.4", "verify finds all", lambda: ["vvvvv"]),
+    ("13.4", "merge runs entries", lambda: ["mmmpp"]),
+    ("13.4", "merge knows who wrote it", lambda: ["mvmmp"]),
+    ("13.4", "verify knows who wrote it", lambda: ["mvmvp"]),
+    ("13.4", "verify reads programs", lambda: ["mvmpv"]),
+    ("13.4", "any seeds will do", lambda: ["mvvpp"]),
+    ("13.4", "too few", lambda: ["mv"]),
 ]
 RAISES += [
     ("13.3", "of gossiplib", lambda: [robust.trimmed_mean(2)], "more links"),

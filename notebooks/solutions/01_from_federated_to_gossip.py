@@ -41,7 +41,30 @@ def a_share_of_the_clients():
     return run(share=0.25, rounds=60)
 
 
-ANSWERS = {"01.1": bytes_through_the_server, "01.2": a_share_of_the_clients}
+def busiest_bytes(graph, size):
+    """01.3: the client with the most neighbours hears them all, and sends to them all.
+
+    In the middle of a star of n clients that is 2 (n - 1) models a round. FedAvg's server
+    has 2 n: a star makes a server of one client.
+    """
+    return 2 * size * max(degree for _, degree in graph.degree)
+
+
+def lost_on_a_star():
+    """01.4: without the middle the others are alone; one of the others is not missed.
+
+    "In gossip learning no client is special" is true of a graph in which none is. On a
+    star everything that one client learns from another passes the middle.
+    """
+    return "lower", "same"
+
+
+ANSWERS = {
+    "01.1": bytes_through_the_server,
+    "01.2": a_share_of_the_clients,
+    "01.3": lambda: (busiest_bytes,),
+    "01.4": lost_on_a_star,
+}
 
 if __name__ == "__main__":
     logging.getLogger("flwr").setLevel("ERROR")

@@ -48,10 +48,23 @@ def the_smallest_slow_ring():
     return (next(n for n in count(3) if rounds(n) > 1000),)
 
 
+def one_more_link():
+    """02.4: the gap of the ring gets smaller, that of the path larger.
+
+    The path becomes a ring. On the ring, clients 0 and 8 have three neighbours now, so all
+    their links weigh 1/4 and no longer 1/3. News that goes around the ring must pass
+    both of them, and each lets less of it through. The short cut that they get instead
+    does not help as much: the slow wave can lie so that it is 0 at both its ends. (The
+    best constant weights do not repair this: the gap falls from 0.073 to 0.061.)
+    """
+    return "smaller", "larger"
+
+
 ANSWERS = {
     "02.1": lambda: (lazy,),
     "02.2": a_graph_with_24_links,
     "02.3": the_smallest_slow_ring,
+    "02.4": one_more_link,
 }
 
 if __name__ == "__main__":

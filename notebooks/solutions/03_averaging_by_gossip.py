@@ -19,6 +19,15 @@ def rounds_that_theory_promises():
     return rounds, torus_rate
 
 
+def gone_at_once():
+    """03.2: a client keeps the mean of three numbers, so let any three sum to 0.
+
+    Numbers that repeat every three places do so, and 15 is a multiple of 3. They are a
+    wave with eigenvalue 0: |λ₂| is the promise for the slowest wave alone.
+    """
+    return ([1, 0, -1] * 5,)
+
+
 def hear(*hops, n=12):
     """Let each client take the plain mean of its own and those so many places away."""
     W = np.eye(n)
@@ -29,7 +38,7 @@ def hear(*hops, n=12):
 
 
 def exact_for_twelve():
-    """03.2: count in mixed digits, as 12 = 3 x 2 x 2.
+    """03.3: count in mixed digits, as 12 = 3 x 2 x 2.
 
     The one-peer schedule is exact because 1 + 2 + 4 + 8 reaches each place in exactly
     one way: binary digits. Twelve places have digits too, one of three values (0, 1, 2)
@@ -39,7 +48,22 @@ def exact_for_twelve():
     return ([hear(1, 2), hear(3), hear(6)],)
 
 
-ANSWERS = {"03.1": rounds_that_theory_promises, "03.2": exact_for_twelve}
+def meetings_on_a_ring():
+    """03.4: what a meeting takes away is half the squared difference of the two.
+
+    Fresh numbers differ by as much on average, whoever has them. After many meetings,
+    neighbours on a ring are alike, and the far sides are not: they never meet. On the
+    complete graph any two may meet, so the share stays what it is.
+    """
+    return "same", "less"
+
+
+ANSWERS = {
+    "03.1": rounds_that_theory_promises,
+    "03.2": gone_at_once,
+    "03.3": exact_for_twelve,
+    "03.4": meetings_on_a_ring,
+}
 
 if __name__ == "__main__":
     for exercise, answer in ANSWERS.items():

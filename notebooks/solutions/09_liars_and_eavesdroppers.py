@@ -17,15 +17,16 @@ def leave_two_out():
     return (np.sqrt((far**2 / 11).sum() / (2 / 11)),)
 
 
-def prism():
-    """09.2: two rings of six, and a link between each pair of corners: a prism.
+def three_ways_across():
+    """09.2: client 5 needs a third neighbour, and the groups three ways across.
 
-    It takes three links at each client to be safe from two neighbours that lie, which is
-    18 links for 12 clients. But three links at each are not enough: they must not form
-    two halves that only two clients join. `nx.node_connectivity` counts how many
-    clients it takes to cut a graph.
+    One way goes through client 5. The two others are links between two clients each,
+    none of which is on another way. `nx.node_connectivity` counts how many clients it
+    takes to cut a graph.
     """
-    return (nx.circular_ladder_graph(6),)
+    graph = nx.barbell_graph(5, 1)
+    graph.add_edges_from([(5, 0), (1, 8), (2, 9)])
+    return (graph,)
 
 
 def weiszfeld():
@@ -64,11 +65,23 @@ def noise_for_twenty():
     return (1.001 * brentq(excess, 1, 1000),)
 
 
+def most_liars():
+    """09.5: five for the median, three for the trimmed mean, one for clipping.
+
+    Five lies of eleven values are a minority still: the middle value is honest. The
+    trimmed mean leaves out the f largest, so f lies. And if more than f lie, one lie is
+    in clipping's sum, and the radius is longer than the way to the lie: nothing is
+    shortened. So f must not be too small.
+    """
+    return 5, 3, 1
+
+
 ANSWERS = {
     "09.1": leave_two_out,
-    "09.2": prism,
+    "09.2": three_ways_across,
     "09.3": weiszfeld,
     "09.4": noise_for_twenty,
+    "09.5": most_liars,
 }
 
 if __name__ == "__main__":

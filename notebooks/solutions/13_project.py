@@ -36,10 +36,19 @@ def trims_what_it_can():
     return (trimmed,)
 
 
+def who_stops_what():
+    """13.4: the checksum stops a, the seeds stop c, running it again stops b.
+
+    The rows of d and e are true: the entry reaches that score, with the bytes that are counted.
+    """
+    return ("mvmpp",)
+
+
 ANSWERS = {
     "13.1": four_of_five,
     "13.2": fourteen_rounds,
     "13.3": trims_what_it_can,
+    "13.4": who_stops_what,
 }
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """Checks of the exercises of notebook 11: out of the notebook."""
 
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+import networkx as nx
 import numpy as np
 
 from gossiplib.exercises import checks, need
@@ -38,6 +41,7 @@ def _(is_online: Callable[[Sequence[float], float, float], bool]) -> None:
     need(is_online([0.0], 60.0, 30.0), "Exactly twice the interval ago is still good.")
     need(not is_online([0.0], 60.5, 30.0), "Half a second later it is not.")
     need(not is_online([90.0], 80.0, 30.0), "What comes after now is not known yet.")
+    need(is_online([80.0], 80.0, 30.0), "What comes just now is known.")
     for _ in range(200):
         times = rng.integers(0, 300, size=rng.integers(1, 6)).astype(float).tolist()
         now, interval = float(rng.integers(0, 300)), float(rng.integers(1, 50))
@@ -66,3 +70,70 @@ def _(T: float) -> None:
         abs(T - near) < 1.5,
         f"With it you lose {lost(T):.3%} of your time; it can be less.",
     )
+
+
+@checks("11.5")
+def _(older: str, noisy: str, momentum: str) -> None:
+    words = {"equal", "different"}
+    need({older, noisy, momentum} <= words, 'Each answer is "equal" or "different".')
+    for name, answer, kind, saved, hint in (
+        ("older", older, "plain", 2, "What does a client need to repeat a round?"),
+        ("noisy", noisy, "noisy", 3, "Where is what the generator has drawn so far?"),
+        ("momentum", momentum, "momentum", 3, "What is in a checkpoint?"),
+    ):
+        same = np.array_equal(_six_rounds(kind), _six_rounds(kind, saved))
+        need(answer == ("equal" if same else "different"), f"{name}: {hint}")
+
+
+def _six_rounds(kind: str, saved: int | None = None) -> np.ndarray:
+    """Return the models of six rounds, resumed from the checkpoint of a round."""
+    from flwr.app import ArrayRecord  # not at the top: notebooks 02 and 03 run without
+
+    from gossiplib.grid import LocalGrid
+    from gossiplib.server import Gossip
+
+    start = ArrayRecord([np.zeros(3)])
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "run.zip"
+
+        def gossip_until(last: int, *, resume: bool = False) -> np.ndarray:
+            # A new process imports the client anew.
+            grid = LocalGrid(_client(kind), 4)
+            ring = nx.cycle_graph(4)
+            strategy = Gossip(ring, evaluate_every=0, observe_every=0, checkpoint=file)
+            if resume:
+                return strategy.resume(file, grid, start, num_rounds=last).models()
+            return strategy.start(grid, start, num_rounds=last).models()
+
+        if saved is None:
+            return gossip_until(6)
+        gossip_until(saved)
+        return gossip_until(6, resume=True)
+
+
+def _client(kind: str) -> Callable:
+    """Return a gossip client; what makes it noisy, it keeps outside of its state."""
+    from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+    from flwr.clientapp import ClientApp
+
+    from gossiplib.client import gossip
+
+    app, rng = ClientApp(), np.random.default_rng(0)
+
+    @app.train()
+    def train(message, context):
+        (x,) = message.content["arrays"].to_numpy_ndarrays()
+        step = np.cos(x + context.node_config["partition-id"])
+        if kind == "noisy":
+            step = step + rng.normal(size=x.shape)
+        if kind == "momentum":
+            if "step" in context.state:
+                step = step + 0.5 * context.state["step"].to_numpy_ndarrays()[0]
+            context.state["step"] = ArrayRecord([step])
+        content = {
+            "arrays": ArrayRecord([x + step]),
+            "metrics": MetricRecord({"num-examples": 1}),
+        }
+        return Message(RecordDict(content), reply_to=message)
+
+    return gossip(app)

@@ -66,3 +66,47 @@ def _(influence: Callable) -> None:
         set(influence(chain[::-1], 3, 1.0)) == {0, 1, 2, 3},
         "The messages may come in any order in the list.",
     )
+
+
+@checks("12.5")
+def _(random: str, degree: str, ahead: str, again: str) -> None:
+    words = {"taken", "refused"}
+    given = {random, degree, ahead, again}
+    need(given <= words, 'Each answer is "taken" or "refused".')
+    for name, answer, odd, hint in (
+        (
+            "random",
+            random,
+            {},
+            "Can anybody tell from its numbers who trained a model?",
+        ),
+        ("degree", degree, {"degree": 100}, "How many neighbours can a peer have?"),
+        ("ahead", ahead, {"round": 20}, "What if peer 0 was away for a while?"),
+        ("again", again, {"round": 2, "count": 1}, "What is a sequence number for?"),
+    ):
+        need(answer == _asked(**odd), f"{name}: {hint}")
+
+
+def _asked(**odd: int) -> str:
+    """Return what a mailbox in round 3 does with the second letter of a neighbour."""
+    from flwr.app import ArrayRecord  # not at the top: notebooks 02 and 03 run without
+
+    from gossiplib.letters import Letter, Refused, close_letter
+    from gossiplib.mailbox import Mailbox
+
+    def letter(**told: int) -> bytes:
+        numbers = np.random.default_rng(0).normal(size=(64, 10))
+        return close_letter(Letter(**told, arrays=ArrayRecord([numbers])))
+
+    box = Mailbox(clients=8, largest=20_000, rounds=30)
+    box.expect(ArrayRecord([np.zeros((64, 10))]))
+    box.link(1)
+    first = {"round": 2, "degree": 2, "start": 5, "count": 1}
+    box.put(1, letter(**first))
+    box.collect(2, [1], seconds=0)
+    second = first | {"round": 3, "count": 2} | odd
+    try:
+        box.put(1, letter(**second))
+    except Refused:
+        return "refused"
+    return "taken"

@@ -5,8 +5,6 @@ from here; run as a program, it starts them and prints what they leave behind.
 """
 
 import logging
-import sys
-from pathlib import Path
 
 import networkx as nx
 
@@ -20,8 +18,8 @@ client = gossip(_task.client_app(batch_size=16))
 initial = _task.initial_arrays
 
 
-def main(events: Path | None = None) -> None:
-    """Run the peers; write the table of their events to a file, if it is told."""
+def main() -> None:
+    """Run the peers."""
     from gossiplib.peers import Peers
 
     logging.getLogger("flwr").setLevel("ERROR")
@@ -47,13 +45,7 @@ def main(events: Path | None = None) -> None:
     )
     every = [t for t in (10, 20, 50, 100, 200, 400) if t in by_client.index]
     print(by_client.loc[every].to_string(float_format="{:.2f}".format, na_rep=""))
-    if events:
-        near = (table["time"] - back["time"].max()).abs() < 1
-        around = table[table["round"].between(0, 12) | near].round({"time": 4})
-        kept = ["time", "peer", "event", "round", "other", "bytes", "start", "count"]
-        whole = around[kept].astype(dict.fromkeys(kept[3:], "Int64"))
-        whole.to_csv(events, index=False)
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main()

@@ -87,7 +87,10 @@ def draw(events: pd.DataFrame, begin: float = 0.0, end: float | None = None) -> 
     ax.set_ylim(max(peers) + 0.6, min(peers) - 0.6)
     ax.spines[["top", "right"]].set_visible(False)
     died = [_life(ax, i, events[events["peer"] == i], begin, end) for i in peers]
-    handles = _legend(events[events["time"].between(begin, end)], shown, any(died))
+    # Without rounds a peer writes down the ticks of its timer.
+    tick = "tick of a timer" if "learned" in set(events["event"]) else "end of a round"
+    part = events[events["time"].between(begin, end)]
+    handles = _legend(part, shown, any(died), tick)
     figure.legend(handles=handles, fontsize=8, loc="outside lower center", ncols=3)
     return figure
 
@@ -111,12 +114,14 @@ def _life(ax: plt.Axes, peer: int, own: pd.DataFrame, begin: float, end: float) 
     return dies
 
 
-def _legend(events: pd.DataFrame, shown: pd.DataFrame, dies: bool) -> list[Line2D]:
+def _legend(
+    events: pd.DataFrame, shown: pd.DataFrame, dies: bool, tick: str
+) -> list[Line2D]:
     """Return what the legend tells: only what the picture has."""
     kinds = set(events["event"])
     handles = [
         Line2D([], [], color=COLOURS[0], lw=0.7, label="a message, sent and received"),
-        Line2D([], [], color="black", marker="|", ls="", label="end of a round"),
+        Line2D([], [], color="black", marker="|", ls="", label=tick),
     ]
     style = {"ls": "", "markeredgecolor": "black"}
     if shown["received"].isna().any():

@@ -152,7 +152,7 @@ class Server(grpc.GenericRpcHandler):
 
     @property
     def unread(self) -> int:
-        """Calls that gRPC refused: too large, broken off, or of no known name."""
+        """Calls not read: too large, broken off, too many at once, of no known name."""
         with self._lock:
             return self._calls - self._read
 

@@ -1,29 +1,51 @@
-"""Store what notebook 11 finds, for where no processes can be started.
+"""Store what notebooks 11 and 12 find, for where no processes can be started.
 
-    python tests/store_deployment.py
+    python tests/store_deployment.py [11] [12]
 
-runs the notebook, which needs Flower's commands, and writes what its `found` holds to
-gossiplib/data/deployment.records. Where the commands are missing, it shows this.
+runs the notebooks, which start processes, and writes to gossiplib/data what they show
+where they cannot: `found` of 11, and the events of the peers in 12, of which two die.
 """
+
+import sys
 
 from nbformat.v4 import new_code_cell
 
 from notebooks import ROOT, execute, find, read
 from processes import private_environment
 
-STORED = ROOT / "gossiplib" / "data" / "deployment.records"
+DATA = ROOT / "gossiplib" / "data"
+#: Notebook -> the file, and the cell that writes it.
+STORES = {
+    "11": (
+        DATA / "deployment.records",
+        """
+assert deployment
+_ = Path({file!r}).write_bytes(dump(found))
+""",
+    ),
+    "12": (
+        DATA / "peers.csv.gz",
+        """
+assert here
+whole = ["round", "other", "bytes", "start", "count"]
+stored = hit_events[["time", "peer", "event", *whole]].round({{"time": 4}})
+stored.astype(dict.fromkeys(whole, "Int64")).to_csv({file!r}, index=False)
+""",
+    ),
+}
 
 
-def main() -> None:
-    """Run the notebook with a cell more, which writes the file."""
-    (path,) = find(ROOT, ["11"])
+def store(number: str) -> None:
+    """Run a notebook with a cell more, which writes the file."""
+    file, cell = STORES[number]
+    (path,) = find(ROOT, [number])
     notebook = read(path)
-    store = f"assert deployment\n_ = Path({str(STORED)!r}).write_bytes(dump(found))"
-    notebook.cells.append(new_code_cell(store))
+    notebook.cells.append(new_code_cell(cell.format(file=str(file))))
     with private_environment() as env:
         execute(notebook, path.parent, env)
-    print(f"{STORED.relative_to(ROOT)}: {STORED.stat().st_size / 1000:.0f} kB")
+    print(f"{file.relative_to(ROOT)}: {file.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":
-    main()
+    for number in sys.argv[1:] or STORES:
+        store(number)

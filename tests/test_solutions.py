@@ -623,6 +623,10 @@ def needs_one(heartbeats, now, interval):
     return now - max(t for t in heartbeats if t <= now) <= 2 * interval
 
 
+def before_now(heartbeats, now, interval):
+    return any(0 < now - t <= 2 * interval for t in heartbeats)
+
+
 TO_ALL = {(a, b) for a in ("supernode", "flwr") for b in ("superlink", "supernode")}
 WRONG += [
     ("11.1", "both ways", lambda: [{("supernode", "superlink")} | TO_ALL]),
@@ -639,9 +643,14 @@ WRONG += [
     ("11.3", "last in the list", lambda: [last]),
     ("11.3", "one interval", lambda: [online(1.0)]),
     ("11.3", "strictly", lambda: [online(strictly=True)]),
+    ("11.3", "not just now", lambda: [before_now]),
     ("11.4", "hours", lambda: [math.sqrt(2 * 2 * 6)]),
     ("11.4", "no 2", lambda: [math.sqrt(2 * 6 * 3600)]),
     ("11.4", "every hour", lambda: [3600]),
+    ("11.5", "a checkpoint has all", lambda: ["equal", "equal", "equal"]),
+    ("11.5", "a round again", lambda: ["different", "different", "equal"]),
+    ("11.5", "models alone", lambda: ["equal", "different", "different"]),
+    ("11.5", "truth values", lambda: [True, False, True]),
 ]
 
 # Mistakes for which the hint is an error that the answer itself raises.
@@ -745,6 +754,10 @@ WRONG += [
     ("12.4", "neighbours alone", lambda: [heard_directly]),
     ("12.4", "when it arrives", lambda: [by_arrival]),
     ("12.4", "itself", lambda: [lambda messages, peer, time: {peer}]),
+    ("12.5", "all are refused", lambda: ["refused"] * 4),
+    ("12.5", "late only", lambda: ["taken", "taken", "taken", "refused"]),
+    ("12.5", "not ahead", lambda: ["taken", "refused", "refused", "refused"]),
+    ("12.5", "truth values", lambda: [True, False, True, False]),
 ]
 RIGHT_TOO += [("12.1", "rounded", lambda: [0.25])]
 

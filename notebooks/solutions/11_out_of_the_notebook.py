@@ -33,11 +33,22 @@ def how_often():
     return (math.sqrt(2 * 2 * 6 * 3600),)
 
 
+def what_is_kept():
+    """11.5: the checkpoint has the clients' states. A variable of the module is none.
+
+    From round 2 a client does round 3 again, and comes to the same models: the same
+    state, the same data, the same round. Momentum in `context.state` is a part of the
+    state. But the new process imports `client.py` anew, and its generator begins again.
+    """
+    return "equal", "different", "equal"
+
+
 ANSWERS = {
     "11.1": who_opens,
     "11.2": a_long_evening,
     "11.3": heartbeats,
     "11.4": how_often,
+    "11.5": what_is_kept,
 }
 
 if __name__ == "__main__":

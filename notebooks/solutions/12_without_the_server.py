@@ -44,11 +44,21 @@ def happened_before():
     return (influence,)
 
 
+def what_a_mailbox_knows():
+    """12.5: it knows how many peers there are, and which letters it has had.
+
+    Among eight peers nobody has a degree of 100. A letter of round 20 may be right:
+    perhaps it is peer 0 that was away. And nothing in a model tells who trained it.
+    """
+    return "taken", "refused", "taken", "refused"
+
+
 ANSWERS = {
     "12.1": largest_weight,
     "12.2": stamps,
     "12.3": skip,
     "12.4": happened_before,
+    "12.5": what_a_mailbox_knows,
 }
 
 if __name__ == "__main__":

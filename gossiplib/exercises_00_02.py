@@ -7,7 +7,7 @@ import networkx as nx
 import numpy as np
 
 from gossiplib import mixing, topology
-from gossiplib.exercises import checks, need, need_clients
+from gossiplib.exercises import checks, need, need_clients, need_words, word_for
 
 
 def _sample_graphs() -> list[nx.Graph]:
@@ -31,17 +31,6 @@ def _accuracies(
         evaluate_fn=task.evaluate_fn,
     )
     return result.to_pandas().query("round == @rounds")["server_accuracy"].to_numpy()
-
-
-def _need_words(answers: tuple[str, ...], more: str, less: str) -> None:
-    words = {more, less, "same"}
-    need(set(answers) <= words, f'Each answer is "{more}", "{less}" or "same".')
-
-
-def _word(change: float, more: str, less: str, *, same: float = 0.02) -> str:
-    if abs(change) < same:
-        return "same"
-    return more if change > 0 else less
 
 
 @checks("00.1")
@@ -69,7 +58,7 @@ def _(result: Any) -> None:
 
 @checks("00.3")
 def _(accuracy_alone: str, added_by_gossip: str) -> None:
-    _need_words((accuracy_alone, added_by_gossip), "larger", "smaller")
+    need_words((accuracy_alone, added_by_gossip), "larger", "smaller", "same")
     graph = topology.named("regular", 16, seed=0)
 
     def alone_and_added(**data: Any) -> np.ndarray:
@@ -84,7 +73,7 @@ def _(accuracy_alone: str, added_by_gossip: str) -> None:
         (accuracy_alone, change[0], "Alone: which digits does a client see now?"),
         (added_by_gossip, change[1], "Gossip: what can neighbours still add?"),
     ):
-        need(answer == _word(more, "larger", "smaller"), hint)
+        need(answer == word_for(more, "larger", "smaller", same=0.02), hint)
 
 
 @checks("01.1")
@@ -120,7 +109,7 @@ def _(busiest_bytes: Callable[[nx.Graph, int], float]) -> None:
 
 @checks("01.4")
 def _(middle_lost: str, another_lost: str) -> None:
-    _need_words((middle_lost, another_lost), "higher", "lower")
+    need_words((middle_lost, another_lost), "higher", "lower", "same")
     star = topology.named("star", 16)
 
     def without(client: int) -> Callable[[int], nx.Graph]:
@@ -139,7 +128,7 @@ def _(middle_lost: str, another_lost: str) -> None:
         (another_lost, 1, "Client 1: who heard it, and how much did it count?"),
     ):
         change = np.delete(changes[client], client).mean() / 2
-        need(answer == _word(change, "higher", "lower"), hint)
+        need(answer == word_for(change, "higher", "lower", same=0.02), hint)
 
 
 @checks("02.1")
@@ -184,7 +173,7 @@ def _(n: int) -> None:
 
 @checks("02.4")
 def _(ring_and_link: str, path_and_link: str) -> None:
-    _need_words((ring_and_link, path_and_link), "larger", "smaller")
+    need_words((ring_and_link, path_and_link), "larger", "smaller", "same")
     for name, answer, link, hint in (
         ("ring", ring_and_link, (0, 8), "how do clients 0 and 8 weigh others now?"),
         ("path", path_and_link, (0, 15), "which graph is it now?"),
@@ -193,5 +182,5 @@ def _(ring_and_link: str, path_and_link: str) -> None:
         before = mixing.spectral_gap(mixing.metropolis(graph))
         graph.add_edge(*link)
         change = mixing.spectral_gap(mixing.metropolis(graph)) - before
-        word = _word(change, "larger", "smaller", same=1e-6)
+        word = word_for(change, "larger", "smaller", same=1e-6)
         need(answer == word, f"The {name}: {hint}")

@@ -9,7 +9,7 @@ import networkx as nx
 import numpy as np
 
 from gossiplib import averaging, mixing, topology
-from gossiplib.exercises import checks, need, need_clients
+from gossiplib.exercises import checks, need, need_clients, need_words, word_for
 
 
 @checks("03.1")
@@ -47,16 +47,17 @@ def _(matrices: list[np.ndarray]) -> None:
 
 @checks("03.4")
 def _(first: str, later: str) -> None:
-    words = {"more", "less", "same"}
-    need({first, later} <= words, 'Each answer is "more", "less" or "same".')
+    need_words((first, later), "more", "less", "same")
     found = _taken_by_meetings_on_a_ring(50, 200)
     for name, answer, share, hint in (
         ("first", first, found[0], "Two fresh numbers: does it matter who has them?"),
         ("later", later, found[1], "How far apart are neighbours by then?"),
     ):
         more = share - 1 / 49  # the complete graph: the same share from any start
-        word = "same" if abs(more) < 1e-3 else "more" if more > 0 else "less"
-        need(answer == word, f"The {name} meeting: {hint}")
+        need(
+            answer == word_for(more, "more", "less", same=1e-3),
+            f"The {name} meeting: {hint}",
+        )
 
 
 def _taken_by_meetings_on_a_ring(n: int, meetings: int) -> tuple[float, float]:
@@ -207,8 +208,7 @@ def _(two_epochs: str, alike: str) -> None:
     from gossiplib.task import digits
     from gossiplib.vectorized import gossip_learning
 
-    words = {"larger", "smaller", "same"}
-    need({two_epochs, alike} <= words, 'Each is "larger", "smaller" or "same".')
+    need_words((two_epochs, alike), "larger", "smaller", "same")
     graph = topology.named("regular", 16, seed=0)
 
     def distance(seed: int, epochs: int = 1, **data: Any) -> float:
@@ -224,6 +224,5 @@ def _(two_epochs: str, alike: str) -> None:
         ratio = np.mean(
             [distance(s, **setting) / distance(s, alpha=0.3) for s in (0, 1)]
         )
-        near = abs(ratio - 1) < 0.05
-        found = "same" if near else "larger" if ratio > 1 else "smaller"
+        found = word_for(ratio - 1, "larger", "smaller", same=0.05)
         need(answer == found, f"With {name}: how far does training pull models apart?")

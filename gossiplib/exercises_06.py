@@ -7,7 +7,7 @@ import networkx as nx
 import numpy as np
 
 from gossiplib import mixing, topology
-from gossiplib.exercises import checks, need
+from gossiplib.exercises import checks, need, need_words, word_for
 
 
 @checks("06.1")
@@ -113,8 +113,7 @@ def _(star: str, ring: str) -> None:
     from gossiplib.task import digits
     from gossiplib.vectorized import gossip_learning
 
-    words = ("better", "worse", "same")
-    need({star, ring} <= {*words}, 'Each answer is "better", "worse" or "same".')
+    need_words((star, ring), "better", "worse", "same")
     for name, answer, hint in (
         ("star", star, "how much of the centre's model does another client take?"),
         ("ring", ring, "write down three neighbouring clients' rows of W."),
@@ -132,6 +131,5 @@ def _(star: str, ring: str) -> None:
                 r.evaluate_metrics_serverapp[12]["accuracy"] for r in (after, before)
             )
             gains.append(np.subtract(*both))
-        gain = np.mean(gains)
-        found = "same" if abs(gain) < 0.01 else "better" if gain > 0 else "worse"
+        found = word_for(np.mean(gains), "better", "worse", same=0.01)
         need(answer == found, f"The {name}: with each kind of weights, {hint}")

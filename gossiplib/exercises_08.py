@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gossiplib.exercises import checks, need
+from gossiplib.exercises import checks, need, need_words, word_for
 from gossiplib.topology import named
 
 
@@ -84,17 +84,15 @@ def _(encode: Callable, decode: Callable) -> None:
 
 @checks("08.5")
 def _(fine: str, top: str, by_chance: str) -> None:
-    words = {"larger", "smaller", "same"}
     answers = {"256 levels": fine, "top 1 %": top, "random 1 %": by_chance}
-    given = set(answers.values())
-    need(given <= words, 'Each answer is "larger", "smaller" or "same".')
+    need_words(answers.values(), "larger", "smaller", "same")
     hints = {
         "256 levels": "what does a client say, once its copy has come near?",
         "top 1 %": "which numbers are said first, and by whom?",
         "random 1 %": "what if one client has said a number and its neighbour has not?",
     }
     for name, ratio in _with_a_stronger_signal().items():
-        word = "larger" if ratio > 2 else "smaller" if ratio < 1 / 2 else "same"
+        word = word_for(np.log2(ratio), "larger", "smaller", same=1)
         need(answers[name] == word, f"With {name}: {hints[name]}")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gossiplib import mixing, topology
-from gossiplib.exercises import checks, need
+from gossiplib.exercises import checks, need, need_words, word_for
 
 
 @checks("10.1")
@@ -68,9 +68,7 @@ def _(average: Callable) -> None:
 
 @checks("10.4")
 def _(fewer_neighbours: str, larger_ring: str) -> None:
-    words = {"higher", "lower", "same"}
-    given = {fewer_neighbours, larger_ring}
-    need(given <= words, 'Each answer is "higher", "lower" or "same".')
+    need_words((fewer_neighbours, larger_ring), "higher", "lower", "same")
     regular, ring = (_crowd_accuracy(name, 400) for name in ("regular", "ring"))
     small = _crowd_accuracy("ring", 100)
     for name, answer, more, hint in (
@@ -87,7 +85,7 @@ def _(fewer_neighbours: str, larger_ring: str) -> None:
             "Does a client know more of the digits for having others far away?",
         ),
     ):
-        word = "same" if abs(more) < 0.03 else "higher" if more > 0 else "lower"
+        word = word_for(more, "higher", "lower", same=0.03)
         need(answer == word, f"For {name}: {hint}")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 
-from gossiplib.exercises import checks, need
+from gossiplib.exercises import checks, need, need_words
 
 
 @checks("11.1")
@@ -74,8 +74,7 @@ def _(T: float) -> None:
 
 @checks("11.5")
 def _(older: str, noisy: str, momentum: str) -> None:
-    words = {"equal", "different"}
-    need({older, noisy, momentum} <= words, 'Each answer is "equal" or "different".')
+    need_words((older, noisy, momentum), "equal", "different")
     for name, answer, kind, saved, hint in (
         ("older", older, "plain", 2, "What does a client need to repeat a round?"),
         ("noisy", noisy, "noisy", 3, "Where is what the generator has drawn so far?"),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gossiplib.exercises import checks, need
+from gossiplib.exercises import checks, need, need_words
 
 
 @checks("12.1")
@@ -70,9 +70,7 @@ def _(influence: Callable) -> None:
 
 @checks("12.5")
 def _(random: str, degree: str, ahead: str, again: str) -> None:
-    words = {"taken", "refused"}
-    given = {random, degree, ahead, again}
-    need(given <= words, 'Each answer is "taken" or "refused".')
+    need_words((random, degree, ahead, again), "taken", "refused")
     for name, answer, odd, hint in (
         (
             "random",

@@ -78,8 +78,10 @@ class Joining:
         self.contacts.confirm(sender, address)
         linked = wants and (self._among is None or sender in self._among)
         if linked:
-            if sender not in self._mailbox.alive:
-                self._channels.forget(name_of(sender))  # it may have started anew
+            # One that was lost may have started anew. One that is new may be answering
+            # our own hello just now, which to connect anew would break off.
+            if sender in self._mailbox.neighbours - self._mailbox.alive:
+                self._channels.forget(name_of(sender))
             self._mailbox.link(sender)
         known = self.contacts.all()
         return _record(

@@ -98,12 +98,13 @@ def _(strategy: Any, result: Any) -> None:
 
 @checks("01.3")
 def _(busiest_bytes: Callable[[nx.Graph, int], float]) -> None:
-    for graph in [*_sample_graphs(), topology.named("ring", 9)]:
+    for graph in [topology.named("ring", 9), *_sample_graphs()]:
         models = busiest_bytes(graph.copy(), 100) / 100
         degree = max(degree for _, degree in graph.degree)
         links = graph.number_of_edges()
         need(models <= 2 * links, "No client sends more than all clients together.")
-        need(models != degree, "A client receives, and it sends.")
+        both = models != degree or not nx.is_regular(graph)
+        need(both, "A client receives, and it sends.")
         need(abs(models - 2 * degree) < 1e-9, "Who has the most neighbours?")
 
 

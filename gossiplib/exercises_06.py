@@ -49,11 +49,13 @@ def _(self_weight: float, alpha: float, rounds: int) -> None:
         )
         found.append(result.evaluate_metrics_clientapp[rounds]["accuracy"])
     accuracy = np.mean(found)
-    need(
-        accuracy >= 0.83,
-        f"It reaches {accuracy:.3f}. Whom should a client listen to here? How much? "
-        "How long?",
-    )
+    if alpha >= 0:
+        hint = "Whom should a client listen to here?"
+    elif rounds < 20:
+        hint = "It may take longer."
+    else:
+        hint = "How far should a client trust the others, even those who agree?"
+    need(accuracy >= 0.83, f"It reaches {accuracy:.3f}. {hint}")
 
 
 @checks("06.3")

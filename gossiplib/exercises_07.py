@@ -86,7 +86,8 @@ def _(account: Any) -> None:
     plain, _, _ = _walks(Simple(0), Network())
     need(
         age >= 6 * plain,
-        f"Walks are {age / plain:.1f} times as old as with plain gossip.",
+        f"Walks are {age / plain:.1f} times as old as with plain gossip. Do tokens "
+        "wait unused, or are they gone at once?",
     )
 
 

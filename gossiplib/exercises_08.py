@@ -33,7 +33,7 @@ def _(codec: Any, step: float) -> None:
     need(
         error < 1e-6,
         f"140 kB are {spent} steps with {size} bytes each; then the error is "
-        f"{error:.0e}.",
+        f"{error:.1e}.",
     )
 
 

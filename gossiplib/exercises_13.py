@@ -22,7 +22,8 @@ def _(rounds: float) -> None:
     links = 16 * 8 * 0.9 * 0.95**2
     need(
         rounds * links * 2600 <= 4_000_000,
-        "That is more than the budget: a link carries a message each way.",
+        "That is more than the budget. A link carries a message each way, and a round "
+        "for which it is not enough is none.",
     )
     need(
         (rounds + 1) * links * 2600 > 4_000_000,

@@ -292,13 +292,10 @@ def figure(rows: Sequence[Row]) -> Figure:
         x, y = _column(row, "bytes").mean() / 1e6, worst.mean()
         span = [[y - worst.min()], [worst.max() - y]]
         style = {"color": COLOURS[k % len(COLOURS)], "marker": "osD^vPX"[k % 7]}
-        ax.errorbar(x, y, span, capsize=3, **style)
-        style = {"ha": "right", "va": "center", "fontsize": 8}
-        style["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-        place = {"xytext": (-7, 0), "textcoords": "offset points"}
-        ax.annotate(row["name"], (x, y), **place, **style)
-    ax.axvline(NETWORK.budget / 1e6, color="black", linestyle=":", linewidth=1)
-    ax.annotate("budget", (NETWORK.budget / 1e6, 0.02), rotation=90, ha="right")
+        ax.errorbar(x, y, span, capsize=3, label=row["name"], **style)
+    budget = {"color": "black", "linestyle": ":", "linewidth": 1, "label": "budget"}
+    ax.axvline(NETWORK.budget / 1e6, **budget)
+    fig.legend(loc="outside right upper", fontsize=8)
     ax.set(xlabel="MB that reached clients", ylabel="accuracy of the worst client")
     ax.set(xlim=(0, 1.05 * NETWORK.budget / 1e6), ylim=(0, 1))
     ax.grid(alpha=0.3)

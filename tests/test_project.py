@@ -434,8 +434,8 @@ def test_table_and_figure():
     found = leaderboard.table([row])
     assert found.loc[1, "worst client"] == row["outcomes"][0]["worst"]
     assert found.loc[1, "name"] == "Ada"
-    texts = [t.get_text() for t in leaderboard.figure([row]).axes[0].texts]
-    assert texts == ["Ada", "budget"]
+    (legend,) = leaderboard.figure([row]).legends
+    assert {t.get_text() for t in legend.get_texts()} == {"Ada", "budget"}
 
 
 def test_an_empty_board_has_a_table_and_a_figure():

@@ -37,7 +37,7 @@ deploy: .venv/made
 	.venv/bin/python tests/run_app.py --deploy
 
 peers: .venv/made
-	.venv/bin/python -m gossiplib.peers_demo
+	.venv/bin/python tests/run_peers.py
 
 test: .venv/made
 	.venv/bin/ruff check

@@ -1,23 +1,25 @@
-"""Gossip learning on Flower: the helper package of the notebook series.
+"""Gossip learning on Flower: clients average their models with their neighbours'.
 
-Low to high, each module knows only those before it:
+What most readers need is here; each wing of the house is a package, with its public
+names on its face:
 
-- `topology` (with `graphs`), `mixing`, `averaging`: who talks to whom, how much each
-  counts, and how models are averaged (numpy and networkx alone);
-- `task` (with `partition`, `training`): data, its partitions and a model (torch);
-- `turn`, `weighing`, `compression`, `choco`, `robust`, `liars`, `attacks`: more average
-  functions, which keep records or send something else than a model;
-- `client`, `grid`, `server` (with `arrays`, `calls`, `discovery`, `result`): gossip on
-  Flower; `privacy`: what a neighbour learns;
-- `vectorized` (with `batched`, `batched_averaging`, `stacked`, `rows`, `links`,
-  `memory`, `progress`): the same on arrays, for many clients; `consensus`: without
-  learning;
-- `cycles` (with `walks`, `traffic`, `tokens`): gossip without rounds, on arrays;
-  `arrivals`, `relay`: on Flower;
-- `plots` (with `drawing`), `widgets`, `check`: pictures, and checks of the exercises;
+- `core`: gossip on Flower. First evening: `topology`, `mixing`, `averaging`, `client`,
+  `server`;
+- `tasks`: data, its partitions over clients, and models to train (torch);
+- `vectorized`: the same on arrays, for very many clients;
+- `asynchronous`: gossip without rounds;
+- `protocols`: more average functions: push-sum, compression, robust rules, privacy;
+- `deployment`: SuperLink and SuperNodes on this machine; `peers`: with no server;
+- `system`: processes, certificates, long runs; it knows nothing of gossip;
+- `viz`: pictures and widgets; `classroom`: checks of exercises, project, games;
 - `app`: the finished prototype for `flwr run`.
 
-Importing `gossiplib` imports none of them, so that a notebook pays for what it uses.
+Names are loaded when asked for: `import gossiplib` alone is light. `__init__.pyi`
+beside this file lists them.
 """
 
+import lazy_loader as lazy
+
 __version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

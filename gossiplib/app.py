@@ -14,11 +14,11 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from gossiplib.client import gossip
-from gossiplib.grid import LocalGrid
-from gossiplib.server import Gossip
-from gossiplib.task import Task, digits
-from gossiplib.topology import named
+from gossiplib.core.client import gossip
+from gossiplib.core.grid import LocalGrid
+from gossiplib.core.server import Gossip
+from gossiplib.core.topology import named
+from gossiplib.tasks.task import Task, digits
 
 
 def _task(context: Context) -> Task:
@@ -86,7 +86,7 @@ def main(grid: Grid, context: Context) -> None:
     print(table.round(3).to_string(), flush=True)
 
     if config["output"]:
-        from gossiplib.plots import accuracy as plot_accuracy
+        from gossiplib.viz.plots import accuracy as plot_accuracy
 
         folder = Path(config["output"])
         folder.mkdir(parents=True, exist_ok=True)

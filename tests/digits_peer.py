@@ -1,7 +1,7 @@
 """The digits on four clients, as peers of the tests run them."""
 
-from gossiplib.client import gossip
-from gossiplib.task import digits
+from gossiplib.core.client import gossip
+from gossiplib.tasks.task import digits
 
 task = digits(num_clients=4, partition="dealt", examples=200, seed=0)
 client = gossip(task.client_app())

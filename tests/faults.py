@@ -57,7 +57,7 @@ def shows(fault: str, place: str, happens: str):
 def found() -> dict[tuple[str, str], str]:
     """Return (fault, place) -> what happens, from the source of all tests."""
     cells = {}
-    for path in sorted((ROOT / "tests").glob("test_*.py")):
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             for call in getattr(node, "decorator_list", ()):
                 name = getattr(getattr(call, "func", None), "id", "")

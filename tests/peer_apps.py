@@ -7,7 +7,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from gossiplib.client import choose, gossip
+from gossiplib.core.client import choose, gossip
 from toy_apps import drifting_app, zeros
 
 __all__ = ["chosen", "drifting", "pulling", "zeros"]

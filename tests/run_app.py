@@ -15,9 +15,9 @@ import sys
 import tomllib
 from pathlib import Path
 
-from gossiplib.deployment import Deployment
-from gossiplib.processes import Processes
-from gossiplib.superlink import SuperLink
+from gossiplib.deployment.superlink import SuperLink
+from gossiplib.deployment.supernodes import Deployment
+from gossiplib.system.processes import Processes
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Few: each message to a client starts a process there, which imports PyTorch.

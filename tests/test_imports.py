@@ -27,10 +27,12 @@ def loaded(statement: str) -> set[str]:
     [
         ("import gossiplib", set()),
         ("from gossiplib import topology, mixing, averaging", set()),
-        ("import gossiplib.task", {"torch", "flwr"}),
-        ("import gossiplib.client", {"flwr"}),
-        ("import gossiplib.grid", {"flwr"}),
-        ("import gossiplib.server", {"flwr", "pandas"}),
+        ("from gossiplib import Gossip, LocalGrid, gossip", {"flwr", "pandas"}),
+        ("import gossiplib.tasks", set()),
+        ("from gossiplib.tasks import digits", {"torch", "flwr"}),
+        ("import gossiplib.core.client", {"flwr"}),
+        ("import gossiplib.core.grid", {"flwr"}),
+        ("import gossiplib.core.server", {"flwr", "pandas"}),
     ],
 )
 def test_a_module_loads_no_more_than_it_needs(statement, may):
@@ -57,9 +59,7 @@ sys.modules.update(dict.fromkeys(("ray", "torch", "flwr_datasets", "sklearn")))
 sys.path.insert(0, {here!r})
 import networkx as nx
 from toy_apps import still_app, zeros
-from gossiplib.client import gossip
-from gossiplib.grid import LocalGrid
-from gossiplib.server import Gossip
+from gossiplib import Gossip, LocalGrid, gossip
 Gossip(nx.cycle_graph(4)).start(LocalGrid(gossip(still_app()), 4), zeros())
 """
     here = __file__.rsplit("/", 1)[0]

@@ -10,8 +10,8 @@ import numpy as np
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from gossiplib import mixing, topology
-from gossiplib.grid import LocalGrid
+from gossiplib.core import mixing, topology
+from gossiplib.core.grid import LocalGrid
 
 SIZE = 3
 

@@ -4,12 +4,10 @@ import logging
 
 import networkx as nx
 
-from gossiplib.check import check
-from gossiplib.client import gossip
-from gossiplib.grid import LocalGrid
-from gossiplib.server import Gossip
-from gossiplib.task import digits
-from gossiplib.topology import named
+from gossiplib import Gossip, LocalGrid, gossip
+from gossiplib.classroom import check
+from gossiplib.core import named
+from gossiplib.tasks import digits
 
 task = digits(num_clients=16, alpha=0.3, seed=0)
 app = gossip(task.client_app())

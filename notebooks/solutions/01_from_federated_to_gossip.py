@@ -4,9 +4,9 @@ import logging
 
 from flwr.serverapp.strategy import FedAvg
 
-from gossiplib.check import check
-from gossiplib.grid import LocalGrid
-from gossiplib.task import digits
+from gossiplib import LocalGrid
+from gossiplib.classroom import check
+from gossiplib.tasks import digits
 
 task = digits(num_clients=16, alpha=0.3, seed=0)
 size = sum(len(a.data) for a in task.initial_arrays().values())

@@ -6,7 +6,7 @@ import networkx as nx
 import numpy as np
 
 from gossiplib import mixing
-from gossiplib.check import check
+from gossiplib.classroom import check
 
 
 def lazy(graph):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from gossiplib import mixing, topology
-from gossiplib.check import check
+from gossiplib.classroom import check
 
 
 def rounds_that_theory_promises():

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gossiplib.check import check
+from gossiplib.classroom import check
 
 
 def by_hand():

@@ -2,12 +2,9 @@
 
 import logging
 
-from gossiplib import topology
-from gossiplib.check import check
-from gossiplib.client import gossip
-from gossiplib.grid import LocalGrid
-from gossiplib.server import Gossip
-from gossiplib.task import digits
+from gossiplib import Gossip, LocalGrid, gossip, topology
+from gossiplib.classroom import check
+from gossiplib.tasks import digits
 
 
 def models_through_the_server():

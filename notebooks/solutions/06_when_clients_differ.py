@@ -3,9 +3,9 @@
 import networkx as nx
 import numpy as np
 
-from gossiplib.averaging import weighted_mean
-from gossiplib.check import check
-from gossiplib.task import digits
+from gossiplib.classroom import check
+from gossiplib.core import weighted_mean
+from gossiplib.tasks import digits
 
 
 def no_ones():

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from gossiplib.check import check
-from gossiplib.walks import Linear
+from gossiplib.asynchronous import Linear
+from gossiplib.classroom import check
 
 
 def what_tokens_allow():

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from gossiplib.check import check
-from gossiplib.compression import Qsgd
+from gossiplib.classroom import check
+from gossiplib.protocols import Qsgd
 
 
 def a_hundredth_of_a_million():

@@ -4,8 +4,9 @@ import networkx as nx
 import numpy as np
 from scipy.optimize import brentq
 
-from gossiplib import averaging, privacy
-from gossiplib.check import check
+from gossiplib import averaging
+from gossiplib.classroom import check
+from gossiplib.protocols import privacy
 
 
 def leave_two_out():

@@ -2,7 +2,7 @@
 
 import math
 
-from gossiplib.check import check
+from gossiplib.classroom import check
 
 
 def who_opens():

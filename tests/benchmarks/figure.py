@@ -5,7 +5,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from gossiplib.plots import COLOURS
+from gossiplib.viz.plots import COLOURS
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "gossiplib" / "data" / "bench.csv"

@@ -16,8 +16,8 @@ import pandas as pd
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from gossiplib.client import gossip
-from gossiplib.topology import named
+from gossiplib.core.client import gossip
+from gossiplib.core.topology import named
 
 SIZES = (1_000, 100_000)
 
@@ -48,9 +48,9 @@ def large() -> ArrayRecord:
 
 def measure(n: int, rounds: int) -> pd.DataFrame:
     """Return a table: a row for each size of a model."""
-    from gossiplib.grid import LocalGrid
-    from gossiplib.peers import Peers
-    from gossiplib.server import Gossip
+    from gossiplib.core.grid import LocalGrid
+    from gossiplib.core.server import Gossip
+    from gossiplib.peers.launch import Peers
 
     graph = named("regular", n, seed=0)
     off = {"evaluate_every": 0, "observe_every": 0}

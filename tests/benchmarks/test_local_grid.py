@@ -18,11 +18,11 @@ from flwr.app import (
 )
 from flwr.clientapp import ClientApp
 
-from gossiplib.client import gossip
-from gossiplib.grid import LocalGrid, run_on_ray
-from gossiplib.server import Gossip
-from gossiplib.task import digits, train
-from gossiplib.topology import named
+from gossiplib.core.client import gossip
+from gossiplib.core.grid import LocalGrid, run_on_ray
+from gossiplib.core.server import Gossip
+from gossiplib.core.topology import named
+from gossiplib.tasks.task import digits, train
 
 MODEL = ArrayRecord([np.zeros(650, dtype=np.float32)])
 CLIENTS = 100

@@ -34,9 +34,9 @@ def vectorized(model: str, n: int, threads: int, updates: int) -> dict:
     """Measure the engine."""
     import torch
 
-    from gossiplib.task import digits
-    from gossiplib.topology import named
-    from gossiplib.vectorized import gossip_learning
+    from gossiplib.core.topology import named
+    from gossiplib.tasks.task import digits
+    from gossiplib.vectorized.engine import gossip_learning
 
     torch.set_num_threads(threads)
     task, graph = (
@@ -57,11 +57,11 @@ def vectorized(model: str, n: int, threads: int, updates: int) -> dict:
 
 def local_grid(model: str, n: int, threads: int, updates: int) -> dict:
     """Measure LocalGrid, on the same work."""
-    from gossiplib.client import gossip
-    from gossiplib.grid import LocalGrid
-    from gossiplib.server import Gossip
-    from gossiplib.task import digits
-    from gossiplib.topology import named
+    from gossiplib.core.client import gossip
+    from gossiplib.core.grid import LocalGrid
+    from gossiplib.core.server import Gossip
+    from gossiplib.core.topology import named
+    from gossiplib.tasks.task import digits
 
     task = digits(n, partition="dealt", hidden=HIDDEN[model])
     grid = LocalGrid(gossip(task.client_app(batch_size=8)), n)
@@ -75,11 +75,11 @@ def local_grid(model: str, n: int, threads: int, updates: int) -> dict:
 
 def ray(model: str, n: int, threads: int, updates: int) -> dict:
     """Measure Flower's simulation on Ray, with two processes, without its start."""
-    from gossiplib.client import gossip
-    from gossiplib.grid import run_on_ray
-    from gossiplib.server import Gossip
-    from gossiplib.task import digits
-    from gossiplib.topology import named
+    from gossiplib.core.client import gossip
+    from gossiplib.core.grid import run_on_ray
+    from gossiplib.core.server import Gossip
+    from gossiplib.core.topology import named
+    from gossiplib.tasks.task import digits
 
     task = digits(n, partition="dealt", hidden=HIDDEN[model])
     strategy = Gossip(named("regular", n), evaluate_every=0, observe_every=0)
@@ -96,8 +96,8 @@ def spambase(model: str, n: int, threads: int, updates: int) -> dict:
     import networkx as nx
     import torch
 
-    from gossiplib.task import spambase as task_of
-    from gossiplib.vectorized import gossip_learning
+    from gossiplib.tasks.task import spambase as task_of
+    from gossiplib.vectorized.engine import gossip_learning
 
     torch.set_num_threads(threads)
     task = task_of(n, partition="iid", holdout=0, test_fraction=0)
@@ -112,13 +112,13 @@ def spambase(model: str, n: int, threads: int, updates: int) -> dict:
 
 def cycles(model: str, n: int, threads: int, updates: int) -> dict:
     """Measure gossip without rounds: Spambase, one record a client, Pegasos."""
-    from gossiplib import cycles
-    from gossiplib.task import spambase as task_of
+    from gossiplib.asynchronous import engine
+    from gossiplib.tasks.task import spambase as task_of
 
     task = task_of(n, partition="dealt", examples=1, holdout=0)
     rates = []
     for _ in range(5):
-        result = cycles.gossip_cycles(
+        result = engine.gossip_cycles(
             task, updates // n, create=getattr(cycles, model), observe_every=0
         )
         rates.append(n * (updates // n) / result.seconds["train"])
@@ -129,10 +129,10 @@ def mixing(model: str, n: int, threads: int, updates: int) -> dict:
     """Measure the averaging's GB/s (rate) and those of a copy (best), alternately."""
     import torch
 
-    from gossiplib import mixing as weights
-    from gossiplib.links import weigh
-    from gossiplib.rows import stack
-    from gossiplib.topology import named
+    from gossiplib.core import mixing as weights
+    from gossiplib.core.topology import named
+    from gossiplib.vectorized.averaging import weigh
+    from gossiplib.vectorized.rows import stack
 
     torch.set_num_threads(threads)
     X, Y = stack(torch.rand(650), n), stack(torch.rand(650), n)

@@ -11,7 +11,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from gossiplib.client import gossip
+from gossiplib.core.client import gossip
 
 stock = ClientApp()
 

@@ -15,9 +15,9 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from flwr.serverapp import ServerApp
 
-from gossiplib.records import dump
-from gossiplib.server import Gossip
-from gossiplib.topology import drop_links, named
+from gossiplib.core.checkpoint import dump
+from gossiplib.core.server import Gossip
+from gossiplib.core.topology import drop_links, named
 
 app = ServerApp()
 

@@ -1,0 +1,23 @@
+from . import (
+    client as client,
+    engine as engine,
+    merging as merging,
+    network as network,
+    server as server,
+)
+from .client import gossip_on_arrival as gossip_on_arrival
+from .engine import gossip_cycles as gossip_cycles
+from .merging import (
+    Linear as Linear,
+    merge_update as merge_update,
+    random_walk as random_walk,
+    update_merge as update_merge,
+)
+from .network import (
+    Generalised as Generalised,
+    Network as Network,
+    Randomised as Randomised,
+    Simple as Simple,
+    Traffic as Traffic,
+)
+from .server import Relay as Relay

@@ -1,0 +1,162 @@
+"""Linear models that walk from client to client, and what a client makes of them.
+
+A client that receives a model makes a new one of it, with its own examples, and of the
+model that it had received before that. How it does so is a *create* function:
+
+    create(received, before, update) -> model
+
+`update` teaches a model the client's own examples. `random_walk`, `merge_update` and
+`update_merge` are those of Ormándi, Hegedűs and Jelasity 2013 (doi:10.1002/cpe.2858). A
+create function takes one client or many at once: models are the rows of a `Linear`.
+Nothing here knows of messages; see `asynchronous.engine` and `asynchronous.client`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from gossiplib.tasks.task import Task
+from gossiplib.tasks.training import one_thread
+
+__all__ = [
+    "Create",
+    "Learner",
+    "Linear",
+    "Update",
+    "accuracy",
+    "check_made",
+    "hinge",
+    "logistic",
+    "merge",
+    "merge_update",
+    "random_walk",
+    "update_merge",
+]
+
+
+class Linear(NamedTuple):
+    """Models, one a row; linear ones are positive where `w @ x > 0`.
+
+    Attributes
+    ----------
+    w : numpy.ndarray
+        Weights, shape (models, features).
+    age : numpy.ndarray
+        How many examples each has seen, shape (models,).
+    """
+
+    w: np.ndarray
+    age: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "Linear":
+        """Copy some models."""
+        return Linear(self.w.take(rows, axis=0), self.age.take(rows))
+
+    def put(self, rows: np.ndarray, models: "Linear") -> None:
+        """Overwrite some models."""
+        self.w[rows], self.age[rows] = models
+
+
+Update = Callable[[Linear], Linear]
+Create = Callable[[Linear, Linear, Update], Linear]
+
+
+def merge(a: Linear, b: Linear) -> Linear:
+    """Return the mean of two models, as old as the older one."""
+    return Linear((a.w + b.w) / 2, np.maximum(a.age, b.age))
+
+
+def random_walk(received: Linear, before: Linear, update: Update) -> Linear:
+    """Update the received model: it walks alone, as one long gradient descent."""
+    return update(received)
+
+
+def merge_update(received: Linear, before: Linear, update: Update) -> Linear:
+    """Merge the received model with the one received before, and update the result."""
+    return update(merge(received, before))
+
+
+def update_merge(received: Linear, before: Linear, update: Update) -> Linear:
+    """Update the received model and the one received before, and merge the results."""
+    return merge(update(received), update(before))
+
+
+def hinge(margin: np.ndarray) -> np.ndarray:
+    """Return minus the slope of the hinge loss, of Pegasos' support vector machine."""
+    return (margin < 1).astype(margin.dtype)
+
+
+def logistic(margin: np.ndarray) -> np.ndarray:
+    """Return minus the slope of the logistic loss."""
+    return 1 / (1 + np.exp(np.minimum(margin, 80)))  # exp(89) is infinite in float32
+
+
+class Learner:
+    """Update linear models with the examples of clients, one example after another.
+
+    A model of age t makes a step of length η = 1 / (λ t) for each of a client's
+    training examples: w ← (1 - η λ) w + η y loss(y w·x) x. With `hinge`, it is Pegasos.
+
+    Parameters
+    ----------
+    task : Task
+        With two classes.
+    loss : callable
+        `hinge` or `logistic`, or minus the slope of another loss of the margin.
+    lam : float
+        λ, the strength of regularisation.
+    """
+
+    def __init__(
+        self, task: Task, loss: Callable[[np.ndarray], np.ndarray], lam: float
+    ) -> None:
+        self.x = task.x.numpy()
+        self.y = (2 * task.y.numpy() - 1).astype(self.x.dtype)
+        self.loss, self.lam = loss, lam
+        self.index = task.parts.index
+        everyone = np.arange(task.num_clients)
+        self.first, self.count = task.parts.span(everyone, "train")
+
+    def __call__(self, clients: np.ndarray, models: Linear) -> Linear:
+        """Return the models of clients, updated with their examples."""
+        w, age = models
+        first, count = self.first.take(clients), self.count.take(clients)
+        for k in range(count.max()):
+            row = self.index.take(first + np.minimum(k, count - 1))
+            x, y = self.x.take(row, axis=0), self.y.take(row)
+            older = age + 1
+            slope = self.loss(y * np.einsum("cf,cf->c", w, x))
+            step = w * (1 - 1 / older)[:, None]
+            x *= (slope * y / (self.lam * older))[:, None]
+            step += x
+            more = count > k
+            if more.all():
+                w, age = step, older
+            else:
+                w, age = np.where(more[:, None], step, w), np.where(more, older, age)
+        return Linear(w, age)
+
+
+def check_made(made: Linear, like: Linear, cycle: int, clients: np.ndarray) -> None:
+    """Raise ValueError unless the created models are finite, and one for a client."""
+    shapes = [np.shape(array) for array in made], [array.shape for array in like]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"create made models of shapes {shapes[0]}, not {shapes[1]}")
+    if not np.isfinite(made.w.sum() + made.age.sum()):
+        bad = ~np.isfinite(made.w).all(axis=1) | ~np.isfinite(made.age)
+        raise ValueError(
+            f"the new model of client {clients[bad].min()} is not finite, in cycle "
+            f"{cycle}: look at create, at loss and at the client's examples"
+        )
+
+
+@one_thread()
+def accuracy(models: Linear, task: Task) -> np.ndarray:
+    """Return the share of hits of each model on the common test set, (models,)."""
+    x, y = task.test
+    pieces = np.array_split(models.w, 1 + len(models.w) * len(y) // 2**24)
+    spam = (x @ torch.from_numpy(w).T > 0 for w in pieces)
+    hits = [(s == y[:, None]).double().mean(dim=0).numpy() for s in spam]
+    return np.concatenate(hits)

@@ -1,0 +1,5 @@
+"""For class: checks of the exercises, the project, games, fault diagnosis."""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -1,0 +1,259 @@
+"""The fault detective: a run of gossip in which one thing is broken.
+
+`case(seed)` runs twelve clients that learn digits, hides one fault, and returns what an
+observer of the network would see: a table by round and client, and what happened on
+each link. What is broken, and where? `check` tells whether the diagnosis is right. It
+compares hashes, so no answer stands in the data. That hides it from the eye, not from
+a reader of this file: it is a game, not an examination.
+
+The run is plain numpy, so that a fault can sit anywhere in it. `liars` and `topology`
+have faults for the engines.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import matplotlib.pyplot as plt
+import networkx as nx
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from gossiplib.core import mixing, topology
+from gossiplib.viz import plots
+
+__all__ = ["CLIENTS", "KINDS", "ROUNDS", "Case", "by_link", "by_round", "case"]
+
+CLIENTS, ROUNDS = 12, 30
+
+#: Kind of fault -> what is broken.
+KINDS = {
+    "liar": "the client sends minus its model to its neighbours",
+    "labels": "the client has wrong labels: a 0 is called 1, a 1 is called 2, ...",
+    "no training": "the client averages, but never trains",
+    "frozen": "the client keeps and sends its first model for ever",
+    "weights": "the weights of the client sum to less than 1",
+    "lossy link": "most messages on a link are lost; name either end",
+    "cut": "no message crosses between two parts; name a client of the smaller part",
+}
+
+#: Share of messages that any link loses.
+LOSS = 0.05
+
+
+@dataclass(frozen=True)
+class Case:
+    """What an observer sees of a run with a fault.
+
+    Attributes
+    ----------
+    seed : int
+        The number of the case.
+    graph : networkx.Graph
+        Who should talk to whom.
+    table : pandas.DataFrame
+        One row for each round and client: "heard", the models that reached it; "step"
+        and "shift", how far training and averaging moved its model (Euclidean
+        distance); "norm", the length of its model after the round; "own" and "test",
+        its accuracy on its own training data and on the common test set.
+    arrived : numpy.ndarray
+        Messages that client i heard from client j in all rounds, shape (n, n).
+    distance : numpy.ndarray
+        Mean distance of these models from the model of i, over the length of that
+        model, shape (n, n); NaN where nothing arrived.
+    """
+
+    seed: int
+    graph: nx.Graph
+    table: pd.DataFrame
+    arrived: np.ndarray
+    distance: np.ndarray
+    _answers: frozenset[str] = field(repr=False)
+
+    def check(self, kind: str | None, client: int | None) -> None:
+        """Print whether the diagnosis is right: a kind of `KINDS`, and a client."""
+        print(f"Case {self.seed}: {self.verdict(kind, client)}")
+
+    def verdict(self, kind: str | None, client: int | None) -> str:
+        """Return "right!", or what is wrong with the diagnosis.
+
+        Raises
+        ------
+        ValueError
+            If there is no such kind or client.
+        """
+        if kind is None or client is None:
+            return "no diagnosis yet."
+        if kind not in KINDS:
+            raise ValueError(f"no kind {kind!r}; there are {', '.join(KINDS)}")
+        if client not in range(CLIENTS):
+            raise ValueError(f"no client {client}; there are 0 to {CLIENTS - 1}")
+        if _hash(self.seed, kind, client) in self._answers:
+            return "right!"
+        if _hash(self.seed, kind) in self._answers:
+            return "not yet. The kind is right, the client is not."
+        return "not yet. Something else is broken. What do the others show?"
+
+
+def case(seed: int) -> Case:
+    """Run gossip with the fault that belongs to a seed."""
+    rng = np.random.default_rng([seed, *b"detective"])
+    name = rng.choice(["torus", "regular", "small-world"])
+    graph = topology.named(str(name), CLIENTS, seed=seed)
+    kind, culprits = _hide(graph, rng)
+    answers = {_hash(seed, kind)} | {_hash(seed, kind, i) for i in culprits}
+    seen = _run(graph, kind, culprits, rng)
+    return Case(seed, graph, *seen, frozenset(answers))
+
+
+def _hash(*diagnosis: object) -> str:
+    return hashlib.sha256(repr(("gossiplib", *diagnosis)).encode()).hexdigest()
+
+
+def _hide(graph: nx.Graph, rng: np.random.Generator) -> tuple[str, list[int]]:
+    """Draw a kind of fault, and the clients that may be named for it."""
+    kind = str(rng.choice(list(KINDS)))
+    if kind == "lossy link":
+        links = list(graph.edges)
+        return kind, list(links[rng.integers(len(links))])
+    if kind != "cut":
+        return kind, [int(rng.integers(CLIENTS))]
+    while True:  # a connected part of 3 to 5 clients that leaves a connected rest
+        part = [int(rng.integers(CLIENTS))]
+        size = int(rng.integers(3, 6))
+        while len(part) < size:
+            part.append(int(rng.choice(sorted(nx.node_boundary(graph, part)))))
+        if nx.is_connected(graph.subgraph(set(graph) - set(part))):
+            return kind, part
+
+
+def _data(rng: np.random.Generator) -> tuple[list, tuple[np.ndarray, np.ndarray]]:
+    """Return x and y of each client, in an order by chance, and of the test set."""
+    from gossiplib.tasks.task import digits  # torch
+
+    task = digits(CLIENTS, alpha=1.0, seed=0)
+
+    def arrays(x, y):
+        return np.c_[x.numpy(), np.ones(len(x))], y.numpy()
+
+    parts = [arrays(*task.part(int(i), "train")) for i in rng.permutation(CLIENTS)]
+    return parts, arrays(*task.test)
+
+
+def _trained(model: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return a logistic regression, (features, classes), after a few steps."""
+    labels = np.eye(10)[y]
+    for _ in range(3):
+        logits = x @ model
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        model = model - 0.5 * x.T @ (p - labels) / len(y)
+    return model
+
+
+def _accuracy(model: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
+    return float(((x @ model).argmax(axis=1) == y).mean())
+
+
+def _losses(graph: nx.Graph, kind: str, culprits: list[int]) -> np.ndarray:
+    """Return the probability that a message from j to i is lost, shape (n, n)."""
+    loss = np.full((CLIENTS, CLIENTS), LOSS)
+    for i, j in graph.edges:
+        inside = (i in culprits) + (j in culprits)
+        if kind == "lossy link" and inside == 2:
+            loss[i, j] = loss[j, i] = 0.7
+        if kind == "cut" and inside == 1:
+            loss[i, j] = loss[j, i] = 1
+    return loss
+
+
+def _run(
+    graph: nx.Graph, kind: str, culprits: list[int], rng: np.random.Generator
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Run the rounds; return table, arrived and distance of a `Case`."""
+    data, test = _data(rng)
+    broken = culprits[0]
+    if kind == "labels":
+        x, y = data[broken]
+        data[broken] = x, (y + 1) % 10
+    W, loss = mixing.metropolis(graph), _losses(graph, kind, culprits)
+    models = np.repeat(rng.normal(0, 0.1, (1, 65, 10)), CLIENTS, axis=0)
+    arrived, far, rows = np.zeros(W.shape, int), np.zeros(W.shape), []
+    for t in range(1, ROUNDS + 1):
+        idle = [broken] if kind in ("no training", "frozen") else []
+        trained = models.copy()
+        for i in set(range(CLIENTS)) - set(idle):
+            trained[i] = _trained(models[i], *data[i])
+        sent = trained.copy()
+        if kind == "liar":
+            sent[broken] *= -1
+        here = (rng.random(W.shape) >= loss) & (W > 0)
+        np.fill_diagonal(here, False)
+        links = W * here  # what a lost message would weigh goes to the own model
+        mixed = np.tensordot(links, sent, 1)
+        mixed += (1 - links.sum(axis=1))[:, None, None] * trained
+        if kind == "weights":
+            mixed[broken] *= 0.8
+        if kind == "frozen":
+            mixed[broken] = models[broken]
+        length = np.linalg.norm(trained, axis=(1, 2))
+        gap = np.linalg.norm(sent[None] - trained[:, None], axis=(2, 3))
+        arrived += here
+        far += here * gap / length[:, None]
+        step = np.linalg.norm(trained - models, axis=(1, 2))
+        shift = np.linalg.norm(mixed - trained, axis=(1, 2))
+        models = mixed
+        for i, model in enumerate(models):
+            rows.append(
+                {
+                    "round": t,
+                    "client": i,
+                    "heard": int(here[i].sum()),
+                    "step": step[i],
+                    "shift": shift[i],
+                    "norm": np.linalg.norm(model),
+                    "own": _accuracy(model, *data[i]),
+                    "test": _accuracy(model, *test),
+                }
+            )
+    with np.errstate(invalid="ignore"):
+        return pd.DataFrame(rows), arrived, far / arrived
+
+
+def by_round(seen: Case) -> Figure:
+    """Draw what the table says: one map a column, clients down and rounds across."""
+    titles = {
+        "test": "accuracy on the common test set",
+        "own": "accuracy on its own training data",
+        "step": "step: training moved it by",
+        "shift": "shift: averaging moved it by",
+        "norm": "length of its model",
+        "heard": "models that reached it",
+    }
+    figure, axes = plt.subplots(2, 3, figsize=(11, 6), layout="constrained")
+    for ax, (column, title) in zip(axes.flat, titles.items(), strict=True):
+        values = seen.table.pivot(index="client", columns="round", values=column)
+        _map(ax, values, title, "round")
+        ax.set_xticks(range(4, ROUNDS, 5), range(5, ROUNDS + 1, 5))
+    return figure
+
+
+def by_link(seen: Case) -> Figure:
+    """Draw the graph as planned, what arrived on each link, and how far off it was."""
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
+    plots.graph(seen.graph, ax=axes[0], title="who should talk to whom")
+    linked = nx.to_numpy_array(seen.graph, nodelist=range(CLIENTS)) > 0
+    arrived = np.where(linked, seen.arrived, np.nan)
+    _map(axes[1], arrived, f"models that arrived in {ROUNDS} rounds", "from client")
+    _map(axes[2], seen.distance, "their mean distance from the own", "from client")
+    for ax in axes[1:]:
+        ax.set_xticks(range(CLIENTS))
+    return figure
+
+
+def _map(ax: plt.Axes, values: np.ndarray, title: str, across: str) -> None:
+    image = ax.imshow(values, aspect="auto", cmap="cividis", vmin=0)
+    ax.set_title(title, fontsize=9)
+    ax.set(xlabel=across, ylabel="client", yticks=range(CLIENTS))
+    ax.tick_params(labelsize=7)
+    ax.figure.colorbar(image, ax=ax)

@@ -1,0 +1,141 @@
+"""Checks of the exercises of notebook 09: liars and eavesdroppers."""
+
+from collections.abc import Callable
+from itertools import combinations
+
+import networkx as nx
+import numpy as np
+
+from gossiplib.classroom.exercises.registry import checks, need
+
+
+@checks("09.1")
+def _(radius: float) -> None:
+    far = np.array([1, 1, 2, 2, 2, 3, 3, 4, 50, 90.0])
+    need(radius > 0, "A radius is above 0.")
+    need(radius < 45, "Two neighbours are to be left out of the sum.")
+    squares = np.square(np.sort(far)[:-2]).sum() / 11
+    need(
+        abs(radius - np.sqrt(squares / (2 / 11))) < 0.01,
+        "It is a root, and δ is the weight of as many neighbours as may lie.",
+    )
+
+
+@checks("09.2")
+def _(graph: nx.Graph) -> None:
+    need(isinstance(graph, nx.Graph), "Give a networkx graph.")
+    need(not graph.is_directed(), "Links go both ways here.")
+    need(sorted(graph) == list(range(11)), "Its nodes are the clients 0 to 10.")
+    need(nx.number_of_selfloops(graph) == 0, "A client is not its own neighbour.")
+    two_groups = nx.barbell_graph(5, 1)
+    kept = all(graph.has_edge(*link) for link in two_groups.edges)
+    need(kept, "The links of the two groups stay.")
+    more = graph.number_of_edges() - two_groups.number_of_edges()
+    need(more <= 3, f"You added {more} links.")
+    for liars in combinations(range(11), 2):
+        honest = graph.subgraph(set(graph) - set(liars))
+        need(nx.is_connected(honest), f"Clients {liars[0]} and {liars[1]} can cut it.")
+
+
+@checks("09.3")
+def _(average: Callable) -> None:
+    rng = np.random.default_rng(0)
+    for case in range(4):
+        models = [[rng.normal(size=(3, 2)), rng.normal(size=4)] for _ in range(6)]
+        if case == 1:
+            models[2] = [a + 1e6 for a in models[2]]
+        if case == 2:
+            models[1:4] = [[a.copy() for a in models[0]] for _ in range(3)]
+        if case == 3:
+            models = models[:1]
+        before = [[a.copy() for a in model] for model in models]
+        weights = np.array([0.5] + [0.5 / max(1, len(models) - 1)] * (len(models) - 1))
+        mixed = average(models[0], models[1:], weights, None)
+        shapes = [np.shape(a) for a in mixed]
+        need(shapes == [(3, 2), (4,)], "Return a model: arrays like those of own.")
+        same = all(
+            np.array_equal(a, b)
+            for old, new in zip(before, models, strict=True)
+            for a, b in zip(old, new, strict=True)
+        )
+        need(same, "Do not change the models that you are given.")
+        rows = np.stack([np.concatenate([a.ravel() for a in m]) for m in models])
+        found = np.concatenate([np.ravel(a) for a in mixed])
+        need(np.isfinite(found).all(), "It gave NaN: a distance may be 0.")
+        here, best = _sum_of_distances(found, rows), _least(rows)
+        need(
+            here <= best * (1 + 1e-4) + 1e-4,
+            f"Another model has a smaller sum of distances (case {case + 1} of 4).",
+        )
+
+
+@checks("09.4")
+def _(std: float) -> None:
+    # not at the top: notebooks 02 and 03 run without Flower
+    from gossiplib.protocols.privacy import exact_epsilon
+
+    need(std > 0, "A standard deviation is above 0.")
+    epsilon = exact_epsilon(2, std, 1e-5, rounds=20)
+    need(epsilon <= 1 + 1e-6, f"Then ε of the twenty together is {epsilon:.4g}.")
+    least = exact_epsilon(2, std / 1.01, 1e-5, rounds=20)
+    need(least > 1, "Less noise does it too.")
+
+
+@checks("09.5")
+def _(median: int, trimmed: int, clipped: int) -> None:
+    answers = {
+        "the median": median,
+        "the trimmed mean": trimmed,
+        "clipping": clipped,
+    }
+    hints = {
+        "the median": "which value is in the middle?",
+        "the trimmed mean": "how many of the lies does it leave out?",
+        "clipping": "how long is the radius, if a lie is in the sum?",
+    }
+    for rule, most in _most_liars().items():
+        given = answers[rule]
+        need(given in range(11), "Each answer is a number of liars.")
+        need(given == most, f"Another number for {rule}: {hints[rule]}")
+
+
+def _most_liars() -> dict[str, int]:
+    """Return how many liars each rule withstands, in the first setting of 09."""
+    # not at the top: notebooks 02 and 03 run without Flower
+    from gossiplib.protocols import robust
+    from gossiplib.protocols.byzantine import lying
+    from gossiplib.vectorized.consensus import averaging_rounds
+
+    start = np.random.default_rng(0).normal(size=(11, 10))
+
+    def drift(average: Callable, liars: int) -> float:
+        lied = lying(
+            average,
+            range(liars),
+            lambda scene: [[np.full_like(a, 1000.0) for a in m] for m in scene.true],
+        )
+        rounds = averaging_rounds(start, nx.complete_graph(11), average=lied)
+        x = [next(rounds)[0] for _ in range(20)][-1]
+        return float(np.linalg.norm((x - start)[liars:].mean(axis=0)))
+
+    rules = {
+        "the median": robust.coordinate_median,
+        "the trimmed mean": robust.trimmed_mean(f=3),
+        "clipping": robust.clipped(f=1),
+    }
+    return {
+        rule: max(liars for liars in range(10) if drift(average, liars) < 10)
+        for rule, average in rules.items()
+    }
+
+
+def _sum_of_distances(x: np.ndarray, rows: np.ndarray) -> float:
+    return float(np.linalg.norm(rows - x, axis=1).sum())
+
+
+def _least(rows: np.ndarray) -> float:
+    """Return the smallest sum of distances that scipy or one of the rows reaches."""
+    from scipy.optimize import minimize
+
+    found = minimize(_sum_of_distances, np.median(rows, axis=0), args=(rows,))
+    return min(found.fun, *(_sum_of_distances(row, rows) for row in rows))

@@ -1,0 +1,110 @@
+"""Checks of the exercises of notebook 10: a million clients."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from gossiplib.classroom.exercises.registry import checks, need, need_words, word_for
+from gossiplib.core import mixing, topology
+
+
+@checks("10.1")
+def _(clients: float) -> None:
+    takes = clients * 3 * 4810 * 4
+    need(takes < 8.08e9, f"That takes {takes / 1e9:.1f} GB.")
+    need(takes > 7.92e9, "More clients fit.")
+
+
+@checks("10.2")
+def _(accuracies: Callable) -> None:
+    import torch  # not at the top: notebooks 02 and 03 run without it
+
+    rng = np.random.default_rng(0)
+    X = torch.tensor(rng.normal(size=(7, 650)), dtype=torch.float32)
+    x = torch.tensor(rng.normal(size=(40, 64)), dtype=torch.float32)
+    y = torch.tensor(rng.integers(10, size=40))
+    found = accuracies(X, x, y)
+    shape = getattr(found, "shape", None)
+    need(shape is not None, "Return a tensor or an array.")
+    need(tuple(shape) == (7,), "Return one number for each client.")
+    logits = [x @ row[:640].view(10, 64).T + row[640:] for row in X]
+    hits = [float((out.argmax(dim=1) == y).double().mean()) for out in logits]
+    found = np.asarray(found, dtype=float)
+    need((found >= 0).all() and (found <= 1).all(), "An accuracy is from 0 to 1.")
+    need(
+        np.allclose(found, hits, atol=1e-6),
+        "Accuracy is the share of images whose largest output is that of their class. "
+        "A model has weights and biases; `unpack` tells where they are in a row.",
+    )
+
+
+@checks("10.3")
+def _(average: Callable) -> None:
+    rng = np.random.default_rng(0)
+    star, torus = topology.named("star", 8), topology.named("torus", 9)
+    for W in (mixing.metropolis(torus), mixing.uniform(star)):
+        n = len(W)
+        X, online = rng.normal(size=(n, 3)), np.arange(n) % 3 > 0
+        before = W.copy(), X.copy()
+        mixed = average(W, X, online)
+        same = all(map(np.array_equal, (W, X), before))
+        need(same, "Do not change the arrays that you are given.")
+        need(mixed.shape == X.shape, "Return an array like X.")
+        kept = np.allclose(mixed[~online], X[~online])
+        need(kept, "A client that is offline keeps its model.")
+        ones = average(W, np.ones((n, 2)), online)
+        need(np.allclose(ones, 1), "The weights of a client must still sum to 1.")
+        other = X + 10 * ~online[:, None]
+        heard = not np.allclose(average(W, other, online)[online], mixed[online])
+        need(not heard, "A client that is offline must not be heard.")
+        everyone = average(W, X, np.ones(n, dtype=bool))
+        need(np.allclose(everyone, W @ X), "With everybody online it is W X.")
+        links = np.where(np.outer(online, online), W, 0.0)
+        np.fill_diagonal(links, 0)
+        own = (1 - links.sum(axis=1))[:, None] * X
+        right = np.allclose(mixed, links @ X + own)
+        need(right, "A link between two that are online keeps its weight.")
+
+
+@checks("10.4")
+def _(fewer_neighbours: str, larger_ring: str) -> None:
+    need_words((fewer_neighbours, larger_ring), "higher", "lower", "same")
+    regular, ring = (_crowd_accuracy(name, 400) for name in ("regular", "ring"))
+    small = _crowd_accuracy("ring", 100)
+    for name, answer, more, hint in (
+        (
+            "two neighbours",
+            fewer_neighbours,
+            ring - regular,
+            "Over how many models is what one client learns from 8 images averaged?",
+        ),
+        (
+            "a larger ring",
+            larger_ring,
+            ring - small,
+            "Does a client know more of the digits for having others far away?",
+        ),
+    ):
+        word = word_for(more, "higher", "lower", same=0.03)
+        need(answer == word, f"For {name}: {hint}")
+
+
+def _crowd_accuracy(graph: str, n: int) -> float:
+    """Return the mean accuracy of a crowd of notebook 10 after 60 rounds."""
+    from gossiplib.tasks.task import digits  # not at the top: see 10.2
+    from gossiplib.vectorized.engine import gossip_learning
+
+    accuracies = []
+    for seed in (0, 1):
+        crowd = digits(n, partition="dealt", examples=10, seed=seed)
+        result = gossip_learning(
+            crowd,
+            topology.named(graph, n, seed=seed),
+            num_rounds=60,
+            batch_size=8,
+            evaluate_every=0,
+            observe_every=60,
+            evaluate_fn=crowd.evaluate_fn,
+        )
+        accuracies.append(result.evaluate_metrics_serverapp[60]["accuracy"])
+    return float(np.mean(accuracies))

@@ -1,0 +1,109 @@
+"""Checks of the exercises of notebook 12: no server at all."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from gossiplib.classroom.exercises.registry import checks, need, need_words
+
+
+@checks("12.1")
+def _(weight: float) -> None:
+    need(0 < weight < 1, "A weight is above 0 and below 1.")
+    need(weight < 0.3, "Your own degree counts too, whatever the neighbour says.")
+    need(abs(weight - 1 / 4) < 1e-3, "A lower degree than yours changes nothing.")
+
+
+@checks("12.2")
+def _(fresh: Callable) -> None:
+    need(bool(fresh((5, 3), (5, 4))), "The next letter of a process is fresh.")
+    need(bool(fresh((5, 3), (5, 9))), "Letters between may be lost; the next is fresh.")
+    need(not fresh((5, 3), (5, 3)), "A letter that comes twice is not fresh.")
+    need(not fresh((5, 3), (5, 2)), "A letter that comes late is not fresh.")
+    need(bool(fresh((5, 3), (6, 1))), "A peer that starts anew counts anew.")
+    need(not fresh((5, 3), (4, 9)), "A letter of an earlier process is not fresh.")
+    need(bool(fresh(None, (5, 1))), "The first letter of a peer is fresh.")
+
+
+@checks("12.3")
+def _(next_round: Callable) -> None:
+    need(next_round(4, {1: 5, 2: 5}) == 4, "A round ahead is not far.")
+    need(
+        next_round(4, {1: 9, 2: 4}) == 4,
+        "One neighbour is still here: it may be right.",
+    )
+    need(next_round(4, {1: 9, 2: 7}) == 7, "The slowest of them decides.")
+    need(next_round(4, {1: 6, 2: 6}) == 6, "Two rounds ahead is far.")
+    need(next_round(4, {1: 900, 2: 6, 3: 8}) == 6, "One liar must not drag you.")
+    need(next_round(4, {1: 2, 2: 3}) == 4, "Nobody goes back.")
+    need(next_round(4, {}) == 4, "With nobody alive, go on alone.")
+
+
+@checks("12.4")
+def _(influence: Callable) -> None:
+    chain = [(0, 1, 0.1, 0.2), (1, 2, 0.3, 0.4), (2, 3, 0.5, 0.6)]
+    need(
+        set(influence(chain, 3, 1.0)) == {0, 1, 2, 3},
+        "News travels on: what 1 heard of 0 before it sent to 2 goes along.",
+    )
+    need(
+        set(influence(chain, 3, 0.55)) == {3}, "What has not arrived yet is not known."
+    )
+    need(set(influence(chain, 0, 1.0)) == {0}, "Messages go one way.")
+    late = [(1, 2, 0.1, 0.2), (0, 1, 0.3, 0.4)]
+    need(
+        set(influence(late, 2, 1.0)) == {1, 2},
+        "A message cannot tell what its sender hears after it was sent.",
+    )
+    crossed = [(1, 2, 0.30, 0.90), (0, 1, 0.10, 0.20), (3, 1, 0.10, 0.50)]
+    need(
+        set(influence(crossed, 2, 1.0)) == {0, 1, 2},
+        "It matters when a message was sent, not when it arrives.",
+    )
+    lost = [(0, 1, 0.1, np.nan), (1, 2, 0.3, 0.4)]
+    need(set(influence(lost, 2, 1.0)) == {1, 2}, "A lost message tells nothing.")
+    need(
+        set(influence(chain[::-1], 3, 1.0)) == {0, 1, 2, 3},
+        "The messages may come in any order in the list.",
+    )
+
+
+@checks("12.5")
+def _(random: str, degree: str, ahead: str, again: str) -> None:
+    need_words((random, degree, ahead, again), "taken", "refused")
+    for name, answer, odd, hint in (
+        (
+            "random",
+            random,
+            {},
+            "Can anybody tell from its numbers who trained a model?",
+        ),
+        ("degree", degree, {"degree": 100}, "How many neighbours can a peer have?"),
+        ("ahead", ahead, {"round": 20}, "What if peer 0 was away for a while?"),
+        ("again", again, {"round": 2, "count": 1}, "What is a sequence number for?"),
+    ):
+        need(answer == _asked(**odd), f"{name}: {hint}")
+
+
+def _asked(**odd: int) -> str:
+    """Return what a mailbox in round 3 does with the second letter of a neighbour."""
+    from flwr.app import ArrayRecord  # not at the top: notebooks 02 and 03 run without
+
+    from gossiplib.peers.messages import Letter, Mailbox, Refused, close_letter
+
+    def letter(**told: int) -> bytes:
+        numbers = np.random.default_rng(0).normal(size=(64, 10))
+        return close_letter(Letter(**told, arrays=ArrayRecord([numbers])))
+
+    box = Mailbox(clients=8, largest=20_000, rounds=30)
+    box.expect(ArrayRecord([np.zeros((64, 10))]))
+    box.link(1)
+    first = {"round": 2, "degree": 2, "start": 5, "count": 1}
+    box.put(1, letter(**first))
+    box.collect(2, [1], seconds=0)
+    second = first | {"round": 3, "count": 2} | odd
+    try:
+        box.put(1, letter(**second))
+    except Refused:
+        return "refused"
+    return "taken"

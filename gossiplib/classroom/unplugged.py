@@ -1,0 +1,203 @@
+"""Gossip averaging by hand, on paper: cards for a class, and the table to expect.
+
+Students stand in a ring. Each holds a card with a number, hears some others in each
+round, and writes down the mean. `game` chooses the numbers so that the first rounds
+need no fractions, and works out what everybody should get, by the same schedules and
+weights as the rest of gossiplib. `page` is what to print on A4, as HTML.
+
+    python -m gossiplib.classroom.unplugged ring 12 --seed 1 > cards.html
+
+Nothing here needs torch or Flower.
+"""
+
+import argparse
+from collections.abc import Callable
+from typing import NamedTuple
+
+import networkx as nx
+import numpy as np
+
+from gossiplib.core import mixing, topology
+
+__all__ = ["GAMES", "Game", "as_written", "game", "heard", "page"]
+
+STYLE = """\
+@page { size: A4; margin: 12mm }
+body { font: 11pt sans-serif; color: black; background: white; margin: 0 }
+section { break-after: page }
+.cards { display: grid; grid-template-columns: 1fr 1fr; gap: 6mm }
+.card { border: 1px dashed black; padding: 4mm; height: 80mm; break-inside: avoid;
+        box-sizing: border-box; overflow: hidden }
+.card h2 { margin: 0 0 2mm; font-size: 13pt }
+.card p { margin: 0 0 2mm }
+table { border-collapse: collapse; margin-top: 2mm }
+th, td { border: 1px solid black; padding: 1mm 2mm; text-align: right }
+.card td { height: 9mm; min-width: 11mm }
+"""
+
+
+class Game(NamedTuple):
+    """A game for a class: who starts with which number, and what they should get.
+
+    Attributes
+    ----------
+    name : str
+        One of `GAMES`.
+    schedule : networkx.Graph or callable
+        Who hears whom in a round.
+    liar : int or None
+        A student who says the first number for ever, and keeps it.
+    numbers : numpy.ndarray
+        What each student should hold at the start and after each round, shape
+        (rounds + 1, students).
+    """
+
+    name: str
+    schedule: topology.Schedule
+    liar: int | None
+    numbers: np.ndarray
+
+
+#: Name -> (its schedule for n students, by how many a round divides).
+GAMES: dict[str, tuple[Callable[[int], topology.Schedule], int]] = {
+    "ring": (nx.cycle_graph, 3),
+    "leaps": (topology.one_peer_exponential, 2),
+}
+
+
+def game(
+    name: str, students: int, *, rounds: int = 3, seed: int = 0, liar: int | None = None
+) -> Game:
+    """Deal numbers to students, and work out a game.
+
+    Parameters
+    ----------
+    name : {"ring", "leaps"}
+        In "ring", all hear the neighbours on both sides, and take the mean of three
+        numbers. In "leaps", each hears one student: in round 1 the next to the left, in
+        round 2 the one two places to the left, then four, and takes the mean of two.
+    students : int
+        From 4 to 40. "leaps" ends at the exact mean if it is a power of 2.
+    rounds : int
+        Rounds to play.
+    seed : int
+        Seed of the numbers, which are from 0 to 99.
+    liar : int, optional
+        A student, 0 to students - 1, who keeps its number and says it for ever.
+
+    Raises
+    ------
+    ValueError
+        If there is no such game, number of students, or liar.
+    """
+    if name not in GAMES:
+        raise ValueError(f"no game {name!r}; there are {', '.join(GAMES)}")
+    if not 4 <= students <= 40:
+        raise ValueError(f"a game needs 4 to 40 students; got {students}")
+    if liar is not None and liar not in range(students):
+        raise ValueError(f"no student {liar}: they are 0 to {students - 1}")
+    build, divisor = GAMES[name]
+    schedule = build(students)
+    # Two rounds of thirds, or three of halves, leave whole numbers of these.
+    unit = divisor ** (2 if divisor == 3 else 3)
+    draw = np.random.default_rng(seed).integers(0, 99 // unit + 1, students)
+    x = unit * draw.astype(float)
+    numbers = [x]
+    for t in range(1, rounds + 1):
+        W = mixing.metropolis(topology.at(schedule, t))
+        if liar is not None:
+            W[liar] = np.eye(students)[liar]
+        x = W @ x
+        numbers.append(x)
+    return Game(name, schedule, liar, np.array(numbers))
+
+
+def heard(played: Game, server_round: int, student: int) -> list[int]:
+    """Return the students that a student hears in a round."""
+    graph = topology.at(played.schedule, server_round)
+    return topology.senders(graph, student)
+
+
+def page(played: Game) -> str:
+    """Return a page of HTML to print: six cards on a sheet, and the table on the last.
+
+    By hand one rounds, so from the first fraction on a student may be 0.1 off.
+    """
+    made = [_card(played, i) for i in range(played.numbers.shape[1])]
+    sheets = [
+        f'<section class="cards">\n{"".join(made[k : k + 6])}</section>'
+        for k in range(0, len(made), 6)
+    ]
+    title = f"Gossip by hand: {played.name}, {len(made)} students"
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{title}</title>\n<style>\n{STYLE}</style></head>\n<body>\n"
+        + "\n".join([*sheets, _table(played)])
+        + "\n</body></html>\n"
+    )
+
+
+def _table(played: Game) -> str:
+    rounds, students = played.numbers.shape
+    rows = {f"{i}": played.numbers[:, i] for i in range(students)}
+    if played.liar is not None:
+        rows = {f"{n}, liar" if n == f"{played.liar}" else n: rows[n] for n in rows}
+    rows["mean"] = played.numbers.mean(axis=1)
+    head = "".join(f"<th>{t or 'start'}</th>" for t in range(rounds))
+    body = ""
+    for name, values in rows.items():
+        cells = "".join(f"<td>{as_written(x)}</td>" for x in values)
+        body += f"<tr><th>{name}</th>{cells}</tr>\n"
+    return (
+        "<section><h1>What to expect after each round</h1>\n"
+        f"<table><tr><th>student</th>{head}</tr>\n{body}</table></section>"
+    )
+
+
+def _card(played: Game, student: int) -> str:
+    rounds = len(played.numbers)
+    names = ["left", "right"] if played.name == "ring" else ["heard"]
+    head = "".join(f"<th>{name}</th>" for name in ["round", *names, "mine", "new"])
+    first = as_written(played.numbers[0, student])
+    rows = []
+    for t in range(1, rounds):
+        mine = first if t == 1 or student == played.liar else ""
+        blank = "<td></td>"
+        who = f"{t}"
+        if played.name != "ring":
+            (other,) = heard(played, t, student)
+            who += f", from {other}"
+        rows.append(
+            f"<tr><td>{who}</td>{blank * len(names)}<td>{mine}</td>{blank}</tr>"
+        )
+    rule = "You are the liar: say your first number in each round, and keep it."
+    if student != played.liar:
+        count = "three" if played.name == "ring" else "two"
+        rule = f"In each round: new = the mean of the {count} numbers."
+    return (
+        f'<div class="card"><h2>Student {student}: {first}</h2><p>{rule}</p>\n'
+        f"<table><tr>{head}</tr>\n{''.join(rows)}</table></div>\n"
+    )
+
+
+def as_written(number: float) -> str:
+    """Return a number as it is written by hand: at most one digit behind the point."""
+    rounded = round(float(number), 1)
+    return f"{rounded:.0f}" if rounded == int(rounded) else f"{rounded}"
+
+
+def main() -> None:
+    """Print the page of a game."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("game", choices=GAMES)
+    parser.add_argument("students", type=int)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--liar", type=int, help="a student who lies")
+    given = parser.parse_args()
+    options = {"rounds": given.rounds, "seed": given.seed, "liar": given.liar}
+    print(page(game(given.game, given.students, **options)), end="")
+
+
+if __name__ == "__main__":
+    main()

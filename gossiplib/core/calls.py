@@ -1,0 +1,257 @@
+"""Calling the clients: which node is which client, and which calls were lost.
+
+The server's algorithm is in `server`; this module knows how messages fail. A reply may
+be an error, come too late, or never. A client that owes a reply gets no new message,
+because two calls at once would overwrite each other's changes of its state. A message
+holds for twice the timeout: after that a reply is no longer owed. A node may be killed
+and come back, with an empty state, or the client come back on another node.
+"""
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Iterable
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from gossiplib.core.models import array_bytes, array_records
+from gossiplib.core.result import GossipResult, Loss
+
+__all__ = ["Calls"]
+
+#: Flower's ClientAppException, which ends what Ray and SuperNodes report of an error.
+_RAISED = re.compile(r"Exception ClientAppException occurred\. Message: (.*)'>", re.S)
+#: How Flower reports other errors of a worker; Ray adds more lines, with its paths.
+_FAILED = re.compile(r"<class '(?:\w+\.)*(\w+)'>:<['\"](.*?)(?:['\"]>)?$", re.M)
+
+logger = logging.getLogger("gossiplib")
+
+
+class Calls:
+    """Calls from one server to its clients, in one run.
+
+    Parameters
+    ----------
+    grid : flwr.serverapp.Grid
+        Where the clients are.
+    timeout : float
+        Seconds to wait for the replies to a set of calls.
+    result : GossipResult
+        Takes the bytes and what is lost.
+
+    Attributes
+    ----------
+    nodes : dict[int, int]
+        Partition id -> Flower's node id, of all clients that joined.
+    server_round : int
+        The round that bytes and losses are booked to.
+    run : int
+        A number that clients keep when they join. One that does not know it has been
+        restarted since, or never joined.
+    why_missing : str
+        Why a client that did not join cannot be called.
+    """
+
+    def __init__(self, grid: Grid, timeout: float, result: GossipResult) -> None:
+        self.nodes: dict[int, int] = {}
+        self.server_round = 0
+        self.run = secrets.randbits(62)
+        self.why_missing = "is not on the grid"
+        self._clients: dict[int, int] = {}
+        self._grid = grid
+        self._timeout = timeout
+        self._ttl = 2 * timeout if timeout else None  # seconds that a message holds
+        self._result = result
+        self._asked: set[int] = set()  # nodes that were asked to join
+        self._owed: dict[str, int] = {}  # id of a message not answered -> node id
+        self._warned: set[tuple[int, str]] = set()
+
+    def join(self, n: int, wait: float) -> None:
+        """Let the clients 0..n-1 join; wait until for `wait` seconds no other appears.
+
+        Raises
+        ------
+        ValueError
+            If the clients' partitions are not the n nodes of the graph.
+        RuntimeError
+            If nobody joins.
+        """
+        failures: list[str] = []
+        deadline = time.monotonic() + wait
+        while True:
+            new = self._unasked()
+            if new:
+                for _, reply in self._invite(new):
+                    if reply.has_error():
+                        failures.append(_reason(reply))
+                    else:
+                        self._admit(reply, n)
+                # Replies may take long (Ray starts first); others may have come by now.
+                deadline = time.monotonic() + wait
+            elif (
+                len(self._asked) + len(self._owed) >= n or time.monotonic() >= deadline
+            ):
+                break
+            else:
+                time.sleep(0.1)
+        if failures and len(self.nodes) < n:
+            self.why_missing += f"; a client that did not join says: {failures[0]}"
+        if not self.nodes:
+            why = f"none appeared within {wait:g} s"
+            if self._owed:
+                why = f"none of {len(self._owed)} did answer"
+            if failures:
+                why = failures[0]
+            raise RuntimeError(
+                f"no client joined: {why}. Is the ClientApp a gossip client, "
+                "gossip(app)?"
+            )
+
+    def welcome(self, n: int) -> list[int]:
+        """Let clients join that have come late, or come back; return them.
+
+        They have neither model nor neighbours. A node may take the place of one that
+        is gone or owes a reply; else it is refused, and asked again next time.
+        """
+        self._collect_late_replies()
+        joined = []
+        for node, reply in self._invite(self._unasked()):
+            try:
+                if reply.has_error():
+                    raise ValueError(_reason(reply))
+                joined.append(self._admit(reply, n))
+            except ValueError as error:
+                self._asked.discard(node)
+                if (node, "query.join") not in self._warned:
+                    self._warned.add((node, "query.join"))
+                    logger.warning("node %d cannot join: %s", node, error)
+        return sorted(joined)
+
+    def lapse(self, client: int, call: str) -> None:
+        """Book a call to a client that forgot the run; `welcome` lets it join again."""
+        self._asked.discard(self.nodes[client])
+        self.lose(client, call, "does not know of this run: it was restarted")
+
+    def _unasked(self) -> list[int]:
+        """Return the nodes that were not yet asked to join."""
+        known = self._asked.union(self._owed.values())
+        return [node for node in self._grid.get_node_ids() if node not in known]
+
+    def _invite(self, nodes: list[int]) -> list[tuple[int, Message]]:
+        """Ask nodes to join; return those that answer, each with its reply."""
+        self._asked.update(nodes)
+        told = ConfigRecord({"run": self.run})
+        calls = [
+            Message(RecordDict({"gossip": told}), node, "query.join", ttl=self._ttl)
+            for node in nodes
+        ]
+        replies = list(self._grid.send_and_receive(calls, timeout=self._timeout))
+        waiting = {m.metadata.message_id: m.metadata.dst_node_id for m in calls}
+        answers = {r.metadata.reply_to_message_id: r for r in replies}
+        came = [(waiting.pop(i), answers[i]) for i in answers if i in waiting]
+        for message_id, node in waiting.items():
+            self._owed[message_id] = node
+            self._asked.discard(node)
+        return came
+
+    def _admit(self, reply: Message, n: int) -> int:
+        who, node = reply.content.get("gossip", {}), reply.metadata.src_node_id
+        client, partitions = who.get("partition-id"), who.get("num-partitions")
+        if not isinstance(client, int) or not isinstance(partitions, int):
+            raise ValueError(
+                f"a node does not tell which client it is: {dict(who)}. Is the "
+                "ClientApp a gossip client, gossip(app)?"
+            )
+        if partitions != n or not 0 <= client < n:
+            raise ValueError(
+                f"the graph has {n} nodes, so the clients must be 0..{n - 1}; this is "
+                f"client {client} of {partitions}"
+            )
+        twin = self.nodes.get(client, node)
+        alive = twin in self._grid.get_node_ids() and twin not in self._owed.values()
+        if twin != node and alive:
+            raise ValueError(f"two clients have the partition id {client}")
+        self._clients.pop(twin, None)
+        self.nodes[client] = node
+        self._clients[node] = client
+        return client
+
+    def message(self, call: str, client: int, **records) -> Message:
+        """Write a message to a client."""
+        return Message(RecordDict(records), self.nodes[client], call, ttl=self._ttl)
+
+    def client_of(self, message: Message) -> int:
+        """Return the partition id of the client that sent a reply."""
+        return self._clients[message.metadata.src_node_id]
+
+    def send(
+        self, messages: Iterable[Message], *, counted: bool = True
+    ) -> list[Message]:
+        """Call clients; return the replies that came and are no errors.
+
+        Replies are in the order of the partition ids. All that fails is booked as lost.
+        With `counted`, the bytes of the models are booked as traffic.
+        """
+        self._collect_late_replies()
+        ready: list[Message] = []
+        for message in messages:
+            if message.metadata.dst_node_id in self._owed.values():
+                self._lose(message, "still owes an earlier reply")
+            else:
+                ready.append(message)
+        came = list(self._grid.send_and_receive(ready, timeout=self._timeout))
+        # Sending gave the messages their ids. Where a node is gone, the SuperLink
+        # answers in its place, so the sender of a reply does not tell whose it is.
+        waiting = {message.metadata.message_id: message for message in ready}
+        replies = []
+        for reply in came:
+            message = waiting.pop(reply.metadata.reply_to_message_id, None)
+            if message is None:  # it came twice, or answers no call of this round
+                continue
+            if reply.has_error():
+                self._lose(message, _reason(reply))
+            else:
+                replies.append(reply)
+        wait = "" if self._timeout is None else f" in {self._timeout:g} s"
+        for message_id, message in waiting.items():
+            self._lose(message, f"no reply{wait}")
+            self._owed[message_id] = message.metadata.dst_node_id
+        if counted:
+            sent = sum(
+                array_bytes(arrays)
+                for message in ready + replies
+                for arrays in array_records(message.content)
+            )
+            booked = self._result.server_bytes
+            booked[self.server_round] = booked.get(self.server_round, 0) + sent
+        return sorted(replies, key=self.client_of)
+
+    def _collect_late_replies(self) -> None:
+        """Forget what is owed no longer: it has come, or its message has expired."""
+        if self._owed:
+            for reply in self._grid.pull_messages(list(self._owed)):
+                self._owed.pop(reply.metadata.reply_to_message_id, None)
+
+    def _lose(self, message: Message, reason: str) -> None:
+        client = self._clients[message.metadata.dst_node_id]
+        self.lose(client, message.metadata.message_type, reason)
+
+    def lose(self, client: int, call: str, reason: str) -> None:
+        """Book a call as lost; warn at the first loss of a client in this call."""
+        loss = Loss(self.server_round, client, call, reason)
+        if (client, call) not in self._warned:
+            self._warned.add((client, call))
+            logger.warning("round %d: client %d lost in %s: %s", *loss)
+        self._result.lost.append(loss)
+
+
+def _reason(reply: Message) -> str:
+    """Return why a call failed, without what Ray and Flower put around it."""
+    reason = reply.error.reason
+    if raised := _RAISED.search(reason):
+        return raised[1].strip()
+    if failed := _FAILED.search(reason):
+        return f"{failed[1]}: {failed[2].strip()}"
+    return reason

@@ -1,0 +1,492 @@
+"""A checkpoint: all that a run needs to go on after its process, or machine, is gone.
+
+It holds the round, what the run is (its *identity*), the result so far, and what the
+clients keep. ``Gossip(graph, checkpoint="run.zip")`` writes one after each round, and
+``resume`` of such a strategy goes on from it::
+
+    strategy = Gossip(graph, checkpoint="run.zip", checkpoint_every=5)
+    strategy.start(grid, initial_arrays, num_rounds=60)  # killed in round 43
+    strategy.resume("run.zip", grid, initial_arrays, num_rounds=60)  # rounds 41 to 60
+
+`vectorized.gossip_learning` takes the paths as ``checkpoint=`` and ``resume=``. On
+LocalGrid and on arrays the models and the result are those of a run that was never
+interrupted, to the bit, if what clients do follows from their state, their data and
+the round: a random number generator that lives on from one round to the next is not in
+a checkpoint. What the result tells of time goes on to add up; the time that a
+checkpoint takes is in it. Each checkpoint holds the whole result so far.
+
+The identity says what decides the models: the number of clients, the first model, the
+graph with its weights in the checkpoint's round, what the clients are told. How often
+a run is measured, and how many rounds it has, may differ in the run that goes on. The
+code of clients and average functions cannot be compared.
+
+How the file is kept from damage is `archive`'s part; `checkpoint` says what `Gossip`
+and its clients keep. ``checkpoint.json`` in the file can be read by eye.
+
+What the server and its clients keep between two rounds: to a checkpoint and back.
+
+The clients' part is their whole `context.state`, with what average functions and the
+wrapped app put there. `server.Gossip` calls this; the file is `checkpoint`'s matter.
+
+Flower's records as bytes, and back: for the network and the disk, without pickle.
+
+A RecordDict becomes one msgpack message, its arrays in the NPY format. Whoever reads
+one gets numbers, texts, bytes and arrays, whatever the sender wrote, or a ValueError.
+What the records mean, and whether their shapes fit, is for the reader to check.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from gossiplib.core import topology
+from gossiplib.core.membership import Members
+from gossiplib.core.result import GossipResult, Loss, StackedMetrics, check_whole
+from gossiplib.system import archive
+from gossiplib.system.archive import Member
+
+if TYPE_CHECKING:
+    from gossiplib.core.server import Gossip
+import io
+import math
+import re
+
+import msgpack
+from flwr.app import Array
+
+__all__ = [
+    "Checkpoint",
+    "Identity",
+    "check_path",
+    "dump",
+    "fingerprint",
+    "identity",
+    "load",
+    "reading",
+    "restore",
+    "save",
+    "take",
+]
+
+#: The header that `dump` writes, and no other: nothing of it is evaluated.
+_NPY_HEADER = re.compile(
+    r"\{'descr': '([<>|][biufc]\d{1,2})', 'fortran_order': (True|False), "
+    r"'shape': \(((?:\d{1,18}, ?)*(?:\d{1,18})?)\), \} *\n"
+)
+
+_KINDS = {"arrays": ArrayRecord, "config": ConfigRecord, "metrics": MetricRecord}
+
+
+def dump(content: RecordDict) -> bytes:
+    """Return records as bytes.
+
+    Parameters
+    ----------
+    content : flwr.app.RecordDict
+        Its arrays are numpy's, of numbers or truth values.
+
+    Raises
+    ------
+    ValueError
+        If there are other arrays, or whole numbers of more than 64 bits.
+    """
+    packed = {}
+    for name, record in content.items():
+        kind = next(k for k, kept in _KINDS.items() if isinstance(record, kept))
+        values = dict(record)
+        if kind == "arrays":
+            values = {k: _npy(array.numpy()) for k, array in record.items()}
+        packed[name] = [kind, values]
+    try:
+        return msgpack.packb(packed)
+    except OverflowError as error:
+        raise ValueError(f"these records cannot be kept: {error}") from error
+
+
+def load(data: bytes) -> RecordDict:
+    """Return the records that `dump` made bytes of.
+
+    Memory stays in proportion to the length of `data`, whatever it claims to hold.
+
+    Raises
+    ------
+    ValueError
+        If the bytes are anything else.
+    """
+    try:
+        packed = msgpack.unpackb(data)
+        content = RecordDict()
+        for name, (kind, values) in packed.items():
+            if kind == "arrays":
+                values = {str(k): Array(_array(npy)) for k, npy in values.items()}
+            content[name] = _KINDS[kind](values)
+        return content
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"these bytes are not records: {error!r}") from error
+
+
+def _npy(array: np.ndarray) -> bytes:
+    if array.dtype.kind not in "biufc":  # as `load` takes no other
+        raise ValueError(f"arrays of {array.dtype} are not accepted")
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, version=(1, 0), allow_pickle=False)
+    return file.getvalue()
+
+
+def _array(npy: bytes) -> np.ndarray:
+    """Read an array whose size is that of the bytes that came."""
+    end = 10 + int.from_bytes(npy[8:10], "little")
+    header = _NPY_HEADER.fullmatch(npy[10:end].decode("latin1"))
+    if npy[:8] != b"\x93NUMPY\x01\x00" or header is None:
+        raise ValueError("an array is not in the NPY format that `dump` writes")
+    dtype, fortran, lengths = header.groups()
+    shape = tuple(int(length) for length in re.findall(r"\d+", lengths))
+    dtype = np.dtype(dtype)
+    if math.prod(shape) * dtype.itemsize != len(npy) - end:
+        raise ValueError(f"an array of shape {shape} has {len(npy) - end} bytes")
+    values = np.frombuffer(npy[end:], dtype)
+    return values.reshape(shape, order="F" if fortran == "True" else "C")
+
+
+#: The version of the format; another one is refused.
+FORMAT = 1
+
+_HEADER = "checkpoint.json"
+#: What comes of a header that somebody has made up.
+_WRONG = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
+#: Fields of a result that map a round to the metrics of all clients together.
+_MEANS = (
+    "train_metrics_clientapp",
+    "evaluate_metrics_clientapp",
+    "evaluate_metrics_serverapp",
+)
+_BY_CLIENT = ("node_train_metrics", "node_evaluate_metrics", "node_server_metrics")
+#: The models are the clients'.
+_MODELS = ("arrays", "node_arrays")
+
+Identity = dict[str, int | float | str]
+
+logger = logging.getLogger("gossiplib")
+
+
+class Checkpoint(NamedTuple):
+    """What was read from a checkpoint.
+
+    Attributes
+    ----------
+    path : path-like
+        Where it was read.
+    server_round : int
+        The last round that it holds.
+    identity : dict
+        What the run is.
+    result : GossipResult
+        The result so far, without models.
+    more : dict
+        What else the engine wrote to the header.
+    members : mapping
+        Name -> bytes or array, read when looked up.
+    """
+
+    path: str | os.PathLike
+    server_round: int
+    identity: Identity
+    result: GossipResult
+    more: dict
+    members: Mapping[str, Member]
+
+    def check(self, identity: Identity, num_rounds: int) -> None:
+        """Raise ValueError unless this run can go on from here; say what differs."""
+        differing = []
+        for name in {**identity, **self.identity}:
+            there, here = self.identity.get(name), identity.get(name)
+            if there != here:
+                short = all(len(str(value)) < 40 for value in (there, here))
+                differing.append(f"{name} ({there}, now {here})" if short else name)
+        if differing:
+            raise ValueError(
+                f"the checkpoint {self.path} is of another run. What differs: "
+                f"{'; '.join(differing)}"
+            )
+        if self.server_round > num_rounds:
+            raise ValueError(
+                f"the checkpoint {self.path} has {self.server_round} rounds, more than "
+                f"num_rounds={num_rounds}"
+            )
+
+
+def check_path(path: str | os.PathLike | None) -> None:
+    """Raise ValueError if no checkpoint could be written there, before the run."""
+    if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
+        raise ValueError(
+            f"checkpoint must name a file in a folder that is there; got {path}"
+        )
+
+
+def fingerprint(*values: np.ndarray | ArrayRecord | Mapping) -> str:
+    """Return a SHA-256 of arrays (data type, shape and values) and records."""
+    digest = hashlib.sha256()
+    for value in values:
+        if isinstance(value, np.ndarray):
+            digest.update(f"{value.dtype.str} {value.shape} ".encode())
+            digest.update(np.ascontiguousarray(value).data)
+        else:
+            digest.update(dump(RecordDict({"value": value})))
+    return digest.hexdigest()
+
+
+def save(
+    path: str | os.PathLike,
+    server_round: int,
+    identity: Identity,
+    result: GossipResult,
+    more: dict,
+    members: Mapping[str, Member],
+) -> None:
+    """Write a checkpoint. If that fails, warn, and note the round as `unsaved`.
+
+    A run is worth more than its checkpoint: it goes on, and the earlier file stays.
+    """
+    told, columns = _of_result(result)
+    header = {
+        "format": FORMAT,
+        "round": server_round,
+        "identity": identity,
+        "result": told,
+        "more": more,
+    }
+    text = json.dumps(header, default=_number).encode()
+    try:
+        archive.write(path, {_HEADER: text, **columns, **members})
+    except OSError as error:
+        result.unsaved.append(server_round)
+        logger.warning("round %d: no checkpoint was written: %s", server_round, error)
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike) -> Iterator[Checkpoint]:
+    """Open a checkpoint.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened.
+    ValueError
+        If it was cut short or altered, is of another version, or something else.
+    """
+    with archive.reading(path) as members:
+        try:
+            header = json.loads(members[_HEADER])
+            version = header["format"]
+        except _WRONG as error:
+            raise ValueError(f"{path} is no checkpoint: {error!r}") from error
+        if version != FORMAT:
+            raise ValueError(
+                f"the checkpoint {path} has the format {version}; this gossiplib reads "
+                f"format {FORMAT}"
+            )
+        try:
+            t, identity, more = (header[key] for key in ("round", "identity", "more"))
+            check_whole("round", t, 1)
+            if not isinstance(identity, dict) or not isinstance(more, dict):
+                raise TypeError("identity and more must be objects")
+            result = _to_result(header["result"], members)
+        except _WRONG as error:
+            raise ValueError(f"{path} is no checkpoint: {error!r}") from error
+        yield Checkpoint(path, t, identity, result, more, members)
+
+
+# The result so far --------------------------------------------------------------------
+
+
+def _of_result(result: GossipResult) -> tuple[dict, dict[str, np.ndarray]]:
+    """Return a result as JSON (which keeps each float to the bit) and arrays."""
+    told: dict = {}
+    columns: dict[str, np.ndarray] = {}
+    for name in (f.name for f in fields(result)):
+        value = getattr(result, name)
+        if name in _MEANS:
+            value = {t: dict(metrics) for t, metrics in value.items()}
+        elif name in _BY_CLIENT:
+            rounds, value = value, {}
+            for t, clients in rounds.items():
+                if isinstance(clients, StackedMetrics):
+                    at = f"{name}/{t}"
+                    value[t] = {"columns": list(clients.columns)}
+                    columns[f"{at}/clients"] = clients.clients
+                    columns |= {f"{at}/{k}": v for k, v in clients.columns.items()}
+                else:
+                    value[t] = _of_clients(clients)
+        if name not in _MODELS:
+            told[name] = value
+    return told, columns
+
+
+def _of_clients(clients: Mapping[int, MetricRecord]) -> dict:
+    records = list(clients.values())
+    if len({id(record) for record in records}) == 1:
+        records = records[:1]  # of round 0: one first model, measured once
+    return {"clients": list(clients), "metrics": [dict(r) for r in records]}
+
+
+def _to_result(told: dict, members: Mapping[str, Member]) -> GossipResult:
+    result = GossipResult()
+    for name, value in told.items():
+        if isinstance(value, dict) and name != "seconds":
+            value = {int(t): of_round for t, of_round in value.items()}
+        if name in _MEANS:
+            value = {t: MetricRecord(metrics) for t, metrics in value.items()}
+        elif name in _BY_CLIENT:
+            value = {
+                t: _to_clients(of_round, f"{name}/{t}", members)
+                for t, of_round in value.items()
+            }
+        elif name == "lost":
+            value = [Loss(*loss) for loss in value]
+        setattr(result, name, value)
+    return result
+
+
+def _to_clients(
+    told: dict, at: str, members: Mapping[str, Member]
+) -> Mapping[int, MetricRecord]:
+    if "columns" in told:
+        columns = {k: members[f"{at}/{k}"] for k in told["columns"]}
+        return StackedMetrics(members[f"{at}/clients"], columns)
+    records = [MetricRecord(metrics) for metrics in told["metrics"]]
+    if len(records) == 1:
+        return dict.fromkeys(told["clients"], records[0])
+    return dict(zip(told["clients"], records, strict=True))
+
+
+def _number(value: object) -> int | float:
+    if isinstance(value, np.integer | np.floating):
+        return value.item()
+    raise TypeError(f"a result cannot hold a {type(value).__name__}")
+
+
+def identity(
+    strategy: "Gossip",
+    server_round: int,
+    told: tuple[ArrayRecord, ConfigRecord | None, ConfigRecord | None],
+) -> Identity:
+    """Return what decides the models of a run, see `checkpoint`.
+
+    Parameters
+    ----------
+    strategy : server.Gossip
+        Graph, weights and when clients discover.
+    server_round : int
+        The round of the checkpoint.
+    told : tuple
+        The first model, and what clients are told in training and in evaluation.
+    """
+    W = strategy.weights(topology.at(strategy.schedule, server_round))
+    records = [record or ConfigRecord() for record in told]
+    names = ("initial_arrays", "train_config", "evaluate_config")
+    return {
+        "engine": "Gossip",
+        "clients": strategy.num_clients,
+        "discover_every": strategy.discover_every,
+        "graph or weights": fingerprint(W.toarray() if hasattr(W, "toarray") else W),
+        **dict(zip(names, map(fingerprint, records), strict=True)),
+    }
+
+
+def take(members: Members) -> tuple[dict, dict[str, Member]]:
+    """Ask all clients for what they keep; put what the server knows of them beside it.
+
+    A client that fails is booked as lost. The checkpoint is without it.
+
+    Returns
+    -------
+    tuple
+        `more` and `membership` of a checkpoint.
+    """
+    calls, chosen = members.calls, members.neighbourhood.chosen
+    asked = [calls.message("query.state", i) for i in sorted(calls.nodes)]
+    kept = {}
+    states = set()
+    for reply in calls.send(asked, counted=False):
+        i = calls.client_of(reply)
+        try:
+            kept[f"state/{i}"] = dump(reply.content)
+            states.add(i)
+        except (ValueError, TypeError, AttributeError, EOFError) as error:
+            calls.lose(i, "query.state", f"its state cannot be kept: {error}")
+    for i, arrays in members.first.items():
+        kept[f"first/{i}"] = dump(RecordDict({"arrays": arrays}))
+    more = {
+        "run": calls.run,
+        "states": sorted(states),
+        "have_model": sorted(members.have_model & states),
+        "late": sorted(members.late & states),
+        "first": sorted(members.first),
+        "chosen": [[i, near] for i, near in chosen.items() if i in states],
+    }
+    return more, kept
+
+
+def restore(kept: Checkpoint, members: Members) -> None:
+    """Give clients back what they kept, and fill in what the server knew of them.
+
+    Clients that are not in the checkpoint count as late.
+
+    Raises
+    ------
+    RuntimeError
+        If a client of the checkpoint is not there, or fails.
+    """
+    _check(kept)
+    calls, states = members.calls, kept.more["states"]
+    if missing := sorted(set(states) - set(calls.nodes)):
+        raise RuntimeError(
+            f"the checkpoint {kept.path} has the clients {missing}, which did not join "
+            f"this run: client {missing[0]} {calls.why_missing}"
+        )
+    calls.server_round = kept.server_round
+    told = [
+        calls.message("query.restore", i, **load(kept.members[f"state/{i}"]))
+        for i in states
+    ]
+    back = {calls.client_of(reply) for reply in calls.send(told, counted=False)}
+    if back != set(states):
+        loss = kept.result.lost[-1]
+        raise RuntimeError(
+            f"client {loss.client} did not take its state back: {loss.reason}"
+        )
+    members.have_model.update(kept.more["have_model"])
+    members.late.update(kept.more["late"], set(calls.nodes).difference(states))
+    for i in kept.more["first"]:
+        members.first[i] = load(kept.members[f"first/{i}"])["arrays"]
+    members.neighbourhood.chosen.update(kept.more["chosen"])
+
+
+def _check(kept: Checkpoint) -> None:
+    """Raise ValueError unless a checkpoint holds what `take` has put there."""
+    more, members = kept.more, kept.members
+    try:
+        clients = range(kept.identity["clients"])
+        lists = [more[name] for name in ("states", "have_model", "late", "first")]
+        for some in [*lists, [i for i, _ in more["chosen"]]]:
+            if len(set(some)) < len(some) or not all(i in clients for i in some):
+                raise ValueError(f"{some} are not clients")
+        for _, chosen in more["chosen"]:
+            if not all(j in clients for j in chosen):
+                raise ValueError(f"{chosen} are not clients")
+        if not isinstance(more["run"], int):
+            raise ValueError("the run has no number")
+        needed = [f"state/{i}" for i in lists[0]] + [f"first/{i}" for i in lists[3]]
+        if missing := [name for name in needed if name not in members]:
+            raise ValueError(f"{missing} are missing")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{kept.path} is no checkpoint: {error}") from error

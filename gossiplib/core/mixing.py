@@ -1,0 +1,279 @@
+"""How much each client listens to each: the mixing matrix W, and what theory says.
+
+`W[i, j]` is the weight that client i gives to the model of client j, so one round of
+averaging is the product `W @ X`, with one model a row in X. Rows sum to 1; what a
+client does not give to its neighbours it keeps for itself, `W[i, i]`. If columns sum
+to 1 as well (W is doubly stochastic), the average of all models never changes.
+
+Weights come from the graph alone. Weights that depend on the models, as those of
+FED-0002's Algorithm 2, are average functions: see `averaging`.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+import networkx as nx
+import numpy as np
+
+from gossiplib.core import topology
+
+if TYPE_CHECKING:
+    import scipy.sparse
+
+    Matrix = np.ndarray | scipy.sparse.csr_array
+
+__all__ = [
+    "best_constant",
+    "check_weights",
+    "consensus_distance",
+    "effective_neighbours",
+    "links",
+    "matrix",
+    "max_degree",
+    "metropolis",
+    "rounds_to_consensus",
+    "slem",
+    "spectral_gap",
+    "uniform",
+]
+
+
+def uniform(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
+    """Weigh all models that a client has alike: W_ij = 1 / (1 + d_i).
+
+    d_i is the number of clients that send to i. W is doubly stochastic only if all
+    clients have the same number of neighbours; otherwise the limit is an average that
+    favours well-connected clients.
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        Nodes 0..n-1. In a directed graph the edge (j, i) means that j sends to i.
+    sparse : bool
+        Return a `scipy.sparse.csr_array` (needs scipy) instead of a dense array.
+
+    Returns
+    -------
+    numpy.ndarray or scipy.sparse.csr_array
+        W, shape (n, n), float64.
+    """
+    i, j, incoming, _ = _links(graph)
+    return matrix(len(graph), i, j, 1 / (1 + incoming[i]), sparse)
+
+
+def metropolis(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
+    """Weigh a link by its busier end: W_ij = 1 / (1 + max(d_i, d_j)).
+
+    Doubly stochastic on every undirected graph, and each client needs to know no more
+    than its neighbours' degrees. On a directed graph d_i counts the clients that send
+    to i and d_j those that j sends to. Parameters and result as in `uniform`.
+
+    References
+    ----------
+    Xiao and Boyd 2004, "Fast linear iterations for distributed averaging",
+    doi:10.1016/j.sysconle.2004.02.022.
+    """
+    i, j, incoming, outgoing = _links(graph)
+    weights = 1 / (1 + np.maximum(incoming[i], outgoing[j]))
+    return matrix(len(graph), i, j, weights, sparse)
+
+
+def max_degree(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
+    """Weigh all links alike, by the busiest client: W_ij = 1 / d_max.
+
+    The busiest client keeps nothing of its own model. Where that holds for all, on a
+    bipartite graph such as an even ring, models swap for ever and never agree.
+    Undirected graphs only; parameters, result and source as in `metropolis`.
+    """
+    i, j, incoming, _ = _links(_undirected(graph, "max_degree"))
+    weights = np.full(len(i), 1 / max(1, incoming.max(initial=0)))
+    return matrix(len(graph), i, j, weights, sparse)
+
+
+def best_constant(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
+    """Weigh all links alike, by the weight that converges fastest.
+
+    W = I - a L with a = 2 / (λ₁(L) + λₙ₋₁(L)), the largest and the smallest non-zero
+    eigenvalue of the graph's Laplacian L. Then the rate (`slem`) is (κ - 1) / (κ + 1)
+    with κ = λ₁ / λₙ₋₁. The weights need the whole graph, and W_ii may be negative.
+    Undirected, connected graphs only; parameters, result and source as in
+    `metropolis`.
+    """
+    i, j, incoming, _ = _links(_undirected(graph, "best_constant"))
+    if len(graph) < 2:
+        return matrix(len(graph), i, j, np.empty(0), sparse)
+    if not nx.is_connected(graph):
+        raise ValueError("best_constant needs a connected graph")
+    large = sparse and len(graph) > 3  # ARPACK finds fewer than all eigenvalues
+    ones = matrix(len(graph), i, j, np.ones(len(i)), large)  # diagonal 1 - d_i
+    if large:
+        from scipy.sparse import eye_array
+        from scipy.sparse.linalg import eigsh
+
+        laplacian = eye_array(len(graph)) - ones
+        smallest = eigsh(laplacian, k=2, sigma=-1e-3, return_eigenvectors=False).max()
+        largest = eigsh(laplacian, k=1, return_eigenvectors=False)[0]
+    else:
+        eigenvalues = np.linalg.eigvalsh(np.eye(len(graph)) - ones)
+        smallest, largest = eigenvalues[1], eigenvalues[-1]
+    weights = np.full(len(i), 2 / (largest + smallest))
+    return matrix(len(graph), i, j, weights, sparse)
+
+
+def links(graph: nx.Graph) -> tuple[np.ndarray, np.ndarray]:
+    """Return the receivers i and the senders j of all links; an edge has two.
+
+    In a directed graph it has one.
+    """
+    edges = np.array(graph.edges, dtype=np.int64).reshape(-1, 2)
+    j, i = edges.T if graph.is_directed() else np.vstack([edges, edges[:, ::-1]]).T
+    return i, j
+
+
+def _links(graph: nx.Graph) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return receivers and senders of all links, and all clients' degrees."""
+    n = len(graph)
+    topology.check_graph(graph, n, connected=False)
+    i, j = links(graph)
+    return i, j, np.bincount(i, minlength=n), np.bincount(j, minlength=n)
+
+
+def _undirected(graph: nx.Graph, name: str) -> nx.Graph:
+    if graph.is_directed():
+        raise ValueError(f"{name} weights need an undirected graph; try metropolis")
+    return graph
+
+
+def matrix(
+    n: int, i: np.ndarray, j: np.ndarray, weights: np.ndarray, sparse: bool
+) -> "Matrix":
+    """Return W: weights at (i, j), and what is left of 1 in a row on the diagonal."""
+    own = 1 - np.bincount(i, weights, minlength=n)
+    if sparse:
+        from scipy.sparse import coo_array
+
+        clients = np.arange(n)
+        entries = np.concatenate([weights, own])
+        at = (np.concatenate([i, clients]), np.concatenate([j, clients]))
+        return coo_array((entries, at), shape=(n, n)).tocsr()
+    W = np.diag(own)
+    W[i, j] = weights
+    return W
+
+
+def check_weights(W: "Matrix", graph: nx.Graph) -> None:
+    """Raise an error unless W is a mixing matrix of this graph.
+
+    Raises
+    ------
+    TypeError
+        If it is no array.
+    ValueError
+        If it is not n x n, a row does not sum to 1 (within 1e-6), or it is not zero
+        where j does not send to i. The message names the row.
+    """
+    n = len(graph)
+    if not hasattr(W, "shape"):
+        raise TypeError(f"W must be an array, not a {type(W).__name__}")
+    if W.shape != (n, n):
+        raise ValueError(f"W must be {n} x {n}, one row a client; it is {W.shape}")
+    sums = np.asarray(W.sum(axis=1)).ravel()
+    bad = np.flatnonzero(~(np.abs(sums - 1) <= 1e-6))
+    if bad.size:
+        raise ValueError(
+            f"the weights of each client must sum to 1: those of client {bad[0]} sum "
+            f"to {sums[bad[0]]:.6g}"
+        )
+    i, j, _, _ = _links(graph)
+    rows, columns = (indices.astype(np.int64) for indices in W.nonzero())
+    heard = np.concatenate([i * n + j, np.arange(n) * (n + 1)])
+    if (unheard := np.setdiff1d(rows * n + columns, heard)).size:
+        i, j = divmod(int(unheard[0]), n)
+        raise ValueError(f"client {i} weighs client {j}, which sends it nothing")
+
+
+def slem(W: "Matrix") -> float:
+    """Return ``|λ₂|``, the second largest eigenvalue modulus of W: a round's factor.
+
+    For a symmetric, doubly stochastic W the distance to consensus shrinks at least by
+    this factor in each round. Dense matrices use numpy, sparse ones scipy.
+    """
+    if W.shape[0] < 2:
+        return 0.0
+    moduli = np.sort(np.abs(_eigenvalues(W, k=2)))
+    return float(moduli[-2])
+
+
+def spectral_gap(W: "Matrix") -> float:
+    """Return 1 - ``|λ₂|``: near 0 if news travels slowly, 1 if one round is enough."""
+    return 1 - slem(W)
+
+
+def rounds_to_consensus(W: "Matrix", tolerance: float = 0.01) -> float:
+    """Return the rounds until ``|λ₂|ᵗ`` ≤ tolerance; infinite if ``|λ₂|`` is 1."""
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance must be between 0 and 1; got {tolerance}")
+    rate = slem(W)
+    if rate < 1e-12:
+        return 1
+    if rate > 1 - 1e-12:
+        return math.inf
+    return math.ceil(math.log(tolerance) / math.log(rate))
+
+
+def effective_neighbours(W: np.ndarray, gamma: float) -> float:
+    """Return n_W(γ), the number of clients that effectively average their noise.
+
+    A random walk x ← √γ W x + noise has, on average, the variance of one in which
+    n_W(γ) clients average perfectly: from 1 (no gossip) to n (complete graph):
+    n_W(γ) = [1 / (1 - γ)] / mean_i [1 / (1 - γ λ_i²)].
+
+    Parameters
+    ----------
+    W : numpy.ndarray
+        Symmetric mixing matrix, shape (n, n).
+    gamma : float
+        Decay, 0 ≤ γ < 1; near 1 for a small learning rate, which reaches further.
+
+    References
+    ----------
+    Vogels et al. 2022, "Beyond spectral gap: The role of the topology in decentralized
+    learning", arXiv:2206.03093.
+    """
+    if not 0 <= gamma < 1:
+        raise ValueError(f"gamma must be at least 0 and below 1; got {gamma}")
+    if not _symmetric(W):
+        raise ValueError("effective_neighbours needs a symmetric W")
+    eigenvalues = np.linalg.eigvalsh(W)
+    return float(1 / (1 - gamma) / np.mean(1 / (1 - gamma * eigenvalues**2)))
+
+
+def consensus_distance(models: np.ndarray) -> float:
+    """Return √(mean over clients of ‖x_i - x̄‖²), 0 when all models are equal.
+
+    Parameters
+    ----------
+    models : numpy.ndarray
+        One model a row, shape (n, parameters).
+    """
+    models = np.asarray(models, dtype=np.float64)
+    return float(np.linalg.norm(models - models.mean(axis=0)) / math.sqrt(len(models)))
+
+
+def _symmetric(W: "Matrix") -> bool:
+    return abs(W - W.T).max() < 1e-12
+
+
+def _eigenvalues(W: "Matrix", k: int) -> np.ndarray:
+    """Return all eigenvalues of a dense W, or the k largest in modulus of a sparse."""
+    if isinstance(W, np.ndarray):
+        return np.linalg.eigvalsh(W) if _symmetric(W) else np.linalg.eigvals(W)
+    if W.shape[0] <= k + 1:
+        return _eigenvalues(W.toarray(), k)
+    from scipy.sparse.linalg import ArpackNoConvergence, eigs, eigsh
+
+    solver = eigsh if _symmetric(W) else eigs
+    try:
+        return solver(W, k=k, which="LM", return_eigenvectors=False)
+    except ArpackNoConvergence:  # many eigenvalues of nearly the same modulus
+        return _eigenvalues(W.toarray(), k)

@@ -1,0 +1,318 @@
+"""What a run of gossip learning leaves behind, whichever engine ran it."""
+
+import contextlib
+import math
+import numbers
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
+from flwr.serverapp.strategy import Result
+
+from gossiplib.core.models import flat
+
+__all__ = [
+    "GossipResult",
+    "Loss",
+    "check_whole",
+    "draw",
+    "due",
+    "first_metrics",
+    "mean_metrics",
+    "Shapes",
+    "StackedMetrics",
+    "StackedModels",
+    "split",
+]
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+NodeMetrics = dict[int, Mapping[int, MetricRecord]]
+
+
+class Loss(NamedTuple):
+    """One call of a client that came to nothing."""
+
+    round: int
+    client: int
+    call: str
+    reason: str
+
+
+@dataclass
+class GossipResult(Result):
+    """The `Result` of a Flower strategy, and what each client has.
+
+    Where a Result has one metric a round, that is the mean over the clients here.
+    `arrays` is the mean of the clients' final models, which no client holds.
+
+    Attributes
+    ----------
+    node_arrays : dict[int, ArrayRecord]
+        Partition id -> the client's final model.
+    node_train_metrics, node_evaluate_metrics, node_server_metrics : dict
+        Round -> partition id -> metrics: of training, of `evaluate` at the clients,
+        and of the server's `evaluate_fn`, called for each client's model.
+    consensus_distance : dict[int, float]
+        Round -> √(mean over clients of ‖x_i - x̄‖²), see `mixing`.
+    messages, bytes : dict[int, int]
+        Round -> models that clients received from neighbours, and their size in bytes:
+        what gossip costs wherever it runs.
+    server_bytes : dict[int, int]
+        Round -> bytes of models through the server, in and out, which relays them.
+        Calls that only measure (`query.model`) are not counted.
+    lost : list of Loss
+        Calls that failed: round, client, call and reason.
+    seconds : dict[str, float]
+        Time that the run spent on "train", "average" and "measure" (all that gossip
+        itself does not need: `evaluate`, `evaluate_fn`, consensus distance), and on
+        "checkpoint", if it wrote any.
+    unsaved : list of int
+        Rounds whose checkpoint could not be written.
+    """
+
+    node_arrays: Mapping[int, ArrayRecord] = field(default_factory=dict)
+    node_train_metrics: NodeMetrics = field(default_factory=dict)
+    node_evaluate_metrics: NodeMetrics = field(default_factory=dict)
+    node_server_metrics: NodeMetrics = field(default_factory=dict)
+    consensus_distance: dict[int, float] = field(default_factory=dict)
+    messages: dict[int, int] = field(default_factory=dict)
+    bytes: dict[int, int] = field(default_factory=dict)
+    server_bytes: dict[int, int] = field(default_factory=dict)
+    lost: list[Loss] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    unsaved: list[int] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Add the time that the `with` block takes to `seconds`."""
+        start = time.perf_counter()
+        yield
+        took = time.perf_counter() - start
+        self.seconds[what] = self.seconds.get(what, 0.0) + took
+
+    def evaluate(
+        self,
+        server_round: int,
+        models: Mapping[int, ArrayRecord],
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None],
+    ) -> None:
+        """Call `evaluate_fn` for each client's model, and keep what it tells."""
+        told = {i: evaluate_fn(server_round, m.copy()) for i, m in models.items()}
+        if metrics := {i: m for i, m in told.items() if m is not None}:
+            self.node_server_metrics[server_round] = metrics
+            self.evaluate_metrics_serverapp[server_round] = mean_metrics(metrics)
+
+    def __repr__(self) -> str:
+        """Tell the size of the run, not its every number."""
+        return (
+            f"GossipResult({len(self.node_arrays)} clients, {len(self.messages)} "
+            f"rounds, {sum(self.messages.values())} messages, {len(self.lost)} lost)"
+        )
+
+    def models(self) -> np.ndarray:
+        """Return the final models as rows, in the order of the partition ids.
+
+        Shape (clients, parameters); float64, but of the vectorised engine in the data
+        type of its models. A client that never had a model is left out; `node_arrays`
+        tells which are there.
+        """
+        if isinstance(self.node_arrays, StackedModels):
+            return self.node_arrays.rows()
+        return np.stack([flat(self.node_arrays[i]) for i in sorted(self.node_arrays)])
+
+    def to_pandas(self, by: str = "client") -> pd.DataFrame:
+        """Return a tidy table.
+
+        Parameters
+        ----------
+        by : {"client", "round"}
+            One row for each round and client, with the metrics `train_*`,
+            `evaluate_*` and `server_*` and the number of `lost` calls; or one row for
+            each round, with the consensus distance, messages and bytes.
+        """
+        if by == "round":
+            columns = ("consensus_distance", "messages", "bytes", "server_bytes")
+            table = pd.DataFrame({name: getattr(self, name) for name in columns})
+            lost = pd.Series([loss.round for loss in self.lost], dtype=int)
+            table["lost"] = lost.value_counts().reindex(table.index, fill_value=0)
+            return table.sort_index().rename_axis("round").reset_index()
+        if by != "client":
+            raise ValueError(f'by is "client" or "round", not {by!r}')
+        sources = [
+            _columns(source, getattr(self, f"node_{source}_metrics"))
+            for source in ("train", "evaluate", "server")
+        ]
+        lost = pd.DataFrame(self.lost, columns=Loss._fields)
+        lost = lost.groupby(["round", "client"]).size().rename("lost")
+        table = pd.concat([*sources, lost], axis=1).sort_index().reset_index()
+        table["lost"] = table["lost"].fillna(0).astype(int)
+        return table
+
+
+def _columns(source: str, rounds: NodeMetrics) -> pd.DataFrame:
+    """Return metrics as columns `source_*`, by round and client."""
+    frames = []
+    for t, clients in rounds.items():
+        if not len(clients):
+            continue
+        stacked = isinstance(clients, StackedMetrics)
+        columns = clients.columns if stacked else [dict(m) for m in clients.values()]
+        index = pd.MultiIndex.from_product([[t], list(clients)])
+        frames.append(pd.DataFrame(columns, index=index))
+    empty = pd.DataFrame(index=pd.MultiIndex.from_product([[], []]))
+    table = pd.concat(frames) if frames else empty
+    return table.add_prefix(f"{source}_").rename_axis(["round", "client"])
+
+
+def due(server_round: int, every: int) -> bool:
+    """Tell whether something that is done every few rounds is due; 0 is never."""
+    return every > 0 and server_round % every == 0
+
+
+def check_whole(name: str, value: int, least: int, most: int | None = None) -> None:
+    """Raise ValueError unless a value is a whole number in its range."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        limits = f"at least {least}" if most is None else f"{least} to {most}"
+        raise ValueError(f"{name} must be a whole number, {limits}; got {value!r}")
+
+
+def draw(
+    sample: int | None, clients: np.ndarray, seed: int, server_round: int
+) -> np.ndarray:
+    """Draw clients to measure, without replacement; all where `sample` is None.
+
+    Returns them in ascending order.
+    """
+    if sample is None or len(clients) <= sample:
+        return clients
+    rng = np.random.default_rng([seed, server_round, *b"sample"])
+    return np.sort(rng.choice(clients, sample, replace=False))
+
+
+def first_metrics(content: RecordDict) -> MetricRecord:
+    """Return the first MetricRecord of a reply; an empty one if it has none."""
+    return next(iter(content.metric_records.values()), MetricRecord())
+
+
+def mean_metrics(clients: Mapping[int, MetricRecord]) -> MetricRecord:
+    """Return the plain mean of each metric that all clients report, in one shape.
+
+    `num-examples`, by which Flower weighs, is left out.
+    """
+    if isinstance(clients, StackedMetrics):
+        return clients.mean()
+    records = list(clients.values())
+    shared = set(records[0]).intersection(*records) if records else ()
+    mean = MetricRecord()
+    for name in records[0] if records else ():
+        if name in shared and name != "num-examples":
+            values = [r[name] for r in records]
+            if len({np.shape(v) for v in values}) == 1:
+                with contextlib.suppress(OverflowError):  # a whole number beyond floats
+                    mean[name] = np.mean(values, axis=0).tolist()
+    return mean
+
+
+class StackedModels(Mapping[int, ArrayRecord]):
+    """Models as rows of one array: client -> ArrayRecord.
+
+    Parameters
+    ----------
+    rows : numpy.ndarray
+        One model a row, all its arrays end to end; row i is client i's.
+    shapes : dict[str, tuple of int]
+        Names and shapes of a model's arrays, in order.
+    clients : numpy.ndarray
+        Those that have a model, in ascending order.
+    """
+
+    def __init__(self, rows: np.ndarray, shapes: Shapes, clients: np.ndarray) -> None:
+        self._rows, self._shapes, self._clients = rows, shapes, clients
+
+    def __getitem__(self, client: int) -> ArrayRecord:
+        """Make a client's ArrayRecord."""
+        client = self._clients[_place(self._clients, client)]
+        arrays = split(self._rows[client], self._shapes)
+        return ArrayRecord({name: Array(np.asarray(a)) for name, a in arrays.items()})
+
+    def __iter__(self) -> Iterator[int]:
+        """Go through the clients that have a model."""
+        return iter(self._clients.tolist())
+
+    def __len__(self) -> int:
+        """Return the number of clients that have a model."""
+        return len(self._clients)
+
+    def rows(self) -> np.ndarray:
+        """Return the models as rows, (clients that have one, parameters).
+
+        Read-only, and no copy where all clients have one.
+        """
+        everyone = len(self._clients) == len(self._rows)
+        rows = self._rows.view() if everyone else self._rows[self._clients]
+        rows.flags.writeable = False
+        return rows
+
+
+class StackedMetrics(Mapping[int, MetricRecord]):
+    """Metrics as columns: client -> MetricRecord.
+
+    Parameters
+    ----------
+    clients : numpy.ndarray
+        Clients in ascending order.
+    columns : dict[str, numpy.ndarray]
+        Name of a metric -> its value for each of them.
+    """
+
+    def __init__(self, clients: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+        self.clients, self.columns = clients, columns
+
+    def __getitem__(self, client: int) -> MetricRecord:
+        """Make a client's MetricRecord."""
+        place = _place(self.clients, client)
+        return MetricRecord({k: v[place].item() for k, v in self.columns.items()})
+
+    def __iter__(self) -> Iterator[int]:
+        """Go through the clients."""
+        return iter(self.clients.tolist())
+
+    def __len__(self) -> int:
+        """Return the number of clients."""
+        return len(self.clients)
+
+    def mean(self) -> MetricRecord:
+        """Return the plain mean of each metric, see `result.mean_metrics`."""
+        if not len(self):
+            return MetricRecord()
+        return MetricRecord(
+            {k: float(v.mean()) for k, v in self.columns.items() if k != "num-examples"}
+        )
+
+
+def split(rows, shapes: Shapes) -> dict:
+    """Take models apart: (..., parameters) -> name -> view, ``(..., *shape)``.
+
+    For a numpy array or a torch tensor.
+    """
+    arrays, start = {}, 0
+    for name, shape in shapes.items():
+        stop = start + math.prod(shape)
+        arrays[name] = rows[..., start:stop].reshape((*rows.shape[:-1], *shape))
+        start = stop
+    return arrays
+
+
+def _place(clients: np.ndarray, client: int) -> int:
+    """Return where a client is; raise KeyError where a dict would."""
+    place = int(np.searchsorted(clients, client))
+    if place == len(clients) or clients[place] != client:
+        raise KeyError(client)
+    return place

@@ -1,0 +1,375 @@
+"""Who talks to whom: graphs of clients, and schedules of graphs.
+
+A *topology* is any networkx graph whose nodes are the clients 0..n-1. In a directed
+graph the edge (j, i) means that j sends its model to i. A *schedule* is a graph, or a
+function from the round number (1, 2, ...) to a graph. Static and time-varying
+topologies, lost links and churn are all schedules, so every engine gets them at once.
+
+This module and `topology` hold only what networkx lacks. They do not weigh
+the edges: see `mixing`.
+
+Graphs by name: the topologies that papers compare. `topology` offers them.
+"""
+
+from collections.abc import Callable
+from math import isqrt, log, pi, sqrt
+
+import networkx as nx
+import numpy as np
+
+__all__ = [
+    "NAMES",
+    "Schedule",
+    "at",
+    "check_graph",
+    "churn",
+    "drop_links",
+    "is_online",
+    "log2_up",
+    "named",
+    "one_peer_exponential",
+    "pull",
+    "push",
+    "push_pull",
+    "random_matching",
+    "receivers",
+    "senders",
+]
+
+
+def log2_up(n: int) -> int:
+    """Return ⌈log₂ n⌉, at least 1."""
+    return max(1, (n - 1).bit_length())
+
+
+def _torus(n: int, seed: int) -> nx.Graph:
+    rows = next(r for r in range(isqrt(n), 0, -1) if n % r == 0)
+    if rows < 3:
+        raise ValueError(f"a torus needs n = rows x columns, both at least 3; n is {n}")
+    return nx.grid_2d_graph(rows, n // rows, periodic=True)
+
+
+def _hypercube(n: int, seed: int) -> nx.Graph:
+    if n & (n - 1):
+        raise ValueError(f"a hypercube needs n to be a power of 2; n is {n}")
+    return nx.hypercube_graph(n.bit_length() - 1)
+
+
+def _regular(n: int, seed: int) -> nx.Graph:
+    if n < 5:
+        raise ValueError(f"a 4-regular graph needs at least 5 clients; n is {n}")
+    return _connected(lambda s: nx.random_regular_graph(4, n, seed=s), seed)
+
+
+def _barbell(n: int, seed: int) -> nx.Graph:
+    if n < 6:
+        raise ValueError(f"a barbell needs at least 6 clients; n is {n}")
+    return nx.barbell_graph(n // 2, n % 2)
+
+
+def _exponential(n: int, seed: int) -> nx.DiGraph:
+    hops = [2**k for k in range(log2_up(n))]
+    graph = nx.empty_graph(n, create_using=nx.DiGraph)
+    graph.add_edges_from((i, (i + hop) % n) for i in range(n) for hop in hops)
+    return graph
+
+
+def _connected(build: Callable[[int], nx.Graph], seed: int) -> nx.Graph:
+    """Return the first connected graph that `build` draws, of at most 100."""
+    rng = np.random.default_rng(seed)
+    for _ in range(100):
+        graph = build(int(rng.integers(2**31)))
+        if nx.is_connected(graph):
+            return graph
+    raise ValueError("100 random graphs in a row were disconnected; try a larger n")
+
+
+#: name -> function (n, seed) -> graph. `seed` matters to the random ones only.
+NAMES: dict[str, Callable[[int, int], nx.Graph]] = {
+    "ring": lambda n, seed: nx.cycle_graph(n) if n > 2 else nx.path_graph(n),
+    "path": lambda n, seed: nx.path_graph(n),
+    "star": lambda n, seed: nx.star_graph(n - 1),
+    "complete": lambda n, seed: nx.complete_graph(n),
+    "torus": _torus,
+    "hypercube": _hypercube,
+    "barbell": _barbell,
+    "regular": _regular,
+    "small-world": lambda n, seed: nx.connected_watts_strogatz_graph(
+        n, max(2, min(4, n - 1)), 0.2, seed=seed
+    ),
+    # Twice the density at which a random graph starts to be connected.
+    "random": lambda n, seed: _connected(
+        lambda s: nx.gnp_random_graph(n, min(1, 2 * log(n) / n), seed=s), seed
+    ),
+    "geometric": lambda n, seed: _connected(
+        lambda s: nx.random_geometric_graph(n, sqrt(2 * log(n) / (pi * n)), seed=s),
+        seed,
+    ),
+    "exponential": _exponential,
+}
+
+
+def named(name: str, n: int, seed: int = 0) -> nx.Graph:
+    """Return a topology by its name.
+
+    Parameters
+    ----------
+    name : str
+        One of `NAMES`. "regular" is a random 4-regular graph, "random" an
+        Erdős-Rényi graph with edge probability 2 ln(n) / n, "small-world" a
+        Watts-Strogatz graph with 4 neighbours and 20 % of the edges rewired,
+        "geometric" links clients that are near each other in a square, and
+        "exponential" is directed: i sends to i + 1, i + 2, i + 4, ... (mod n).
+    n : int
+        Number of clients, at least 2.
+    seed : int
+        Seed of the random topologies.
+
+    Returns
+    -------
+    networkx.Graph
+        Connected, nodes 0..n-1; a `networkx.DiGraph` for "exponential".
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or has no graph of n clients.
+    """
+    if name not in NAMES:
+        raise ValueError(f"no topology {name!r}; there are {', '.join(NAMES)}")
+    if n < 2:
+        raise ValueError(f"a topology needs at least 2 clients; n is {n}")
+    return nx.convert_node_labels_to_integers(NAMES[name](n, seed), ordering="sorted")
+
+
+Schedule = nx.Graph | Callable[[int], nx.Graph]
+
+
+def at(schedule: Schedule, server_round: int) -> nx.Graph:
+    """Return the graph that a schedule gives for a round (1, 2, ...)."""
+    graph = schedule(server_round) if callable(schedule) else schedule
+    _check_kind(graph)
+    return graph
+
+
+def _check_kind(graph: object) -> None:
+    if not isinstance(graph, nx.Graph) or graph.is_multigraph():
+        raise TypeError(
+            f"a topology is a networkx Graph or DiGraph, not a {type(graph).__name__}"
+        )
+
+
+def senders(graph: nx.Graph, client: int) -> list[int]:
+    """Return the clients whose models reach `client`, in ascending order."""
+    heard = graph.predecessors(client) if graph.is_directed() else graph[client]
+    return sorted(map(int, heard))
+
+
+def receivers(graph: nx.Graph, client: int) -> list[int]:
+    """Return the clients that the model of `client` reaches, in ascending order."""
+    return sorted(map(int, graph[client]))
+
+
+def is_online(graph: nx.Graph, client: int) -> bool:
+    """Tell whether a client takes part in the round of this graph (see `churn`)."""
+    return graph.nodes[client].get("online", True)
+
+
+def check_graph(graph: nx.Graph, n: int, *, connected: bool = True) -> None:
+    """Raise an error unless `graph` is a topology of the clients 0..n-1.
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        What to check.
+    n : int
+        Number of clients.
+    connected : bool
+        Whether a path must lead from every client to every other. One round of a
+        time-varying schedule need not be connected; a static graph must.
+
+    Raises
+    ------
+    TypeError
+        If it is not a simple networkx graph.
+    ValueError
+        If nodes are missing or foreign, a client is its own neighbour, or the graph
+        is disconnected. The message names the clients.
+    """
+    _check_kind(graph)
+    wanted, found = set(range(n)), set(graph)
+    if wanted != found:
+        missing, foreign = wanted - found, found - wanted
+        raise ValueError(
+            f"the nodes of the graph must be the clients 0..{n - 1}: "
+            f"missing {_some(missing)}; not a client {_some(foreign)}"
+        )
+    if loops := {i for i in graph if graph.has_edge(i, i)}:
+        raise ValueError(
+            f"self-loops at {_some(loops)}: a client always keeps a share of its own "
+            "model, so leave them out (graph.remove_edges_from(nx.selfloop_edges(g)))"
+        )
+    if connected and n > 1:
+        parts = list(
+            nx.strongly_connected_components(graph)
+            if graph.is_directed()
+            else nx.connected_components(graph)
+        )
+        if len(parts) > 1:
+            raise ValueError(
+                f"the graph is disconnected, so no average can form: it falls into "
+                f"{len(parts)} parts, the smallest {_some(min(parts, key=len))}"
+            )
+
+
+def _some(clients: set) -> str:
+    listed = sorted(clients, key=repr)
+    more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
+    return (", ".join(map(str, listed[:5])) or "none") + more
+
+
+def one_peer_exponential(n: int) -> Schedule:
+    """Return the one-peer exponential schedule: in round t, i sends to i + 2^k (mod n).
+
+    k = (t - 1) mod ⌈log₂ n⌉. Each client sends one model a round. With weights 1/2
+    the average is exact after log₂ n rounds if, and only if, n is a power of 2.
+
+    References
+    ----------
+    Ying et al. 2021, "Exponential Graph is Provably Efficient for Decentralized Deep
+    Training", arXiv:2110.13363.
+    """
+
+    def schedule(server_round: int) -> nx.DiGraph:
+        hop = 2 ** ((server_round - 1) % log2_up(n))
+        graph = nx.empty_graph(n, create_using=nx.DiGraph)
+        graph.add_edges_from((i, (i + hop) % n) for i in range(n if n > 1 else 0))
+        return graph
+
+    return schedule
+
+
+def random_matching(graph: nx.Graph, seed: int = 0) -> Schedule:
+    """Return a schedule that pairs neighbours at random, each client at most once.
+
+    The edges of `graph` are taken in a random order, and kept where both ends are
+    still free (a maximal matching, as in the pairwise gossip of Boyd et al. 2006,
+    doi:10.1109/TIT.2006.874516, but many pairs a round).
+    """
+    check_graph(graph, len(graph), connected=False)
+    edges = list(graph.edges)
+
+    def schedule(server_round: int) -> nx.Graph:
+        matching = nx.empty_graph(len(graph))
+        free = np.ones(len(graph), dtype=bool)
+        for e in _rng("matching", seed, server_round).permutation(len(edges)):
+            i, j = edges[e]
+            if free[i] and free[j]:
+                matching.add_edge(i, j)
+                free[[i, j]] = False
+        return matching
+
+    return schedule
+
+
+def push(graph: nx.Graph, seed: int = 0) -> Schedule:
+    """Return a schedule in which each client sends to one random neighbour a round."""
+    check_graph(graph, len(graph), connected=False)
+    to = [receivers(graph, i) for i in range(len(graph))]
+
+    def schedule(server_round: int) -> nx.DiGraph:
+        pushed = nx.empty_graph(len(graph), create_using=nx.DiGraph)
+        pushed.add_edges_from(_one_each(to, _rng("push", seed, server_round)))
+        return pushed
+
+    return schedule
+
+
+def pull(graph: nx.Graph, seed: int = 0) -> Schedule:
+    """Return a schedule in which each client hears one random neighbour a round."""
+    check_graph(graph, len(graph), connected=False)
+    heard = [senders(graph, i) for i in range(len(graph))]
+
+    def schedule(server_round: int) -> nx.DiGraph:
+        pulled = nx.empty_graph(len(graph), create_using=nx.DiGraph)
+        chosen = _one_each(heard, _rng("pull", seed, server_round))
+        pulled.add_edges_from((j, i) for i, j in chosen)
+        return pulled
+
+    return schedule
+
+
+def push_pull(graph: nx.Graph, seed: int = 0) -> Schedule:
+    """Return a schedule in which each client swaps models with a random neighbour.
+
+    A client that others choose as well swaps with all of them, in the same round.
+    """
+    if graph.is_directed():
+        raise ValueError("push_pull goes both ways: it needs an undirected graph")
+    check_graph(graph, len(graph), connected=False)
+    near = [receivers(graph, i) for i in range(len(graph))]
+
+    def schedule(server_round: int) -> nx.Graph:
+        met = nx.empty_graph(len(graph))
+        met.add_edges_from(_one_each(near, _rng("push-pull", seed, server_round)))
+        return met
+
+    return schedule
+
+
+def _one_each(
+    choices: list[list[int]], rng: np.random.Generator
+) -> list[tuple[int, int]]:
+    """Draw a choice for each client that has any: (client, choice)."""
+    return [(i, c[rng.integers(len(c))]) for i, c in enumerate(choices) if c]
+
+
+def drop_links(schedule: Schedule, p: float, seed: int = 0) -> Schedule:
+    """Return a schedule that loses each link with probability p, afresh each round.
+
+    An undirected link is lost both ways. Give `graph.to_directed()` to lose each
+    direction on its own. Two `drop_links` around each other need different seeds.
+    """
+    _check_probability("p", p)
+
+    def dropped(server_round: int) -> nx.Graph:
+        graph = at(schedule, server_round).copy()
+        edges = list(graph.edges)
+        lost = _rng("links", seed, server_round).random(len(edges)) < p
+        graph.remove_edges_from(e for e, gone in zip(edges, lost, strict=True) if gone)
+        return graph
+
+    return dropped
+
+
+def churn(schedule: Schedule, online: float, seed: int = 0) -> Schedule:
+    """Return a schedule in which each client is online with probability `online`.
+
+    Afresh each round. A client that is offline has no links in that round, and its
+    node attribute `online` is False: it neither trains nor averages.
+    """
+    _check_probability("online", online)
+
+    def churned(server_round: int) -> nx.Graph:
+        graph = at(schedule, server_round).copy()
+        away = _rng("churn", seed, server_round).random(len(graph)) >= online
+        graph.remove_edges_from([(i, j) for i, j in graph.edges if away[i] or away[j]])
+        here = {i: is_online(graph, i) and not away[i] for i in graph}
+        nx.set_node_attributes(graph, here, "online")
+        return graph
+
+    return churned
+
+
+def _rng(use: str, seed: int, server_round: int) -> np.random.Generator:
+    """Return a generator that depends on the round alone, not on earlier rounds.
+
+    Each use has random numbers of its own: where links and clients fail together, under
+    one seed, the ones must not fail because the others did.
+    """
+    return np.random.default_rng([seed, server_round, *use.encode()])
+
+
+def _check_probability(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is a probability, from 0 to 1; got {value}")

@@ -1,0 +1,21 @@
+from . import (
+    bootstrap as bootstrap,
+    launch as launch,
+    log as log,
+    messages as messages,
+    node as node,
+    transport as transport,
+)
+from .launch import (
+    Peers as Peers,
+    can_start as can_start,
+    stored_events as stored_events,
+)
+from .messages import (
+    Letter as Letter,
+    Mailbox as Mailbox,
+    Refused as Refused,
+    close_letter as close_letter,
+    open_letter as open_letter,
+)
+from .transport import Channels as Channels, Server as Server

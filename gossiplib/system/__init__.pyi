@@ -1,0 +1,8 @@
+from . import (
+    archive as archive,
+    certificates as certificates,
+    processes as processes,
+    runs as runs,
+)
+from .certificates import Authority as Authority, key_pair as key_pair
+from .processes import Processes as Processes, free_ports as free_ports

@@ -1,0 +1,97 @@
+"""Long runs: how far they are, and a Ctrl-C that keeps what they have.
+
+How much memory is free, and whether a run fits: told before the work starts.
+"""
+
+import signal
+import warnings
+from pathlib import Path
+from types import FrameType
+
+import psutil
+import torch
+from tqdm import tqdm
+
+__all__ = ["Interrupt", "check_memory", "free_memory", "updates_bar"]
+
+
+def updates_bar(num_rounds: int, num_clients: int) -> tqdm:
+    """Return a progress bar that counts updates of clients, after 2 seconds."""
+    return tqdm(
+        total=num_rounds * num_clients,
+        desc=f"{num_clients:,} clients",
+        unit=" updates",
+        unit_scale=True,
+        delay=2,
+        leave=False,
+    )
+
+
+class Interrupt:
+    """Within the `with` block, Ctrl-C sets `asked`; a second one interrupts at once.
+
+    In a notebook, Ctrl-C is "interrupt the kernel". In a thread that is not the main
+    one, Python passes no signals on, and nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> "Interrupt":
+        """Take Ctrl-C over."""
+        try:
+            self._before = signal.signal(signal.SIGINT, self._ask)
+        except ValueError:  # not the main thread
+            self._before = None
+        return self
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def warn(self, done: int, asked: int, rounds: str = "rounds") -> None:
+        """Tell that a result is not of all the rounds that were asked for."""
+        text = f"interrupted: the result is that of {done} of {asked} {rounds}"
+        warnings.warn(text, stacklevel=3)
+
+    def __exit__(self, *exception: object) -> None:
+        """Give Ctrl-C back."""
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+
+#: Where Linux tells a container its limit, and what it has used: cgroup v2, then v1.
+_CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+    ),
+)
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that are free on a device; in a container, to its limit."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = psutil.virtual_memory().available
+    for limit, used in _CGROUPS:
+        try:
+            left = int(Path(limit).read_text()) - int(Path(used).read_text())
+        except (OSError, ValueError):  # not there, or "max": no limit
+            continue
+        free = min(free, max(0, left))
+    return free
+
+
+def check_memory(needed: int, device: torch.device, what: str) -> None:
+    """Raise MemoryError if a run needs more bytes than are free.
+
+    `what` says what needs them, and begins the message.
+    """
+    free = free_memory(device)
+    if needed > free:
+        raise MemoryError(
+            f"{what} need about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are "
+            f"free on {device}: take fewer clients or a smaller model"
+        )

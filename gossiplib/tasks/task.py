@@ -1,0 +1,328 @@
+"""What the clients learn: data, its spread over the clients, a model, training.
+
+A `Task` holds one data set, split into a common test set, which no client trains on,
+and a part for each client, itself split into a training, a validation and a test part.
+`digits` and `spambase` make the two tasks of the series; `Task` takes any other data.
+`Task.client_app` is an ordinary Flower ClientApp, the kind that works with `FedAvg`.
+
+Nothing here knows of gossip.
+"""
+
+import functools
+from collections.abc import Callable
+from importlib import resources
+
+import numpy as np
+import torch
+from flwr.app import (
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
+from flwr.clientapp import ClientApp
+from torch import nn
+from torch.func import functional_call, vmap
+from torch.nn import functional as F
+
+from gossiplib.tasks.partition import deal, parts, spread
+from gossiplib.tasks.training import (
+    check_training,
+    evaluate,
+    one_thread,
+    shuffle_keys,
+    train,
+)
+
+__all__ = ["Task", "digits", "evaluate", "spambase", "train"]
+
+Examples = tuple[torch.Tensor, torch.Tensor]
+
+
+class Task:
+    """A classification problem that is spread over clients.
+
+    Parameters
+    ----------
+    x, y : numpy.ndarray
+        All examples, shapes (examples, features) and (examples,); y holds classes
+        0, 1, ...
+    num_clients : int
+        Number of clients.
+    partition : {"dirichlet", "iid", "classes", "dealt"}
+        How flwr-datasets spreads the examples: by a Dirichlet distribution over the
+        classes (`alpha`: small is uneven), evenly, or two classes to each client. Or
+        "dealt", for more clients than there is data for: each gets `examples` of them
+        at random, which other clients hold as well.
+    alpha : float
+        Concentration of the Dirichlet distribution.
+    examples : int
+        Examples that each client is dealt.
+    holdout : float
+        Share of a client's examples, at least one, in its validation part, and as
+        many in its test part. 0 leaves all of them to training.
+    hidden : int
+        Width of the hidden layer of the model; 0 is logistic regression.
+    build : callable, optional
+        () -> torch.nn.Module, a model in place of those: from (batch, features) to
+        logits, (batch, classes).
+    test_fraction : float
+        Share of the examples in the common test set.
+    dtype : torch.dtype
+        Data type of examples and models: `torch.float32` or `torch.float64`.
+    same_start : bool
+        Whether all clients start with the same model; otherwise each has random
+        parameters of its own.
+    seed : int
+        Seed of the splits, of the initial model and of local training.
+
+    Attributes
+    ----------
+    x, y : torch.Tensor
+        All examples.
+    parts : Parts
+        Which rows of them each client has.
+    test : tuple of torch.Tensor
+        x and y of the common test set.
+    num_clients, num_classes, seed : int
+
+    Raises
+    ------
+    ValueError
+        If a client would get fewer than 3 examples, one for each of its parts.
+    """
+
+    def __init__(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        num_clients: int,
+        *,
+        partition: str = "dirichlet",
+        alpha: float = 0.3,
+        examples: int = 10,
+        holdout: float = 0.1,
+        hidden: int = 0,
+        build: Callable[[], nn.Module] | None = None,
+        test_fraction: float = 0.2,
+        dtype: torch.dtype = torch.float32,
+        same_start: bool = True,
+        seed: int = 0,
+    ) -> None:
+        if len(x) != len(y):
+            raise ValueError(f"{len(x)} examples have {len(y)} labels")
+        if num_clients < 1:
+            raise ValueError(f"num_clients must be at least 1; got {num_clients}")
+        order = np.random.default_rng(seed).permutation(len(y))
+        first = round(test_fraction * len(y))
+        self.x = torch.tensor(np.ascontiguousarray(x), dtype=dtype)
+        self.y = torch.tensor(y, dtype=torch.int64)
+        self.test: Examples = self.x[order[:first]], self.y[order[:first]]
+        self.num_clients = num_clients
+        self.num_classes = int(y.max()) + 1
+        self.seed = seed
+        self.same_start = same_start
+        self._hidden = hidden
+        self._build = build
+        self._validation: tuple[int | np.ndarray, torch.Tensor] | None = None
+        pool = order[first:]
+        if partition == "dealt":
+            places, sizes = deal(len(pool), num_clients, examples, seed)
+        else:
+            places, sizes = spread(
+                y[pool], num_clients, partition, alpha, 3 if holdout else 1, seed
+            )
+        self.parts = parts(pool[places], sizes, holdout)
+
+    def part(self, client: int | np.ndarray, name: str) -> Examples:
+        """Return x and y of a client's "train", "validation" or "test" part.
+
+        For an array of clients, whose parts must be of one size, x and y have one
+        axis more, the first: (clients, examples, features).
+        """
+        first, count = self.parts.span(client, name)
+        if np.ndim(client):
+            if len(sizes := np.unique(count)) > 1:
+                raise ValueError(f"parts of one size are needed, not of {sizes}")
+            rows = self.parts.index[first[:, None] + np.arange(count[0])]
+        else:
+            rows = self.parts.index[first : first + count]
+        return self.x[rows], self.y[rows]
+
+    def label_counts(self) -> np.ndarray:
+        """Return how many training examples of each class each client has.
+
+        Returns
+        -------
+        numpy.ndarray
+            Counts, shape (clients, classes).
+        """
+        labels = [self.part(i, "train")[1] for i in range(self.num_clients)]
+        return np.stack([np.bincount(y, minlength=self.num_classes) for y in labels])
+
+    def model(self, client: int | None = None) -> nn.Module:
+        """Return a new model with the initial parameters, the same at each call.
+
+        For a client, those that it starts with (see `same_start`).
+        """
+        seed = self.seed
+        if client is not None and not self.same_start:
+            seed = int(np.random.SeedSequence([seed, client]).generate_state(1)[0])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return (self._build or self._perceptron)().to(self.x.dtype)
+
+    def _perceptron(self) -> nn.Module:
+        features = self.x.shape[1]
+        if not self._hidden:
+            return nn.Linear(features, self.num_classes)
+        return nn.Sequential(
+            nn.Linear(features, self._hidden),
+            nn.ReLU(),
+            nn.Linear(self._hidden, self.num_classes),
+        )
+
+    def initial_arrays(self) -> ArrayRecord:
+        """Return the parameters of `model()` as Flower sends them.
+
+        Where clients start with models of their own, they do not look at it.
+        """
+        return ArrayRecord(self.model().state_dict())
+
+    def client_app(
+        self,
+        *,
+        epochs: int = 1,
+        batch_size: int = 16,
+        lr: float = 0.5,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> ClientApp:
+        """Return a Flower ClientApp that trains and evaluates on a client's own part.
+
+        Parameters
+        ----------
+        epochs : int
+            n_ep of Algorithm 1, passes over the training part in a round.
+        batch_size : int
+            B of Algorithm 1.
+        lr, momentum, weight_decay : float
+            Options of the gradient descent, `torch.optim.SGD`. Momentum starts afresh
+            in each round.
+        """
+        options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        check_training(epochs, batch_size, **options)
+        app = ClientApp()
+
+        @app.train()
+        def train_client(message: Message, context: Context) -> Message:
+            client = context.node_config["partition-id"]
+            model = self._load(message.content["arrays"])
+            if not self.same_start and "task.started" not in context.state:
+                model.load_state_dict(self.model(client).state_dict())
+            server_round = message.content["config"]["server-round"]
+            x, y = self.part(client, "train")
+            batches = self.batches(client, server_round, epochs, batch_size)
+            loss = train(model, x, y, batches, **options)
+            metrics = MetricRecord({"loss": loss, "num-examples": len(y)})
+            arrays = ArrayRecord(model.state_dict())
+            content = RecordDict({"arrays": arrays, "metrics": metrics})
+            if not self.same_start:
+                context.state["task.started"] = ConfigRecord()
+            return Message(content, reply_to=message)
+
+        @app.evaluate()
+        def evaluate_client(message: Message, context: Context) -> Message:
+            client = context.node_config["partition-id"]
+            model = self._load(message.content["arrays"])
+            x, y = self.part(client, "test")
+            if not len(y):
+                raise ValueError(f"client {client} has no test part: holdout is 0")
+            metrics = MetricRecord(evaluate(model, x, y) | {"num-examples": len(y)})
+            return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
+        return app
+
+    def batches(
+        self, client: int, server_round: int, epochs: int, batch_size: int
+    ) -> list[torch.Tensor]:
+        """Return the rows of a client's training part that each step of a round uses.
+
+        Each epoch shuffles them anew, see `training.shuffle_keys`.
+        """
+        first, count = self.parts.span(client, "train")
+        batches = []
+        for epoch in range(epochs):
+            place = epoch * len(self.parts.index) + first
+            keys = shuffle_keys(self.seed, server_round, place, count)
+            batches += torch.from_numpy(np.argsort(keys)).split(batch_size)
+        return batches
+
+    def evaluate_fn(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
+        """Evaluate a model on the common test set: an `evaluate_fn` of a Strategy."""
+        return MetricRecord(evaluate(self._load(arrays), *self.test))
+
+    @one_thread()
+    def predict(self, model: list[np.ndarray], context: Context) -> np.ndarray:
+        """Return softmax outputs on a client's validation part.
+
+        The `predict` that `averaging.softmax_distance` needs; shape (examples,
+        classes). For an array of clients and their stacked models, (clients, examples,
+        classes).
+        """
+        client = context.node_config["partition-id"]
+        # It is called for one neighbour after another.
+        if self._validation is None or not np.array_equal(self._validation[0], client):
+            self._validation = client, self.part(client, "validation")[0]
+        x = self._validation[1]
+        tensors = map(torch.tensor, model)  # a copy: the arrays are read-only
+        named = dict(zip(self._module.state_dict(), tensors, strict=True))
+        forward = functools.partial(functional_call, self._module)
+        with torch.no_grad():
+            if np.ndim(client) == 0:
+                logits = forward(named, x)
+            elif len(x) == 1:  # ten times as fast as vmap
+                logits = forward({k: a[0] for k, a in named.items()}, x[0])[None]
+            else:
+                logits = vmap(forward)(named, x)
+        return F.softmax(logits, dim=-1).numpy()
+
+    @functools.cached_property
+    def _module(self) -> nn.Module:
+        return self.model()
+
+    def _load(self, arrays: ArrayRecord) -> nn.Module:
+        self._module.load_state_dict(arrays.to_torch_state_dict())
+        return self._module
+
+
+@functools.lru_cache(maxsize=16)
+def digits(num_clients: int, **options) -> Task:
+    """Return the digits task: 1797 images of 8 x 8 pixels, ten classes.
+
+    They ship with scikit-learn (Alpaydin and Kaynak 1998, doi:10.24432/C50P49).
+    `options` are those of `Task`.
+    """
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    return Task(x / 16, y, num_clients, **options)
+
+
+@functools.lru_cache(maxsize=16)
+def spambase(num_clients: int, **options) -> Task:
+    """Return the Spambase task: 4601 e-mails, 57 standardised features, spam or not.
+
+    It ships with gossiplib (Hopkins et al. 1999, doi:10.24432/C53G6X, CC BY 4.0).
+    `options` are those of `Task`; the common test set is a tenth by default.
+    """
+    import pandas as pd
+
+    file = resources.files("gossiplib") / "data" / "spambase.csv.gz"
+    with resources.as_file(file) as path:
+        table = pd.read_csv(path)
+    y = table.pop("spam").to_numpy()
+    x = ((table - table.mean()) / table.std()).to_numpy()
+    return Task(x, y, num_clients, **{"test_fraction": 0.1} | options)

@@ -1,0 +1,100 @@
+"""Local training of one model: minibatch gradient descent, and evaluation.
+
+`vectorized.training` does the same for many models at once.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+__all__ = ["check_training", "evaluate", "one_thread", "shuffle_keys", "train"]
+
+
+def check_training(epochs: int, batch_size: int, **rates: float) -> None:
+    """Raise ValueError unless local training makes sense."""
+    if epochs < 1 or batch_size < 1 or {epochs % 1, batch_size % 1} != {0}:
+        raise ValueError(
+            "epochs and batch_size must be whole numbers, at least 1; got "
+            f"{epochs}, {batch_size}"
+        )
+    for name, rate in rates.items():
+        if not 0 <= rate < float("inf"):
+            raise ValueError(f"{name} must be 0 or more, and finite; got {rate}")
+
+
+def shuffle_keys(seed: int, server_round: int, start: int, count: int) -> np.ndarray:
+    """Return `count` numbers of a round's random stream, from place `start` on.
+
+    Each example of each client has a place in the stream, and a client visits its
+    examples in the order of their numbers. So one client can jump to its own (the
+    generator goes to any place at once), and an engine with a million clients can
+    draw all of them in one call: both get the same order.
+    """
+    bits = np.random.PCG64([seed, server_round])
+    return np.random.Generator(bits.advance(int(start))).random(int(count))
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: for such small models, more only wait for each other.
+
+    With another program on the same two cores, a step may otherwise take 10 times as
+    long.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@one_thread()
+def train(
+    model: nn.Module,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    batches: Iterable[torch.Tensor],
+    **options: float,
+) -> float:
+    """Train in place by minibatch gradient descent on the cross-entropy.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model to train.
+    x, y : torch.Tensor
+        The client's examples.
+    batches : iterable of torch.Tensor
+        Rows of x and y of each step.
+    **options : float
+        Those of `torch.optim.SGD`: lr, momentum, weight_decay. Momentum starts afresh
+        at each call.
+
+    Returns
+    -------
+    float
+        The mean loss of the batches, each before its step.
+    """
+    optimizer = torch.optim.SGD(model.parameters(), **options)
+    losses = []
+    for batch in batches:
+        loss = F.cross_entropy(model(x[batch]), y[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    return float(torch.stack(losses).mean())
+
+
+@one_thread()
+@torch.no_grad()
+def evaluate(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
+    """Return the mean cross-entropy, "loss", and the share of hits, "accuracy"."""
+    logits = model(x)
+    hits = (logits.argmax(dim=1) == y).to(logits.dtype)
+    return {"loss": float(F.cross_entropy(logits, y)), "accuracy": float(hits.mean())}

@@ -1,0 +1,166 @@
+"""Models as the rows of a tensor: copying some of them, and how far apart they are.
+
+All clients' models and metrics in a few arrays, one client a row.
+
+A GossipResult's dicts hold a record for each client. A million ArrayRecords would take
+minutes to make, and more memory than the models. So the vectorised engine fills it with
+these instead, which make the record that is looked up.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, RecordDict
+
+from gossiplib.core.models import unpack
+
+__all__ = [
+    "Place",
+    "StackedStates",
+    "chunks",
+    "consensus",
+    "keep_freed_memory",
+    "place",
+    "put",
+    "stack",
+    "take",
+]
+
+Place = slice | torch.Tensor
+
+
+def stack(row: torch.Tensor, n: int) -> torch.Tensor:
+    """Return n copies of a row.
+
+    On Linux numpy asks for huge pages of memory, where torch does not: averaging, which
+    jumps from row to row, is a tenth faster with them.
+    """
+    if row.device.type != "cpu":
+        return row.repeat(n, 1)
+    rows = torch.from_numpy(np.empty((n, len(row)), row.numpy().dtype))
+    return rows.copy_(row)
+
+
+def place(clients: np.ndarray, device: torch.device) -> Place:
+    """Return where the rows of clients are: a slice, if they follow on each other."""
+    if len(clients) and (np.diff(clients) == 1).all():
+        return slice(int(clients[0]), int(clients[-1]) + 1)
+    return torch.from_numpy(clients).to(device)
+
+
+def take(models: torch.Tensor, at: Place) -> torch.Tensor:
+    """Return the rows at a place: a view of a slice, or a copy."""
+    return models[at] if isinstance(at, slice) else models.index_select(0, at)
+
+
+def put(models: torch.Tensor, at: Place, rows: torch.Tensor) -> None:
+    """Write rows to a place, unless they are the view that `take` gave."""
+    if not isinstance(at, slice):
+        models.index_copy_(0, at, rows.to(models.device))
+    elif rows.data_ptr() != models[at].data_ptr():
+        models[at] = rows
+
+
+def consensus(models: torch.Tensor, clients: np.ndarray) -> tuple[torch.Tensor, float]:
+    """Return the mean of clients' models and their distance, in float64.
+
+    The distance is `mixing.consensus_distance`; this one takes some rows at a time.
+    """
+    pieces = np.array_split(clients, 1 + len(clients) * models.shape[1] // 2**20)
+    places = [place(ids, models.device) for ids in pieces]
+    mean = sum(take(models, at).double().sum(dim=0) for at in places) / len(clients)
+    squares = sum(float((take(models, at) - mean).square().sum()) for at in places)
+    return mean, math.sqrt(squares / len(clients))
+
+
+def keep_freed_memory() -> None:
+    """Let the C library of Linux keep up to 62 MB that a program frees.
+
+    By default it returns large pieces to the system at once, so that each next tensor
+    of their size starts with page faults: a sixth of the time of a small step. It keeps
+    pieces as large as the largest that it has seen freed, to 32 MB, and of them twice
+    as much in all (mallopt(3), M_MMAP_THRESHOLD). Other systems do not mind.
+    """
+    torch.empty(31 * 2**20, dtype=torch.uint8)
+
+
+class StackedStates:
+    """What clients keep in the `state` of their Context: ArrayRecords, stacked.
+
+    Parameters
+    ----------
+    n : int
+        Number of clients.
+    """
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        self._arrays: dict[str, dict[str, np.ndarray]] = {}
+        self._has: dict[str, np.ndarray] = {}
+
+    def kinds(self) -> np.ndarray:
+        """Return a number for each client: the same for those with the same records."""
+        if not self._has:
+            return np.zeros(self._n, dtype=np.int64)
+        has = np.stack(list(self._has.values()))
+        return np.unique(has, axis=1, return_inverse=True)[1].ravel()
+
+    def take(self, clients: np.ndarray | int) -> RecordDict:
+        """Return the state of a client, or of clients of one kind."""
+        first = np.ravel(clients)[0]
+        return RecordDict(
+            {
+                key: ArrayRecord(
+                    {name: Array(np.asarray(a[clients])) for name, a in arrays.items()}
+                )
+                for key, arrays in self._arrays.items()
+                if self._has[key][first]
+            }
+        )
+
+    def put(self, clients: np.ndarray, state: RecordDict) -> None:
+        """Keep the state of clients."""
+        for key, record in state.items():
+            if not isinstance(record, ArrayRecord):
+                raise TypeError(
+                    f"state[{key!r}] is a {type(record).__name__}: for many clients at "
+                    "once only ArrayRecords are kept"
+                )
+            arrays = self._arrays.setdefault(key, {})
+            for name, a in zip(record, unpack(record), strict=True):
+                if a.shape[:1] != clients.shape:
+                    raise ValueError(
+                        f"state[{key!r}] has an array of shape {a.shape} for "
+                        f"{len(clients)} clients: the first axis is the clients"
+                    )
+                if name not in arrays:
+                    arrays[name] = np.zeros((self._n, *a.shape[1:]), a.dtype)
+                arrays[name][clients] = a
+        for key in {*self._has, *state}:
+            has = self._has.setdefault(key, np.zeros(self._n, dtype=bool))
+            has[clients] = key in state
+
+    def keep(self) -> tuple[list, dict[str, np.ndarray]]:
+        """Return the names of records and their arrays, and all arrays by number."""
+        names, members = [], {}
+        for k, (key, arrays) in enumerate(self._arrays.items()):
+            names.append([key, list(arrays)])
+            members[f"state/{k}/has"] = self._has[key]
+            members |= {f"state/{k}/{j}": a for j, a in enumerate(arrays.values())}
+        return names, members
+
+    def restore(self, names: list, members: Mapping[str, np.ndarray]) -> None:
+        """Take what `keep` returned."""
+        for k, (key, arrays) in enumerate(names):
+            self._has[key] = members[f"state/{k}/has"]
+            self._arrays[key] = {
+                name: members[f"state/{k}/{j}"] for j, name in enumerate(arrays)
+            }
+
+
+def chunks(clients: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Cut clients into pieces of nearly the same length, 1 to `size`."""
+    pieces = -(-len(clients) // size)
+    return iter(np.array_split(clients, pieces) if pieces else [])

@@ -1,0 +1,103 @@
+"""Widgets to play with: an explorer of topologies, and a scrubber over a run's rounds.
+
+Core ipywidgets only, so that they work with versions 7.7 and 8. Each can be used with
+the keyboard alone, and says below its picture in words what it shows. A widget is
+nothing without a running kernel: a notebook shows a still picture beside each.
+"""
+
+import html
+from collections.abc import Callable
+
+import ipywidgets as widgets
+import matplotlib.pyplot as plt
+import networkx as nx
+
+from gossiplib.core import mixing, topology
+from gossiplib.viz import plots
+
+__all__ = ["explorer", "scrubber"]
+
+WEIGHTS = {
+    "metropolis": mixing.metropolis,
+    "uniform": mixing.uniform,
+    "max degree": mixing.max_degree,
+    "best constant": mixing.best_constant,
+}
+
+
+def explorer() -> widgets.Widget:
+    """Choose a topology, its size and weights; see graph, W and what theory says."""
+    name = widgets.Dropdown(options=list(topology.NAMES), description="topology")
+    size = widgets.IntSlider(16, 4, 32, description="clients", continuous_update=False)
+    rule = widgets.Dropdown(options=list(WEIGHTS), description="weights")
+    return _picture([name, size, rule], lambda: _explored(name, size, rule))
+
+
+def _explored(
+    name: widgets.Dropdown, size: widgets.IntSlider, rule: widgets.Dropdown
+) -> tuple[plots.Figure, str]:
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4))
+    try:
+        graph = topology.named(name.value, size.value)
+        W = WEIGHTS[rule.value](graph)
+    except (ValueError, nx.NetworkXError) as error:
+        left.set_axis_off()
+        right.set_axis_off()
+        left.text(0, 0.5, str(error), wrap=True)
+        return figure, str(error)
+    degrees = [len(topology.senders(graph, i)) for i in graph]
+    rounds = mixing.rounds_to_consensus(W)
+    neighbours = f"{min(degrees)} to {max(degrees)} neighbours"
+    speed = f"gap {mixing.spectral_gap(W):.3f}, 1 % after {rounds} rounds"
+    plots.graph(graph, ax=left, title=neighbours)
+    plots.matrix(W, ax=right, title=speed)
+    words = f"{name.value}, {size.value} clients, {rule.value} weights"
+    return figure, f"{words}: {neighbours}; {speed}."
+
+
+def scrubber(
+    graph: nx.Graph, frames: dict[str, list[float]], *, label: str = "value"
+) -> widgets.Widget:
+    """Scrub or play through frames (title -> one value a client) on a graph."""
+    titles = list(frames)
+    values = [v for frame in frames.values() for v in frame]
+    limits = (min(values), max(values))
+    pos = plots.layout(graph)
+    play = widgets.Play(max=len(titles) - 1, interval=600)
+    slider = widgets.IntSlider(max=len(titles) - 1, description="frame")
+    widgets.jslink((play, "value"), (slider, "value"))
+
+    def draw() -> tuple[plots.Figure, str]:
+        title = titles[slider.value]
+        shown = frames[title]
+        figure = plots.graph(
+            graph, shown, title=title, label=label, limits=limits, pos=pos
+        )
+        return figure, f"{title}: {label} {min(shown):.3g} to {max(shown):.3g}."
+
+    return _picture([slider], draw, extra=[play])
+
+
+def _picture(
+    controls: list[widgets.Widget],
+    draw: Callable[[], tuple[plots.Figure, str]],
+    extra: list[widgets.Widget] | None = None,
+) -> widgets.Widget:
+    """Return controls above a picture that is drawn anew when one of them changes."""
+    # As large as drawn, for a stretched picture is blurred, but no wider than the page.
+    fit = widgets.Layout(align_self="flex-start", max_width="100%")
+    image = widgets.Image(format="png", layout=fit)
+    caption = widgets.HTML()  # an Image has no text of its own
+
+    def redraw(change: object = None) -> None:
+        figure, words = draw()
+        image.value = plots.png(figure)
+        caption.value = html.escape(words)
+        plt.close(figure)
+
+    for control in controls:
+        control.observe(redraw, names="value")
+    redraw()
+    wrap = widgets.Layout(flex_flow="row wrap")
+    row = widgets.HBox([*(extra or []), *controls], layout=wrap)
+    return widgets.VBox([row, image, caption])

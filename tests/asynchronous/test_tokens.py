@@ -1,0 +1,125 @@
+"""Token accounts, against Danner and Jelasity's formulas and against theory."""
+
+import numpy as np
+import pytest
+
+from gossiplib.asynchronous.network import (
+    Generalised,
+    Network,
+    Randomised,
+    Simple,
+    Traffic,
+)
+
+#: account, tokens -> proactive, reactive to a useful message, to a useless one. By hand
+#: from the formulas of the paper's sections on the three strategies.
+BY_HAND = [
+    (Simple(0), 0, 1, 0, 0),
+    (Simple(3), 0, 0, 0, 0),
+    (Simple(3), 2, 0, 1, 1),
+    (Simple(3), 3, 1, 1, 1),
+    (Generalised(10, 1), 7, 0, 7, 3),  # A = 1: all tokens at once; ⌊7/2⌋
+    (Generalised(10, 10), 10, 1, 1, 0),  # A = C: one; ⌊19/20⌋
+    (Generalised(10, 5), 0, 0, 0, 0),  # ⌊4/5⌋
+    (Generalised(10, 5), 1, 0, 1, 0),  # ⌊5/5⌋; ⌊5/10⌋
+    (Generalised(10, 5), 6, 0, 2, 1),  # ⌊10/5⌋; ⌊10/10⌋
+    (Randomised(20, 10), 8, 0, 0.8, 0),
+    (Randomised(20, 10), 9, 0, 0.9, 0),
+    (Randomised(20, 10), 12, 3 / 11, 1.2, 0),
+    (Randomised(20, 10), 20, 1, 2, 0),
+]
+
+
+@pytest.mark.parametrize("row", BY_HAND)
+def test_accounts_are_those_of_the_paper(row):
+    account, tokens, proactive, useful, useless = row
+    balance = np.array([tokens, tokens])
+    assert np.allclose(account.proactive(balance), proactive)
+    answers = account.reactive(balance, np.array([True, False]))
+    assert np.allclose(answers, [useful, useless])
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Simple(-1), "capacity must be a whole number, at least 0; got -1"),
+        (lambda: Simple(2.5), "got 2.5"),
+        (lambda: Generalised(0, 1), "capacity must be a whole number, at least 1"),
+        (lambda: Generalised(5, 6), "reactivity must be a whole number, 1 to 5; got 6"),
+        (lambda: Randomised(5, 0), "reactivity"),
+    ],
+)
+def test_bad_accounts(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()
+
+
+def run(account, cycles, n=200, slots=10, network=None, useful=1.0, seed=0):
+    """Return messages sent (cycles, n), balances after each cycle, and the traffic."""
+    traffic = Traffic(
+        n, seed, slots=slots, account=account, network=network or Network()
+    )
+    rng = np.random.default_rng(seed)
+    sent, tokens = [], []
+    for t in range(1, cycles + 1):
+        for _ in traffic.slots(t):
+            traffic.leave()
+            for _, _, receivers in traffic.arrive():
+                traffic.react(receivers, rng.random(len(receivers)) < useful)
+            assert traffic.tokens.min() >= 0
+            assert traffic.tokens.max() <= account.capacity
+        sent.append(traffic.sent.copy())
+        tokens.append(traffic.tokens.copy())
+    return np.array(sent), np.array(tokens), traffic
+
+
+ACCOUNTS = [
+    Simple(0),
+    Simple(10),
+    Generalised(10, 1),
+    Generalised(20, 10),
+    Randomised(20, 10),
+    Randomised(10, 1),
+]
+
+
+@pytest.mark.parametrize("account", ACCOUNTS, ids=str)
+@pytest.mark.parametrize("network", [None, Network(drop=0.5, delay=15)])
+def test_no_client_sends_more_than_its_tokens_allow(account, network):
+    sent, tokens, traffic = run(account, 100, network=network, useful=0.7)
+    total = sent.cumsum(axis=0)
+    periods = np.arange(1, 101)[:, None]
+    assert (total <= periods).all()  # the account begins empty
+    for width in (1, 2, 5, 20, 50):  # in any window: one a period, and what was saved
+        assert (total[width:] - total[:-width] <= width + account.capacity).all()
+    # Each period's token was spent, is saved, or pays an answer that leaves next.
+    assert np.array_equal(total[-1] + tokens[-1] + traffic._owed, np.full(200, 100))
+    # So the rate never falls below one a period by more than what can be saved.
+    assert (total + traffic._owed >= periods - account.capacity)[-1].all()
+
+
+@pytest.mark.parametrize(("capacity", "reactivity"), [(20, 10), (40, 5), (10, 2)])
+def test_the_balance_of_a_randomised_account_is_that_of_the_mean_field(
+    capacity, reactivity
+):
+    # In equilibrium a client receives one message a period. What it gains at its timer,
+    # 1 - (a - A + 1) / (C - A + 1), it spends on answers, a / A: a = A C / (C + 1).
+    account = Randomised(capacity, reactivity)
+    _, tokens, _ = run(account, 300, n=500)
+    theory = reactivity * capacity / (capacity + 1)
+    assert tokens[150:].mean() == pytest.approx(theory, rel=0.06)
+
+
+def test_if_nothing_arrives_clients_send_at_the_rate_of_their_timers():
+    sent, _, _ = run(Generalised(5, 2), 40, network=Network(drop=1.0))
+    assert (sent[:5] == 0).all()  # they save five tokens first
+    assert (sent[5:] == 1).all()
+
+
+def test_an_account_that_overdraws_is_named():
+    class Greedy(Simple):
+        def reactive(self, tokens, useful):
+            return tokens + 1.0
+
+    with pytest.raises(ValueError, match="Greedy.* spends 1 tokens; the balance is 0"):
+        run(Greedy(0), 1)

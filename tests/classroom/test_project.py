@@ -1,0 +1,443 @@
+"""The project of notebook 13: the rules, the scores, and the leaderboard."""
+
+import functools
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from gossiplib.classroom import leaderboard, project
+from gossiplib.classroom.leaderboard import append, check_row, make_row, merge, verify
+from gossiplib.classroom.project import FINAL, NETWORK, PRACTICE, EntryError, score
+from gossiplib.core import topology
+from gossiplib.core.averaging import weighted_mean
+from gossiplib.core.models import array_bytes
+from gossiplib.protocols import byzantine
+from gossiplib.protocols.byzantine import lying
+from gossiplib.tasks.task import digits
+from gossiplib.vectorized.engine import gossip_learning
+
+QUICK = """
+def quick(network):
+    return Plan(topology.named("ring", network.num_clients), num_rounds=2)
+"""
+
+
+@functools.cache
+def scored(entry, seeds=PRACTICE):
+    return score(entry, seeds)
+
+
+def refused(source, text):
+    with pytest.raises(EntryError, match=text):
+        score(source, PRACTICE)
+
+
+# The score.
+
+
+def test_score_is_that_of_a_direct_run():
+    """Lies by `byzantine.lying`, at the receivers: another way to the same network."""
+    seed, rounds = 0, 6
+    who = [int(i) for i in project.liars(seed)]
+    ring = topology.named("ring", 16)
+    assert not ring.has_edge(*who)  # `lying` spares liars from each other's lies
+    task = digits(16, alpha=0.5, hidden=32, holdout=0, seed=seed)
+    lossy = topology.drop_links(ring, 0.1, seed)
+    result = gossip_learning(
+        task,
+        topology.churn(lossy, 0.95, seed),
+        rounds,
+        average=lying(weighted_mean, who, byzantine.sign_flip()),
+        epochs=2,
+        evaluate_every=0,
+        evaluate_fn=task.evaluate_fn,
+    )
+    found = result.node_server_metrics[rounds]
+    honest = [found[i]["accuracy"] for i in range(16) if i not in who]
+    (outcome,) = score(
+        "def e(network):\n"
+        "    return Plan(topology.named('ring', 16), num_rounds=6, epochs=2)",
+        [seed],
+    ).outcomes
+    assert outcome.worst == pytest.approx(min(honest), abs=0.004)
+    assert outcome.mean == pytest.approx(np.mean(honest), abs=0.004)
+    assert outcome.bytes == sum(result.bytes.values()) <= NETWORK.budget
+    assert outcome.rounds == rounds
+
+
+def test_the_same_entry_has_the_same_models():
+    assert score(QUICK, PRACTICE) == scored(QUICK)
+
+
+def test_a_plan_ends_where_the_budget_does():
+    (outcome,) = scored(project.start).outcomes
+    assert outcome.rounds < 20 and outcome.bytes <= NETWORK.budget
+    source = project.source_of(project.start)
+    planned = source.replace("num_rounds=20", f"num_rounds={outcome.rounds}")
+    assert score(planned, PRACTICE).outcomes == (outcome,)
+    graph = project.rough(topology.named("ring", 16), 0)(outcome.rounds + 1)
+    more = 2 * graph.number_of_edges() * NETWORK.model_bytes
+    assert outcome.bytes + more > NETWORK.budget
+
+
+def test_an_entry_is_told_the_size_of_a_model():
+    arrays = project.task_of(0).initial_arrays()
+    assert array_bytes(arrays) == NETWORK.model_bytes
+
+
+def test_references_grow_by_more_than_their_spread():
+    worst = []
+    for entry in project.REFERENCES:
+        worst.append([o.worst for o in scored(entry, FINAL).outcomes])
+        assert len(project.source_of(entry).splitlines()) <= 20
+    for less, more in zip(worst, worst[1:], strict=False):
+        gain = np.subtract(more, less)
+        # Student's t, 95 %, four degrees of freedom.
+        assert gain.mean() > 2.776 * gain.std(ddof=1) / np.sqrt(len(gain))
+        assert (gain > 0).all()
+
+
+# What an entry may not do.
+
+
+def cheat(body, plan="Plan(nx.cycle_graph(16), num_rounds=2)"):
+    lines = "\n".join(f"    {line}" for line in body.splitlines())
+    return f"def cheat(network):\n{lines}\n    return {plan}\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ("task.y.zero_()", "changed the data"),
+        ("task.test[0].zero_()", "changed the data"),
+        ("task.parts.index.fill(0)", "changed the data"),
+        ("task.seed = 3", "seed of the network"),
+    ],
+)
+def test_an_entry_that_reaches_for_the_task_is_refused(change, text):
+    body = f"""
+import sys
+def average(own, neighbours, weights, turn):
+    frame = sys._getframe()
+    while frame.f_code.co_name != "_run":
+        frame = frame.f_back
+    task = frame.f_locals["task"]
+    {change}
+    return averaging.weighted_mean(own, neighbours, weights)"""
+    plan = "Plan(nx.cycle_graph(16), num_rounds=1, average=average)"
+    refused(cheat(body, plan), text)
+
+
+def test_data_that_an_entry_asks_for_is_not_the_network_s():
+    body = """
+from gossiplib.tasks import digits
+digits(16, alpha=0.5, hidden=32, holdout=0, seed=0).y.zero_()"""
+    try:
+        fair = score(cheat("pass"), PRACTICE).outcomes
+        assert score(cheat(body), PRACTICE).outcomes == fair
+    finally:
+        digits.cache_clear()
+
+
+def test_seeds_of_the_entry_s_own_change_nothing():
+    body = "import torch\nnp.random.seed(5)\ntorch.manual_seed(5)"
+    assert score(cheat(body), PRACTICE).outcomes == score(cheat(""), [0]).outcomes
+    refused(cheat("", "Plan(nx.cycle_graph(16), num_rounds=2, seed=5)"), "seed")
+
+
+def test_a_budget_of_the_entry_s_own_changes_nothing():
+    body = "object.__setattr__(network, 'budget', 10**9)"
+    source = cheat(body, "Plan(nx.complete_graph(16), num_rounds=9)")
+    (outcome,) = score(source, PRACTICE).outcomes
+    assert outcome.bytes <= NETWORK.budget and outcome.rounds < 9
+    refused(cheat("network.budget = 10**9"), "FrozenInstanceError")
+
+
+def sends(what):
+    body = f"""
+class Said:
+    def send(self, model, turn):
+        many = np.ndim(turn.node_config["partition-id"])
+        n = (len(model[0]),) if many else ()
+        return [{what}]
+    def __call__(self, own, neighbours, weights, turn):
+        return own"""
+    plan = "Plan(nx.complete_graph(16), num_rounds=3, average=Said())"
+    return cheat(body, plan)
+
+
+def test_messages_over_the_budget_are_refused():
+    refused(sends("np.zeros((*n, 50_000))"), "first round alone")
+    longer = "np.zeros((*n, 10 if turn.server_round < 3 else 50_000))"
+    refused(sends(longer), "longer later")
+
+
+def test_messages_of_objects_are_refused():
+    refused(sends("np.full((*n, 1), None)"), "arrays of numbers")
+    refused(sends("np.full((*n, 1), 'a long text')"), "arrays of numbers")
+
+
+def test_what_hides_in_an_array_is_not_sent():
+    body = """
+class Fat(np.ndarray):
+    pass
+class Said:
+    def send(self, model, turn):
+        one = np.ndim(turn.node_config["partition-id"])
+        fat = np.zeros((len(model[0]), 1) if one else 1).view(Fat)
+        fat.secret = model
+        return [fat]
+    def __call__(self, own, neighbours, weights, turn):
+        return neighbours[0][0].secret"""
+    plan = "Plan(nx.cycle_graph(16), num_rounds=1, average=Said())"
+    refused(cheat(body, plan), "no attribute 'secret'")
+
+
+def test_a_model_that_an_entry_is_given_cannot_be_changed():
+    body = """
+def average(own, neighbours, weights, turn):
+    neighbours[0][0][...] = 0
+    return own"""
+    plan = "Plan(nx.cycle_graph(16), num_rounds=1, average=average)"
+    refused(cheat(body, plan), "read-only")
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        (
+            "def e(network):\n    return helper(network)",
+            "entry failed in line 2.*inside",
+        ),
+        ("def e(network): return 1 / 0", "in line 1 of it: ZeroDivisionError"),
+        ("def e(network): return 3", "returns a Plan, not a int"),
+        ("e = lambda network: 3", "one function"),
+        ("x = 3\ndef e(network): return 3", "one function"),
+        ("def e(network: return", "not Python"),
+        (cheat("", "Plan(nx.cycle_graph(15), 2)"), "missing 15"),
+        (cheat("", "Plan(nx.empty_graph(16), 2)"), "disconnected"),
+        (cheat("", "Plan(nx.cycle_graph(16), 0)"), "num_rounds"),
+        (cheat("", "Plan(nx.cycle_graph(16), 101, epochs=4)"), "404 passes"),
+        (cheat("", "Plan(nx.cycle_graph(16), 2, batch_size=1)"), "batch_size"),
+        (cheat("", "Plan(nx.cycle_graph(16), 2, lr=float('nan'))"), "lr"),
+        (cheat("", "Plan('ring', 2)"), "networkx"),
+        (cheat("", "Plan(nx.cycle_graph(16), 2, average=robust.trimmed_mean(1))"), "f"),
+        (cheat("class P(Plan): pass", "P(nx.cycle_graph(16), 2)"), "not a P"),
+        (
+            cheat(
+                "a = compressed.Choco(codecs.TopK(0.1), 0.5)",
+                "Plan(nx.cycle_graph(16), 5, average=a)",
+            ),
+            "CHOCO needs a static graph",
+        ),
+    ],
+)
+def test_errors_say_what_is_wrong(source, text):
+    refused(source, text)
+
+
+def test_what_is_no_source_is_refused():
+    refused(len, "written in a cell or a file")
+
+
+def test_a_run_that_takes_too_long_is_given_up(monkeypatch):
+    monkeypatch.setattr(project, "SECONDS", -1)
+    refused(QUICK, "took more than")
+
+
+# Rows.
+
+
+@functools.cache
+def valid_row():
+    return make_row("Ada", scored(QUICK))
+
+
+def altered(value):
+    """Yield copies of a value in which one part is another."""
+    if isinstance(value, dict):
+        for key in value:
+            yield {k: v for k, v in value.items() if k != key}
+            for other in altered(value[key]):
+                yield value | {key: other}
+        yield value | {"more": 1}
+    elif isinstance(value, list):
+        yield []
+        for k, item in enumerate(value):
+            for other in altered(item):
+                yield [*value[:k], other, *value[k + 1 :]]
+    elif isinstance(value, str):
+        yield value[1:] + chr(ord(value[0]) ^ 1)
+        yield None
+    else:
+        yield value + 1
+        yield value * 0.5
+        yield None
+
+
+def test_any_change_of_a_row_is_found():
+    row = valid_row()
+    check_row(row, PRACTICE)
+    changes = list(altered(row))
+    assert len(changes) > 30
+    for other in changes:
+        with pytest.raises(ValueError):
+            check_row(other, PRACTICE)
+
+
+def signed(row):
+    """Return a row with a checksum that fits, as one who reads the code can make it."""
+    said = {key: value for key, value in row.items() if key != "checksum"}
+    text = json.dumps(said, sort_keys=True, separators=(",", ":"))
+    return said | {"checksum": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def with_outcome(row, **values):
+    first, *rest = row["outcomes"]
+    return signed(row | {"outcomes": [first | values, *rest]})
+
+
+def test_a_row_says_the_same_after_json():
+    assert json.loads(json.dumps(valid_row())) == valid_row()
+    assert signed(valid_row()) == valid_row()
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"worst": 0.9, "mean": 0.5}, "cannot be"),
+        ({"mean": float("nan")}, "cannot be"),
+        ({"worst": 1}, "another type"),
+        ({"seed": True}, "another type"),
+        ({"bytes": NETWORK.budget + 1}, "over the budget"),
+        ({"digest": "x"}, "another type"),
+    ],
+)
+def test_a_signed_row_must_make_sense(values, text):
+    with pytest.raises(ValueError, match=text):
+        check_row(with_outcome(valid_row(), **values), seeds=None)
+
+
+def test_verify_passes_what_is_true():
+    assert verify(valid_row(), QUICK) == ([], True)
+
+
+def test_verify_finds_a_better_score():
+    row = valid_row()
+    better = row["outcomes"][0]["worst"] + 0.001
+    verdict = verify(with_outcome(row, worst=better), QUICK)
+    assert any("worst" in problem for problem in verdict.problems)
+    edited = row | {"name": "Bob"}
+    assert "checksum" in verify(edited, QUICK).problems[0]
+
+
+def test_verify_finds_another_entry():
+    other = QUICK.replace("num_rounds=2", "num_rounds=3")
+    assert "another entry" in verify(valid_row(), other).problems[0]
+    claimed = signed(valid_row() | {"entry": make_row("Ada", scored(other))["entry"]})
+    verdict = verify(claimed, other)
+    assert any("rounds" in problem for problem in verdict.problems)
+
+
+def test_verify_of_other_models_compares_accuracy():
+    """As on another machine: another digest, and accuracy nearly the same."""
+    row, digest = valid_row(), "0" * 64
+    first = row["outcomes"][0]
+    near = {"worst": first["worst"] - 0.01, "digest": digest}
+    assert verify(with_outcome(row, **near), QUICK) == ([], False)
+    far = {"mean": min(1.0, first["mean"] + 0.03), "digest": digest}
+    assert "mean" in verify(with_outcome(row, **far), QUICK).problems[0]
+    more = {"bytes": first["bytes"] + 1, "digest": digest}
+    assert "bytes" in verify(with_outcome(row, **more), QUICK).problems[0]
+
+
+def test_verify_finds_an_entry_that_is_not_reproducible():
+    source = """
+def dice(network):
+    rate = float(np.random.default_rng().uniform(0.1, 0.5))
+    return Plan(nx.cycle_graph(16), num_rounds=2, lr=rate)
+"""
+    row = make_row("Eve", score(source, PRACTICE))
+    assert not verify(row, source).same_models
+
+
+# The board.
+
+shares = st.integers(0, 10_000).map(lambda k: k / 10_000)
+
+
+@st.composite
+def rows(draw):
+    outcomes = []
+    for seed in FINAL:
+        worst, mean = sorted([draw(shares), draw(shares)])
+        outcome = {"seed": seed, "worst": worst, "mean": mean, "rounds": 3}
+        outcome |= {"bytes": draw(st.sampled_from([0, 100])), "digest": "0" * 64}
+        outcomes.append(outcome)
+    name = draw(st.sampled_from(["Ada", "Bob", "Eve, Zoë"]))
+    row = {"name": name, "version": 1, "entry": "a" * 64, "outcomes": outcomes}
+    row = signed(row)
+    return row | draw(st.sampled_from([{}, {}, {}, {"name": "Mallory"}]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    files=st.lists(st.lists(rows(), max_size=4), min_size=1, max_size=4), data=st.data()
+)
+def test_laws_of_merge(tmp_path_factory, files, data):
+    folder = tmp_path_factory.mktemp("rows")
+    paths = []
+    for k, lines in enumerate(files):
+        paths.append(folder / f"{k}.jsonl")
+        paths[-1].touch()
+        for row in lines:
+            append(paths[-1], row)
+    board = merge(paths)
+    assert merge(data.draw(st.permutations(paths))) == board
+    assert merge([*paths, *paths]) == board
+    merged = folder / "merged.jsonl"
+    merged.touch()
+    for row in merge(paths[:2]).rows:
+        append(merged, row)
+    assert merge([merged, *paths[2:]]).rows == board.rows
+    forged = [r for lines in files for r in lines if r["name"] == "Mallory"]
+    assert len(board.refused) == len(forged)
+    assert all("(Mallory): its checksum" in text for text in board.refused)
+    honest = [r for lines in files for r in lines if r["name"] != "Mallory"]
+    for row in board.rows:
+        mine = [leaderboard._rank(r) for r in honest if r["name"] == row["name"]]
+        assert leaderboard._rank(row) == min(mine)
+    assert {r["name"] for r in board.rows} == {r["name"] for r in honest}
+
+
+def test_merge_names_what_it_refuses(tmp_path):
+    path = tmp_path / "ada.jsonl"
+    append(path, valid_row())
+    append(path, signed(valid_row() | {"version": 0}))
+    path.write_text(path.read_text() + '{"name": "Bob", "ver\n[1]\n7\n\n')
+    board = merge([path])
+    assert board.rows == []
+    for text, reason in zip(
+        board.refused,
+        ("its seeds are [0]", "version 0", "not JSON", "has the fields", "the fields"),
+        strict=True,
+    ):
+        assert reason in text and "ada.jsonl, line" in text
+    assert "line 1 (Ada)" in board.refused[0]
+
+
+def test_table_and_figure():
+    row = make_row("Ada", scored(QUICK))
+    found = leaderboard.table([row])
+    assert found.loc[1, "worst client"] == row["outcomes"][0]["worst"]
+    assert found.loc[1, "name"] == "Ada"
+    (legend,) = leaderboard.figure([row]).legends
+    assert {t.get_text() for t in legend.get_texts()} == {"Ada", "budget"}
+
+
+def test_an_empty_board_has_a_table_and_a_figure():
+    assert len(leaderboard.table([])) == 0
+    leaderboard.figure([])

@@ -1,0 +1,874 @@
+"""The solutions pass the checks of the exercises, and plausible mistakes do not."""
+
+import importlib.util
+import math
+from functools import cache
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+
+from gossiplib.asynchronous import merging, network
+from gossiplib.classroom.check import CHECKS, verdict
+from gossiplib.core import averaging, mixing, topology
+from gossiplib.core.client import choose, gossip
+from gossiplib.core.grid import LocalGrid
+from gossiplib.core.server import Gossip
+from gossiplib.core.topology import named
+from gossiplib.protocols import privacy, robust
+from gossiplib.protocols.codecs import Qsgd, RandomK, TopK
+from notebooks import ROOT, find, read
+from toy_apps import still_app, zeros
+
+SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.py"))
+EXERCISES = sorted(CHECKS)
+RING = named("ring", 16)
+REGULAR = named("regular", 16, seed=0)
+SIZE, TORUS_RATE = 2600, 0.8828
+
+# What a hint must not say, for the exercises whose answer can be said in a word.
+ANSWER_IN_WORDS = {
+    "00.1": ("11", "eleven"),
+    "00.2": ("torus", "hypercube", "exponential", "regular"),
+    "01.1": (str(2 * 1000 * 50 * SIZE),),
+    "02.1": ("metropolis", "identity", "eye"),
+    "02.2": ("kantor", "random"),
+    "02.3": ("54",),
+    "03.1": ("56",),
+    "03.2": ("sum to 0", "every three"),
+    "03.3": ("three rounds", "3 rounds"),
+    "04.1": ("0.45", "0.15"),
+    "05.1": ("5000", "5,000"),
+    "05.2": ("0.7", "churn"),
+    "08.1": ("80000", "80,000", "uint32"),
+    "08.3": ("mean", "packbits"),
+    "08.4": ("seed",),
+    "09.1": ("4.9", "4.899", "24", "√24"),
+    "10.1": ("138",),
+    "11.2": ("738", "123"),
+    "11.4": ("293", "294"),
+    "05.3": ("exponential", "matching"),
+    "12.1": ("0.25", "1/4", "quarter"),
+    "13.1": ("four", "five", "4"),
+    "13.2": ("14", "fourteen"),
+    "13.4": ("mvmpp",),
+}
+
+
+@cache
+def solution(number):
+    """Load the solutions of a notebook. Its name begins with a digit: no `import`."""
+    (path,) = (p for p in SOLUTIONS if p.stem.startswith(number))
+    spec = importlib.util.spec_from_file_location(f"solution_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def digits_run(schedule, rounds):
+    """Run the clients of notebook 00, and evaluate the last round only."""
+    start, task = solution("00"), solution("00").task
+    strategy = Gossip(schedule, evaluate_every=0, observe_every=rounds)
+    return strategy.start(
+        LocalGrid(start.app, num_nodes=16),
+        task.initial_arrays(),
+        num_rounds=rounds,
+        evaluate_fn=task.evaluate_fn,
+    )
+
+
+def fedavg_run(share, rounds):
+    return solution("01").run(share, rounds)
+
+
+def toy_run(schedule, rounds=20, n=16):
+    """Run gossip where training costs nothing."""
+    grid = LocalGrid(gossip(still_app()), num_nodes=n)
+    return Gossip(schedule, evaluate_every=0).start(grid, zeros(), num_rounds=rounds)
+
+
+def most_links(graph):
+    return max(degree for _, degree in graph.degree)
+
+
+def half_of(weights):
+    """Return a lazy version of a rule for weights."""
+    return lambda graph: (np.eye(len(graph)) + weights(graph)) / 2
+
+
+def one_peer_of_12():
+    schedule = topology.one_peer_exponential(12)
+    return [mixing.uniform(schedule(t)) for t in range(1, 5)]
+
+
+def squared_distance(own, model):
+    return sum(((a - b) ** 2).sum() for a, b in zip(own, model, strict=True))
+
+
+def careless(own, neighbours, weights, context, *, distance=squared_distance, pick=max):
+    """Leave out one neighbour and take the mean; forget that there may be none."""
+    out = pick(range(len(neighbours)), key=lambda k: distance(own, neighbours[k]))
+    kept = [own, *neighbours[:out], *neighbours[out + 1 :]]
+    return [sum(arrays) / len(kept) for arrays in zip(*kept, strict=True)]
+
+
+def plain_mean(own, neighbours, weights, context):
+    return [np.mean(layer, axis=0) for layer in zip(own, *neighbours, strict=True)]
+
+
+def leaves_out_the_nearest(own, neighbours, weights, context):
+    return careless(own, neighbours, weights, context, pick=min)
+
+
+def by_the_first_array(own, neighbours, weights, context):
+    if not neighbours:
+        return own
+
+    def distance(a, b):
+        return squared_distance(a[:1], b[:1])
+
+    return careless(own, neighbours, weights, context, distance=distance)
+
+
+def with_the_given_weights(own, neighbours, weights, context):
+    if not neighbours:
+        return own
+    out = int(np.argmax([squared_distance(own, model) for model in neighbours]))
+    w = np.delete(weights, 1 + out)
+    kept = [own, *neighbours[:out], *neighbours[out + 1 :]]
+    return averaging.weighted_mean(own, kept[1:], w / w.sum())
+
+
+def keeps_a_lone_neighbour(own, neighbours, weights, context):
+    if len(neighbours) < 2:
+        return plain_mean(own, neighbours, weights, context)
+    return careless(own, neighbours, weights, context)
+
+
+def by_distance(candidates, context):
+    me = context.node_config["partition-id"]
+    return sorted(candidates, key=lambda other: abs(other - me))
+
+
+def rounds_on_the_torus():
+    W = mixing.metropolis(named("torus", 64))
+    return mixing.rounds_to_consensus(W, tolerance=1e-3)
+
+
+def hear(*hops):
+    return solution("03").hear(*hops)
+
+
+def shuffled_ring(server_round):
+    places = np.random.default_rng(server_round).permutation(16).tolist()
+    return nx.relabel_nodes(RING, dict(enumerate(places)))
+
+
+def by_own_size(graph, sizes):
+    linked = nx.to_numpy_array(graph, nodelist=range(len(graph)))
+    W = (linked + np.eye(len(graph))) * sizes[:, None]
+    return W / W.sum(axis=1, keepdims=True)
+
+
+def without_itself(graph, sizes):
+    W = nx.to_numpy_array(graph, nodelist=range(len(graph))) * sizes
+    return W / W.sum(axis=1, keepdims=True)
+
+
+def squared_sum(array):
+    return (array**2).sum()
+
+
+def norm(model):
+    return sum(map(squared_sum, model))
+
+
+def sum_of_norms(model):
+    return sum(map(np.linalg.norm, model))
+
+
+def adopt(key, *, own=True, rounds=3):
+    """Return an average function that adopts models in the first rounds."""
+
+    def average(mine, neighbours, weights, context):
+        if context.server_round > rounds:
+            return averaging.weighted_mean(mine, neighbours, weights)
+        return max([mine, *neighbours] if own else neighbours, key=key)
+
+    return average
+
+
+def stacked_hits(X, x, y):
+    weights = X[:, :640].unflatten(1, (10, 64))
+    logits = torch.einsum("cof,mf->cmo", weights, x) + X[:, None, 640:]
+    return (logits.argmax(dim=2) == y).float()
+
+
+def unnormalised(W, X, online):
+    mixed = X.copy()
+    mixed[online] = W[np.ix_(online, online)] @ X[online]
+    return mixed
+
+
+def renormalised(W, X, online):
+    mixed, V = X.copy(), W[np.ix_(online, online)]
+    mixed[online] = V / V.sum(axis=1, keepdims=True) @ X[online]
+    return mixed
+
+
+def by_columns(W, X, online):
+    links = W * np.outer(online, online)
+    np.fill_diagonal(links, 0)
+    return links @ X + (1 - links.sum(axis=0))[:, None] * X
+
+
+def in_place(W, X, online):
+    W *= np.outer(online, online)
+    W += np.diag(1 - W.sum(axis=1))
+    return W @ X
+
+
+def by_age(divide):
+    """Return a create function that merges with the shares that `divide` gives."""
+
+    def create(received, before, update):
+        share = divide(received.age, before.age)[:, None]
+        w = share * received.w + (1 - share) * before.w
+        return update(merging.Linear(w, np.maximum(received.age, before.age)))
+
+    return create
+
+
+def update_twice(received, before, update):
+    create = solution("07").merge_by_age()[0]
+    return update(create(received, before, update))
+
+
+def young(received, before, update):
+    def younger(models):
+        return update(models._replace(age=np.minimum(received.age, before.age)))
+
+    return solution("07").merge_by_age()[0](received, before, younger)
+
+
+def last_one_counts(s, w, to):
+    new_s, new_w = s / 2, w / 2
+    new_s[to] += s / 2
+    new_w[to] += w / 2
+    return new_s, new_w
+
+
+def sends_in_place(s, w, to):
+    for values in (s, w):
+        half = values / 2
+        values -= half
+        np.add.at(values, to, half)
+    return s, w
+
+
+def sends_all(s, w, to):
+    return tuple(np.bincount(to, values, minlength=len(s)) for values in (s, w))
+
+
+def account(proactive, reactive):
+    """Return an account of these functions of the balance."""
+    functions = {
+        "proactive": staticmethod(proactive),
+        "reactive": staticmethod(lambda tokens, useful: reactive(tokens)),
+    }
+    return type("Account", (), functions)
+
+
+def if_useful(proactive, reactive):
+    """Return an account that answers useful messages alone."""
+    functions = {
+        "proactive": staticmethod(proactive),
+        "reactive": staticmethod(lambda t, useful: np.where(useful, reactive(t), 0)),
+    }
+    return type("Account", (), functions)
+
+
+def full_at(capacity):
+    return lambda tokens: (tokens >= capacity) * 1.0
+
+
+def one_if_any(tokens):
+    return (tokens > 0) * 1.0
+
+
+def signs(size_of, pack=np.packbits):
+    """Return a codec of notebook 08 that says signs and one size."""
+
+    def encode(x):
+        return [np.array([size_of(x)]), pack(x > 0)]
+
+    def decode(message, size):
+        bits = message[1] if pack is not np.packbits else np.unpackbits(message[1])
+        return message[0] * (2.0 * bits[:size] - 1)
+
+    return [encode, decode]
+
+
+def tenth(places, *, tell=False):
+    """Return a codec of notebook 08 that says the numbers at some places."""
+
+    def encode(x, server_round):
+        at = places(len(x), server_round)
+        return [at, x[at]] if tell else [x[at]]
+
+    def decode(message, size, server_round):
+        x = np.zeros(size)
+        x[message[0] if tell else places(size, server_round)] = message[-1]
+        return x
+
+    return [encode, decode]
+
+
+def drawn(size, seed):
+    return np.random.default_rng(seed).choice(size, size // 10, replace=False)
+
+
+def remembered_tenth():
+    """Return a codec of notebook 08 whose two sides share a variable."""
+    last = {}
+
+    def encode(x, server_round):
+        last["at"] = drawn(len(x), FRESH)
+        return [x[last["at"]]]
+
+    def decode(message, size, server_round):
+        x = np.zeros(size)
+        x[last["at"]] = message[0]
+        return x
+
+    return [encode, decode]
+
+
+FRESH = np.random.default_rng(0)
+
+
+WRONG = [
+    ("00.1", "counts twice", lambda: [5 + 4 * 3]),
+    ("00.1", "all", lambda: [16]),
+    ("00.1", "without client 0", lambda: [10]),
+    ("00.1", "neighbours' neighbours alone", lambda: [6]),
+    ("00.2", "too slow a graph", lambda: [digits_run(RING, 20)]),
+    ("00.2", "too dear a graph", lambda: [digits_run(named("torus", 16), 20)]),
+    ("00.2", "too few rounds", lambda: [digits_run(named("torus", 16), 2)]),
+    ("00.2", "the graph, no result", lambda: [named("torus", 16)]),
+    ("00.3", "nothing new", lambda: ["same", "same"]),
+    ("00.3", "both better", lambda: ["larger", "larger"]),
+    ("00.3", "gossip adds the same", lambda: ["larger", "same"]),
+    ("00.3", "numbers", lambda: [0.86, 0.07]),
+    ("01.1", "one way only", lambda: [1000 * 50 * SIZE, SIZE, 1000, 50]),
+    ("01.1", "one round only", lambda: [2 * 1000 * SIZE, SIZE, 1000, 50]),
+    ("01.1", "models, not bytes", lambda: [2 * 1000 * 50, SIZE, 1000, 50]),
+    ("01.1", "kilobytes", lambda: [2 * 50 * SIZE, SIZE, 1000, 50]),
+    ("01.2", "numbers, no run", lambda: [0.5, 0.95]),
+    ("01.2", "all clients", lambda: fedavg_run(1.0, 1)),
+    ("01.2", "too few rounds", lambda: fedavg_run(0.25, 2)),
+    ("01.1", "the formula", lambda: ["2 * n * size", SIZE, 1000, 50]),
+    ("01.3", "of a ring", lambda: [lambda graph, size: 4 * size]),
+    ("01.3", "one way only", lambda: [lambda graph, size: size * most_links(graph)]),
+    ("01.3", "all clients", lambda: [lambda graph, size: 4 * size * len(graph.edges)]),
+    ("01.3", "a server's", lambda: [lambda graph, size: 2 * size * len(graph)]),
+    ("01.4", "nobody is missed", lambda: ["same", "same"]),
+    ("01.4", "all are missed", lambda: ["lower", "lower"]),
+    ("01.4", "the leaf is missed", lambda: ["same", "lower"]),
+    ("01.4", "numbers", lambda: [-0.08, 0.0]),
+    ("02.1", "not lazy", lambda: [mixing.metropolis]),
+    ("02.1", "not symmetric", lambda: [half_of(mixing.uniform)]),
+    ("02.1", "nobody listens", lambda: [lambda graph: np.eye(len(graph))]),
+    ("02.1", "sums to 1/2", lambda: [lambda graph: mixing.metropolis(graph) / 2]),
+    ("02.2", "too many links", lambda: [named("torus", 16)]),
+    ("02.2", "too slow", lambda: [RING]),
+    ("02.2", "ring and chords", lambda: [nx.circulant_graph(16, [1, 8])]),
+    ("02.2", "directed", lambda: [named("exponential", 16)]),
+    ("02.3", "rounded down", lambda: [53]),
+    ("02.3", "one more", lambda: [55]),
+    ("02.3", "the estimate", lambda: [53.5]),
+    ("02.4", "links help", lambda: ["larger", "larger"]),
+    ("02.4", "links do not matter", lambda: ["same", "same"]),
+    ("02.4", "on the ring it does not matter", lambda: ["same", "larger"]),
+    ("02.4", "gaps", lambda: [0.044, 0.051]),
+    ("03.1", "rounded down", lambda: [55, TORUS_RATE]),
+    ("03.1", "one more", lambda: [57, TORUS_RATE]),
+    ("03.1", "not rounded", lambda: [math.log(1e-3, TORUS_RATE), TORUS_RATE]),
+    ("03.2", "all equal", lambda: [np.ones(15)]),
+    ("03.2", "to and fro", lambda: [[1, -1] * 7 + [0]]),
+    ("03.2", "the slow wave", lambda: [np.cos(2 * np.pi * np.arange(15) / 15)]),
+    ("03.2", "for 16", lambda: [[1, 0, -1] * 5 + [0]]),
+    ("03.3", "one-peer", lambda: [one_peer_of_12()]),
+    ("03.3", "hears all", lambda: [[np.full((12, 12), 1 / 12)]]),
+    ("03.3", "for 16", lambda: [[np.eye(16)]]),
+    ("03.4", "as on the complete graph", lambda: ["same", "same"]),
+    ("03.4", "less at once", lambda: ["less", "less"]),
+    ("03.4", "more later", lambda: ["same", "more"]),
+    ("03.4", "numbers", lambda: [0.02, 0.004]),
+    ("04.1", "listens to who differs", lambda: [[0.4, 0.15, 0.45]]),
+    ("04.1", "no share for its own", lambda: [[0.4, 0.75, 0.25]]),
+    ("04.1", "by 1 - distance", lambda: [[0.4, 0.6 * 0.9 / 1.6, 0.6 * 0.7 / 1.6]]),
+    ("04.1", "the own last", lambda: [[0.45, 0.15, 0.4]]),
+    ("04.1", "the own left out", lambda: [[0.75, 0.25]]),
+    ("04.3", "leaves nobody out", lambda: [plain_mean]),
+    ("04.3", "leaves out the nearest", lambda: [leaves_out_the_nearest]),
+    ("04.3", "by the first array", lambda: [by_the_first_array]),
+    ("04.3", "the given weights", lambda: [with_the_given_weights]),
+    ("04.3", "keeps a lone neighbour", lambda: [keeps_a_lone_neighbour]),
+    ("04.2", "the first two", lambda: [lambda c, t, context: c[:2]]),
+    ("04.2", "the smallest two", lambda: [lambda c, t, context: sorted(c)[:2]]),
+    ("04.2", "takes all", lambda: [lambda c, t, context: c]),
+    ("04.2", "takes one", lambda: [lambda c, t, context: by_distance(c, context)[:1]]),
+    ("04.2", "farthest", lambda: [lambda c, t, context: by_distance(c, context)[-2:]]),
+    ("04.2", "by chance", lambda: [choose(2, seed=0)]),
+    ("04.4", "as on all images", lambda: [1, "all"]),
+    ("04.4", "half for the copy", lambda: [2, "half"]),
+    ("04.4", "a copy has nothing to say", lambda: [2, "none"]),
+    ("04.4", "weights", lambda: [0.49, 0.5]),
+    ("05.1", "out only", lambda: [4000]),
+    ("05.1", "FedAvg", lambda: [2000]),
+    ("05.1", "links once", lambda: [1000 + 2000]),
+    ("05.1", "both ways", lambda: [8000]),
+    ("05.2", "all online", lambda: [toy_run(REGULAR)]),
+    ("05.2", "0.9 online", lambda: [toy_run(topology.churn(REGULAR, 0.9))]),
+    ("05.2", "mostly offline", lambda: [toy_run(topology.churn(REGULAR, 0.3))]),
+    ("05.2", "too few rounds", lambda: [toy_run(topology.churn(REGULAR, 0.7), 5)]),
+    ("05.2", "too few clients", lambda: [toy_run(named("ring", 8), n=8)]),
+    ("05.3", "the ring", lambda: [lambda t: RING]),
+    ("05.3", "four neighbours", lambda: [lambda t: REGULAR]),
+    ("05.3", "pairs of a ring", lambda: [topology.random_matching(RING)]),
+    ("05.4", "epochs do not count", lambda: ["same", "smaller"]),
+    ("05.4", "more training, more agreement", lambda: ["smaller", "smaller"]),
+    ("05.4", "data do not count", lambda: ["larger", "same"]),
+    ("05.4", "more to agree on", lambda: ["larger", "larger"]),
+    ("05.4", "numbers", lambda: [0.45, 0.23]),
+    ("06.1", "those who have", lambda: [4]),
+    ("06.1", "of another digit", lambda: [8]),
+    ("06.2", "listens to others", lambda: [0.5, 4, 20]),
+    ("06.2", "equal weights", lambda: [0.2, 0, 20]),
+    ("06.2", "too soon", lambda: [0.5, -4, 8]),
+    ("06.2", "too long", lambda: [0.5, -4, 40]),
+    ("06.3", "uniform", lambda: [lambda graph, sizes: mixing.uniform(graph)]),
+    ("06.3", "own size", lambda: [by_own_size]),
+    ("06.3", "not itself", lambda: [without_itself]),
+    ("06.4", "always averages", lambda: [averaging.weighted_mean]),
+    ("06.4", "largest array", lambda: [adopt(lambda m: max(map(squared_sum, m)))]),
+    ("06.4", "never the own", lambda: [adopt(norm, own=False)]),
+    ("06.4", "adopts for ever", lambda: [adopt(norm, rounds=99)]),
+    ("06.4", "two rounds", lambda: [adopt(norm, rounds=2)]),
+    ("06.4", "sum of norms", lambda: [adopt(sum_of_norms)]),
+    ("06.5", "no difference", lambda: ["same", "same"]),
+    ("06.5", "worse on the star", lambda: ["worse", "same"]),
+    ("06.5", "also on the ring", lambda: ["better", "better"]),
+    ("06.5", "other words", lambda: ["0.47", "0.50"]),
+    ("07.1", "the start is full", lambda: [120, 30]),
+    ("07.1", "saves nothing", lambda: [100, 10]),
+    ("07.1", "no new tokens", lambda: [100, 20]),
+    ("07.1", "never a full account", lambda: [80, 30]),
+    ("07.1", "one too many", lambda: [100, 31]),
+    ("07.2", "no ages", lambda: [merging.merge_update]),
+    ("07.2", "update-merge", lambda: [merging.update_merge]),
+    ("07.2", "0 / 0", lambda: [by_age(lambda a, b: a / (a + b))]),
+    ("07.2", "never an even share", lambda: [by_age(lambda a, b: (a > b) * 1.0)]),
+    ("07.2", "younger counts more", lambda: [by_age(lambda a, b: b / (a + b + 1e-9))]),
+    ("07.2", "updates twice", lambda: [update_twice]),
+    ("07.2", "as old as the younger", lambda: [young]),
+    ("07.3", "the last one counts", lambda: [last_one_counts]),
+    ("07.3", "in place", lambda: [sends_in_place]),
+    ("07.3", "keeps nothing", lambda: [sends_all]),
+    ("07.4", "plain", lambda: [network.Simple(0)]),
+    ("07.4", "too large", lambda: [network.Simple(20)]),
+    ("07.4", "all tokens at once", lambda: [network.Generalised(12, 1)]),
+    ("07.4", "not each period", lambda: [network.Randomised(12, 6)]),
+    ("07.4", "answers alone", lambda: [account(full_at(99), one_if_any)]),
+    ("07.4", "never answers", lambda: [account(full_at(12), np.zeros_like)]),
+    ("07.4", "simple", lambda: [network.Simple(12)]),
+    ("07.4", "answers all", lambda: [network.Generalised(12, 6)]),
+    ("07.4", "one answer of many", lambda: [if_useful(full_at(12), one_if_any)]),
+    ("08.1", "values alone", lambda: [40_000]),
+    ("08.1", "places of 2 bytes", lambda: [60_000]),
+    ("08.1", "places of 8 bytes", lambda: [120_000]),
+    ("08.1", "bits", lambda: [640_000]),
+    ("08.2", "few levels", lambda: [Qsgd(31), 1.0]),
+    ("08.2", "many levels", lambda: [Qsgd(256), 1.0]),
+    ("08.2", "small steps", lambda: [Qsgd(63), 0.6]),
+    ("08.2", "the largest tenth", lambda: [TopK(0.1), 0.3]),
+    ("08.2", "diverges", lambda: [RandomK(0.1), 1.0]),
+    ("08.2", "no codec", lambda: [63, 1.0]),
+    ("08.3", "size 1", lambda: signs(lambda x: 1.0)),
+    ("08.3", "the largest size", lambda: signs(lambda x: np.abs(x).max())),
+    ("08.3", "a byte each", lambda: signs(lambda x: np.abs(x).mean(), np.uint8)),
+    ("08.3", "no signs", lambda: [lambda x: [x.mean()], lambda m, n: np.full(n, *m)]),
+    ("08.4", "tells the places", lambda: tenth(drawn, tell=True)),
+    ("08.4", "always the same", lambda: tenth(lambda n, t: drawn(n, 0))),
+    ("08.4", "no common seed", lambda: tenth(lambda n, t: drawn(n, FRESH))),
+    ("08.4", "in turn", lambda: tenth(lambda n, t: np.arange(t % 10, n, 10))),
+    ("08.4", "the sender remembers", lambda: remembered_tenth()),
+    ("08.5", "all as naive", lambda: ["larger", "larger", "larger"]),
+    ("08.5", "nothing changes", lambda: ["same", "same", "same"]),
+    ("08.5", "few numbers suffer", lambda: ["same", "larger", "larger"]),
+    ("08.5", "numbers", lambda: [1.0, 1.2, 14.0]),
+    ("10.1", "X once", lambda: [int(8e9 / (2 * 4 * 4810))]),
+    ("10.1", "float64", lambda: [int(8e9 / (3 * 8 * 4810))]),
+    ("10.2", "counts", lambda: [lambda X, x, y: stacked_hits(X, x, y).sum(1)]),
+    ("10.2", "losses", lambda: [lambda X, x, y: X[:, 0]]),
+    ("10.2", "one for all", lambda: [lambda X, x, y: X.mean()]),
+    ("10.2", "by example", lambda: [lambda X, x, y: stacked_hits(X, x, y).mean(0)]),
+    ("10.3", "all online", lambda: [lambda W, X, online: W @ X]),
+    ("10.3", "rows that do not sum to 1", lambda: [unnormalised]),
+    ("10.3", "scaled to 1", lambda: [renormalised]),
+    ("10.3", "columns", lambda: [by_columns]),
+    ("10.3", "in place", lambda: [in_place]),
+    ("10.2", "a list", lambda: [lambda X, x, y: [0.5] * len(X)]),
+    ("10.4", "neighbours do not matter", lambda: ["same", "same"]),
+    ("10.4", "a larger ring is slower", lambda: ["lower", "lower"]),
+    ("10.4", "more know more", lambda: ["lower", "higher"]),
+    ("10.4", "numbers", lambda: [-0.09, 0.0]),
+]
+
+
+# Notebook 09.
+
+
+def two_groups(*links):
+    """Return the two groups of notebook 09, with more links."""
+    graph = nx.barbell_graph(5, 1)
+    graph.add_edges_from(links)
+    return graph
+
+
+def weiszfeld(steps, floor, *, norm=squared_distance):
+    """Return a geometric median by some steps, with a smallest distance."""
+
+    def average(own, neighbours, weights, context):
+        models = [own, *neighbours]
+        x = plain_mean(own, neighbours, weights, context)
+        for _ in range(steps):
+            with np.errstate(all="ignore"):
+                far = [np.maximum(np.sqrt(norm(x, model)), floor) for model in models]
+                w = 1 / np.array(far)
+                x = [
+                    sum(a * b for a, b in zip(w, layer, strict=True)) / w.sum()
+                    for layer in zip(*models, strict=True)
+                ]
+        return x
+
+    return average
+
+
+def coordinate_median(own, neighbours, weights, context):
+    return [np.median(layer, axis=0) for layer in zip(own, *neighbours, strict=True)]
+
+
+WRONG += [
+    ("09.1", "leaves nobody out", lambda: [np.sqrt((48 + 2500 + 8100) / 2)]),
+    ("09.1", "leaves one out", lambda: [np.sqrt((48 + 2500) / 2)]),
+    ("09.1", "no root", lambda: [24.0]),
+    ("09.1", "the weight of one", lambda: [np.sqrt(48)]),
+    ("09.1", "no weights", lambda: [np.sqrt(48 / 11)]),
+    ("09.2", "no link more", lambda: [two_groups()]),
+    ("09.2", "two links", lambda: [two_groups((0, 10), (1, 9))]),
+    ("09.2", "client 5 forgotten", lambda: [two_groups((0, 10), (1, 9), (2, 8))]),
+    ("09.2", "two at one client", lambda: [two_groups((0, 10), (0, 9), (5, 1))]),
+    ("09.2", "at the old contacts", lambda: [two_groups((4, 6), (0, 10), (5, 0))]),
+    ("09.2", "too many links", lambda: [nx.complete_graph(11)]),
+    ("09.2", "another graph", lambda: [named("regular", 11)]),
+    ("09.2", "directed", lambda: [named("exponential", 11)]),
+    ("09.3", "the mean", lambda: [plain_mean]),
+    ("09.3", "the median of each number", lambda: [coordinate_median]),
+    ("09.3", "one step", lambda: [weiszfeld(1, 1e-9)]),
+    ("09.3", "NaN", lambda: [weiszfeld(500, 0)]),
+    ("09.3", "squares", lambda: [weiszfeld(500, 1e-9, norm=lambda a, b: 1)]),
+    (
+        "09.3",
+        "by the first array",
+        lambda: [
+            weiszfeld(500, 1e-9, norm=lambda a, b: squared_distance(a[:1], b[:1]))
+        ],
+    ),
+    ("09.4", "one message", lambda: [privacy.noise_std(2, 1, 1e-5)]),
+    ("09.4", "ε/20 by the formula", lambda: [privacy.noise_std(2, 1 / 20, 1e-5)]),
+    ("09.4", "a little too much", lambda: [solution("09").noise_for_twenty()[0] * 1.1]),
+    ("09.5", "half are enough", lambda: [6, 3, 1]),
+    ("09.5", "the median as f = 1", lambda: [1, 3, 1]),
+    ("09.5", "f at both ends", lambda: [5, 6, 1]),
+    ("09.5", "clipping shortens all", lambda: [5, 3, 10]),
+    ("09.5", "rules, not numbers", lambda: ["median", "trimmed", "clipped"]),
+]
+
+# Notebook 11.
+
+
+def newest(heartbeats, now, interval):
+    """Take the newest heartbeat, also one that is not known yet."""
+    return bool(heartbeats) and now - max(heartbeats) <= 2 * interval
+
+
+def last(heartbeats, now, interval):
+    known = [t for t in heartbeats if t <= now]
+    return bool(known) and now - known[-1] <= 2 * interval
+
+
+def online(times=2.0, strictly=False):
+    def is_online(heartbeats, now, interval):
+        known = [t for t in heartbeats if t <= now]
+        if not known:
+            return False
+        age = now - max(known)
+        return age < times * interval if strictly else age <= times * interval
+
+    return is_online
+
+
+def needs_one(heartbeats, now, interval):
+    return now - max(t for t in heartbeats if t <= now) <= 2 * interval
+
+
+def before_now(heartbeats, now, interval):
+    return any(0 < now - t <= 2 * interval for t in heartbeats)
+
+
+TO_ALL = {(a, b) for a in ("supernode", "flwr") for b in ("superlink", "supernode")}
+WRONG += [
+    ("11.1", "both ways", lambda: [{("supernode", "superlink")} | TO_ALL]),
+    ("11.1", "the server calls", lambda: [{("superlink", "supernode")}]),
+    ("11.1", "the laptop listens", lambda: [{("superlink", "flwr")}]),
+    ("11.1", "no laptop", lambda: [{("supernode", "superlink")}]),
+    ("11.1", "other words", lambda: [{("hospital", "superlink")}]),
+    ("11.2", "rounds alone", lambda: [6 * 120]),
+    ("11.2", "one phase a round", lambda: [6 * 63]),
+    ("11.2", "no discovery", lambda: [6 * 122]),
+    ("11.2", "discovers in each round", lambda: [6 * (1 + 60 * 3 + 1)]),
+    ("11.2", "phases", lambda: [123]),
+    ("11.3", "newest of all", lambda: [newest]),
+    ("11.3", "last in the list", lambda: [last]),
+    ("11.3", "one interval", lambda: [online(1.0)]),
+    ("11.3", "strictly", lambda: [online(strictly=True)]),
+    ("11.3", "not just now", lambda: [before_now]),
+    ("11.4", "hours", lambda: [math.sqrt(2 * 2 * 6)]),
+    ("11.4", "no 2", lambda: [math.sqrt(2 * 6 * 3600)]),
+    ("11.4", "every hour", lambda: [3600]),
+    ("11.5", "a checkpoint has all", lambda: ["equal", "equal", "equal"]),
+    ("11.5", "a round again", lambda: ["different", "different", "equal"]),
+    ("11.5", "models alone", lambda: ["equal", "different", "different"]),
+    ("11.5", "truth values", lambda: [True, False, True]),
+]
+
+# Mistakes for which the hint is an error that the answer itself raises.
+RAISES = [
+    (
+        "07.4",
+        "spends what it lacks",
+        lambda: [account(full_at(10), np.ones_like)],
+        "spends 1 tokens; the balance is 0",
+    ),
+    ("11.3", "never heard of", lambda: [needs_one], "empty"),
+    ("04.3", "no neighbours", lambda: [careless], "empty"),
+    ("05.3", "other clients", lambda: [topology.one_peer_exponential(8)], "missing"),
+]
+
+# Other right answers than those in the solutions.
+RIGHT_TOO = [
+    ("07.1", "of numpy", lambda: [np.float64(100), np.int64(30)]),
+    ("07.4", "one answer", lambda: [if_useful(full_at(5), one_if_any)]),
+    (
+        "02.1",
+        "far lazier",
+        lambda: [lambda g: 0.9 * np.eye(9) + mixing.metropolis(g) / 10],
+    ),
+    ("02.3", "of numpy", lambda: [np.int64(54)]),
+    ("02.2", "Möbius-Kantor", lambda: [nx.moebius_kantor_graph()]),
+    ("03.1", "by gossiplib", lambda: [rounds_on_the_torus(), TORUS_RATE]),
+    ("03.2", "other numbers", lambda: [np.tile([5.0, 3.0, -1.0], 5)]),
+    ("03.3", "other digits", lambda: [[hear(6), hear(4, 8), hear(3)]]),
+    (
+        "04.2",
+        "a tuple",
+        lambda: [lambda c, t, context: tuple(by_distance(c, context)[:2])],
+    ),
+    ("05.2", "a ring", lambda: [toy_run(topology.churn(RING, 0.7))]),
+    ("05.3", "pairs", lambda: [topology.random_matching(named("complete", 16))]),
+    ("05.3", "ring, other places", lambda: [shuffled_ring]),
+]
+RIGHT_TOO += [
+    ("09.1", "rounded", lambda: [4.9]),
+    ("08.2", "a shorter step", lambda: [Qsgd(50), 0.9]),
+    ("09.2", "from the other side", lambda: [two_groups((5, 8), (7, 1), (10, 3))]),
+    ("09.3", "Weiszfeld, other floor", lambda: [weiszfeld(2000, 1e-12)]),
+    ("11.1", "a list", lambda: [[("flwr", "superlink"), ("supernode", "superlink")]]),
+    ("11.4", "rounded", lambda: [294]),
+]
+
+
+def heard_at_all(messages, peer, time):
+    """Return who has influenced a peer, as if messages waited for each other."""
+    known = {peer}
+    for _ in messages:
+        known |= {m[0] for m in messages if m[1] in known and m[3] <= time}
+    return known
+
+
+def heard_directly(messages, peer, time):
+    return {peer} | {m[0] for m in messages if m[1] == peer and m[3] <= time}
+
+
+def by_arrival(messages, peer, time):
+    """Return who has influenced a peer, if a message told all until it arrives."""
+    known = {peer}
+    for sender, receiver, _, received in messages:
+        if receiver == peer and received <= time:
+            earlier = [m for m in messages if m[3] < received]
+            known |= by_arrival(earlier, sender, received)
+    return known
+
+
+def to_the(choose, far=2):
+    """Return a rule for skipping that asks the slowest, the fastest, or another."""
+
+    def rule(mine, newest):
+        there = choose(newest.values()) if newest else mine
+        return there if there >= mine + far else mine
+
+    return rule
+
+
+WRONG += [
+    ("12.1", "believes it", lambda: [1 / 2]),
+    ("12.1", "all of it", lambda: [1.0]),
+    ("12.1", "its neighbours only", lambda: [1 / 3]),
+    ("12.1", "a higher degree", lambda: [1 / 5]),
+    (
+        "12.2",
+        "the count alone",
+        lambda: [lambda last, new: not last or new[1] > last[1]],
+    ),
+    ("12.2", "the next one alone", lambda: [lambda last, new: new[1] == last[1] + 1]),
+    ("12.2", "another one", lambda: [lambda last, new: last != new]),
+    ("12.2", "repeated ones too", lambda: [lambda last, new: not last or new >= last]),
+    ("12.2", "all", lambda: [lambda last, new: True]),
+    ("12.3", "the fastest", lambda: [to_the(max)]),
+    ("12.3", "a round is far", lambda: [to_the(min, 1)]),
+    ("12.3", "three are far", lambda: [to_the(min, 3)]),
+    ("12.3", "never", lambda: [lambda mine, newest: mine]),
+    ("12.3", "back", lambda: [lambda mine, newest: min(newest.values(), default=mine)]),
+    ("12.4", "no order", lambda: [heard_at_all]),
+    ("12.4", "neighbours alone", lambda: [heard_directly]),
+    ("12.4", "when it arrives", lambda: [by_arrival]),
+    ("12.4", "itself", lambda: [lambda messages, peer, time: {peer}]),
+    ("12.5", "all are refused", lambda: ["refused"] * 4),
+    ("12.5", "late only", lambda: ["taken", "taken", "taken", "refused"]),
+    ("12.5", "not ahead", lambda: ["taken", "refused", "refused", "refused"]),
+    ("12.5", "truth values", lambda: [True, False, True, False]),
+]
+RIGHT_TOO += [("12.1", "rounded", lambda: [0.25])]
+
+
+# Notebook 13.
+
+
+def trimmed(most, *, axis=0, dtype=True, ends=(1, 1)):
+    """Trim up to `most` values at each end."""
+
+    def average(own, neighbours, weights, context):
+        k = 1 + len(neighbours)
+        low, high = (end * min(most, (k - 1) // 2) for end in ends)
+        layers = [np.sort(x, axis=0) for x in zip(own, *neighbours, strict=True)]
+        means = [layer[low : k - high].mean(axis=axis) for layer in layers]
+        return means if not dtype else [m.astype(np.float32) for m in means]
+
+    return average
+
+
+def trims_in_place(own, neighbours, weights, context):
+    mixed = trimmed(2)(own, neighbours, weights, context)
+    for array, mean in zip(own, mixed, strict=True):
+        array[...] = mean
+    return own
+
+
+def in_float64(own, neighbours, weights, context):
+    wide = [[a.astype(np.float64) for a in model] for model in (own, *neighbours)]
+    return trimmed(2, dtype=False)(wide[0], wide[1:], weights, context)
+
+
+WRONG += [
+    ("13.1", "as many", lambda: [2]),
+    ("13.1", "an even number of models", lambda: [3]),
+    ("13.1", "too many", lambda: [5]),
+    ("13.1", "not whole", lambda: [4.5]),
+    ("13.2", "without losses", lambda: [12]),
+    ("13.2", "one way", lambda: [29]),
+    ("13.2", "not whole", lambda: [14.8]),
+    ("13.2", "one end", lambda: [13]),
+    ("13.3", "the mean", lambda: [trimmed(0)]),
+    ("13.3", "one at each end", lambda: [trimmed(1)]),
+    ("13.3", "the median", lambda: [trimmed(9)]),
+    ("13.3", "the largest alone", lambda: [trimmed(2, ends=(0, 1))]),
+    ("13.3", "another axis", lambda: [trimmed(2, axis=-1)]),
+    ("13.3", "in place", lambda: [trims_in_place]),
+    ("13.3", "float64", lambda: [in_float64]),
+    ("13.4", "verify finds all", lambda: ["vvvvv"]),
+    ("13.4", "merge runs entries", lambda: ["mmmpp"]),
+    ("13.4", "merge knows who wrote it", lambda: ["mvmmp"]),
+    ("13.4", "verify knows who wrote it", lambda: ["mvmvp"]),
+    ("13.4", "verify reads programs", lambda: ["mvmpv"]),
+    ("13.4", "any seeds will do", lambda: ["mvvpp"]),
+    ("13.4", "too few", lambda: ["mv"]),
+]
+RAISES += [
+    ("13.3", "of gossiplib", lambda: [robust.trimmed_mean(2)], "more links"),
+]
+RIGHT_TOO += [("13.1", "of numpy", lambda: [np.int64(4)])]
+
+
+def cases(*rows):
+    return [pytest.param(*row, id=f"{row[0]} {row[1]}") for row in rows]
+
+
+def test_each_notebook_has_solutions_and_each_exercise_one():
+    assert [p.stem for p in SOLUTIONS] == [p.stem for p in find(ROOT)]
+    answers = {p.stem[:2]: list(solution(p.stem[:2]).ANSWERS) for p in SOLUTIONS}
+    assert all(e.startswith(number) for number in answers for e in answers[number])
+    assert sorted(e for exercises in answers.values() for e in exercises) == EXERCISES
+
+
+@pytest.mark.parametrize("exercise", EXERCISES)
+def test_is_in_the_notebook_of_its_number(exercise):
+    (path,) = find(ROOT, [exercise[:2]])
+    code = [c.source for c in read(path).cells if c.cell_type == "code"]
+    assert sum(f'check("{exercise}"' in source for source in code) == 1
+
+
+@pytest.mark.parametrize("exercise", EXERCISES)
+def test_is_not_answered_by_a_placeholder(exercise):
+    assert verdict(exercise, None) == "not answered yet."
+
+
+@pytest.mark.parametrize("exercise", EXERCISES)
+def test_solution_is_right(exercise):
+    answer = solution(exercise[:2]).ANSWERS[exercise]
+    assert verdict(exercise, *answer()) == "right!"
+
+
+@pytest.mark.parametrize(("exercise", "idea", "answer"), cases(*RIGHT_TOO))
+def test_other_answer_is_right_too(exercise, idea, answer):
+    assert verdict(exercise, *answer()) == "right!"
+
+
+@pytest.mark.parametrize(("exercise", "mistake", "answer"), cases(*WRONG))
+def test_mistake_gets_a_hint_that_does_not_leak(exercise, mistake, answer):
+    said = verdict(exercise, *answer())
+    assert said.startswith("not yet. ")
+    leaks = [w for w in ANSWER_IN_WORDS.get(exercise, ()) if w in said.casefold()]
+    assert leaks == []
+
+
+@pytest.mark.parametrize(("exercise", "mistake", "answer", "part"), cases(*RAISES))
+def test_mistake_that_raises_is_told_so(exercise, mistake, answer, part):
+    said = verdict(exercise, *answer())
+    assert said.startswith("your answer raised ") and part in said
+
+
+def test_each_exercise_has_mistakes():
+    assert {row[0] for row in WRONG} == set(EXERCISES)

@@ -1,0 +1,308 @@
+"""Flower's deployment runtime, in its own processes, over TLS.
+
+One deployment serves all tests that do no harm to it; the others start what they need.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from sklearn.datasets import load_digits
+
+import gossiplib.deployment.superlink
+from deployed import client, server
+from faults import shows
+from gossiplib.core.checkpoint import load
+from gossiplib.core.grid import LocalGrid
+from gossiplib.deployment.superlink import app_output
+from gossiplib.deployment.supernodes import Deployment
+from gossiplib.system.certificates import Authority, key_pair
+from notebooks import ROOT
+
+APP = ROOT / "tests" / "deployed"
+N, ROUNDS, KILLED = 4, 7, 3
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Write each client's digits to a file: only some of the classes to each."""
+    folder = tmp_path_factory.mktemp("data")
+    x, y = load_digits(return_X_y=True)
+    for i in range(N):
+        own = np.isin(y, [2 * i, 2 * i + 1, 8, 9])
+        np.savez(folder / f"client-{i}.npz", x=x[own] / 16, y=y[own])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def deployment():
+    with Deployment(N) as running:
+        yield running
+    assert not running.folder.exists()
+    assert not listening(running)
+
+
+@pytest.fixture(scope="module")
+def seen(deployment, data):
+    """Run gossip, with all that can go wrong.
+
+    In round 3 the server is killed, and another goes on from its checkpoint. In round 6
+    a SuperNode is killed, and started again.
+    """
+    out = data / "out"
+    config = {"data": str(data), "out": str(out), "num-rounds": ROUNDS}
+    config["checkpoint"] = str(data / "run.zip")
+    lines, up = [], set(range(N))
+
+    def watch(line):
+        lines.append(line)
+        if line == "round 6":
+            up.remove(KILLED)
+            deployment.kill(KILLED)
+            deployment.restart(KILLED)
+
+    def watch_death(line):
+        if line == "round 3":
+            wait_for_death("flwr-serverapp", deployment)
+            raise ChildProcessError  # Flower would notice after a minute: stop the run
+
+    with pytest.raises(ChildProcessError):
+        deployment.run(APP, {**config, "die": 3}, watch=watch_death)
+    printed = deployment.run(APP, config, watch=watch)
+    assert printed.splitlines() == lines
+    rounds = [line for line in lines if re.fullmatch(r"round \d+", line)]
+    assert rounds == [f"round {t}" for t in range(3, ROUNDS + 1)]
+    return load(out.read_bytes())
+
+
+def wait_for_death(program, deployment, seconds=30):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        lines = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                lines.append(" ".join(process.cmdline()))
+        address = deployment.address
+        if not any(program in line and address in line for line in lines):
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"{program} lives on")
+
+
+def listening(deployment):
+    with socket.socket() as one:
+        port = int(deployment.address.split(":")[1])
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_for_end(processes, name, seconds=60):
+    deadline = time.monotonic() + seconds
+    while processes.is_running(name) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not processes.is_running(name)
+    return processes.tail(name, 10**6)
+
+
+@shows("server", "deployment", "resumes with the same models")
+@shows("partition", "deployment", "each part goes on; they mix again when it heals")
+@shows("lost", "deployment", "its weight goes to the own model; not counted as failure")
+@shows("reordered", "deployment", "nothing: the same models")
+def test_models_are_those_of_local_grid(seen, data):
+    config = {"data": str(data), "num-rounds": 5, "timeout": 20.0}
+    expected = server.serve(LocalGrid(client.app, N, run_config=config), config)
+    for i in range(N):
+        for name in seen[f"5 {i}"]:
+            np.testing.assert_allclose(
+                seen[f"5 {i}"][name].numpy(),
+                expected[f"5 {i}"][name].numpy(),
+                rtol=0,
+                atol=1e-5,
+            )
+    weights = [seen[f"5 {i}"]["0"].numpy() for i in range(N)]
+    assert np.ptp(weights, axis=0).max() > 1e-3, "all clients hold the same model"
+
+
+@shows("killed", "deployment", "counted; neighbours go on without it")
+@shows(
+    "restarted",
+    "deployment",
+    "counted; joins again on a new node, from a neighbour's model",
+)
+def test_a_killed_supernode_is_counted_and_comes_back(seen):
+    trained = seen["trained"]
+    assert all(len(trained[f"{t}"]) == N for t in (1, 2, 3, 5))
+    assert KILLED not in trained["6"]
+    assert {1, 2} <= set(trained[f"{ROUNDS}"])
+    # It lost calls in round 6, and in round 4, when all did.
+    lost = {int(e.split()[0]) for e in seen["lost"]["lost"] if e.split()[1] == "3"}
+    assert 6 in lost and lost <= {4, 6, 7}
+
+
+def test_a_restarted_supernode_catches_up(seen):
+    assert KILLED in seen["trained"][f"{ROUNDS}"]
+    models = {i: seen[f"end {i}"]["0"].numpy() for i in (1, 2, KILLED)}
+    mean = np.mean(list(models.values()), axis=0)
+    away = {i: np.abs(m - mean).max() for i, m in models.items()}
+    assert away[KILLED] < 3 * max(away[1], away[2])
+
+
+@shows("hangs", "deployment", "counted; not called until it answers")
+@shows("delayed", "deployment", "counted beyond the timeout")
+@shows("malformed", "deployment", "counted; neighbours go on without it")
+def test_a_client_that_hangs_and_one_whose_reply_holds_two_models(seen):
+    lost = [entry.split(maxsplit=3) for entry in seen["lost"]["lost"]]
+    reasons = {int(i): why for t, i, call, why in lost if (t, call) == ("6", "train")}
+    assert reasons[0] == "no reply in 20 s"
+    assert "it holds 2" in reasons[1]
+    assert seen["trained"]["6"] == [2]
+
+
+@shows("disk", "deployment", "warned and counted; the old checkpoint stays")
+def test_a_full_disk_is_no_end(seen):
+    assert seen["lost"]["unsaved"] == [7]
+
+
+@shows("raises", "deployment", "counted; neighbours go on without it")
+@shows("none", "deployment", "counted; neighbours go on without it")
+@shows("nan", "deployment", "counted; neighbours go on without it")
+@shows("shape", "deployment", "counted; neighbours go on without it")
+def test_clients_that_fail_are_counted_with_the_reason(seen):
+    lost = [entry.split(maxsplit=3) for entry in seen["lost"]["lost"]]
+    reasons = {int(i): why for t, i, call, why in lost if (t, call) == ("4", "train")}
+    said = {
+        0: "no more digits",
+        1: "returned None",
+        2: "NaN",
+        3: "shape",
+    }
+    assert set(reasons) == set(said)
+    assert all(text in reasons[i] for i, text in said.items()), reasons
+
+
+def test_a_run_that_fails_says_why(deployment, data):
+    with pytest.raises(RuntimeError, match="this app fails on purpose"):
+        deployment.run(APP, {"fail": True})
+
+
+def test_a_run_that_cannot_start_says_why(deployment, tmp_path):
+    with pytest.raises(RuntimeError, match="not started"):
+        deployment.run(tmp_path)
+
+
+@shows("unknown", "deployment", "refused at once; it ends, and says so")
+def test_strangers_are_refused(deployment):
+    processes = deployment.processes
+    unregistered, _ = key_pair(deployment.folder, "stranger")
+    deployment.start_supernode("no-key", 0, None)
+    deployment.start_supernode("unregistered", 0, unregistered)
+    deployment.start_supernode("twin", 0, deployment.keys[0])
+    assert "must be registered" in wait_for_end(processes, "no-key")
+    assert "Failed to activate" in wait_for_end(processes, "unregistered")
+    assert "Failed to activate" in wait_for_end(processes, "twin")
+    assert deployment.online() == set(deployment.node_ids.values())
+
+
+def test_who_does_not_trust_the_authority_gets_no_connection(deployment, tmp_path):
+    host, port = deployment.address.split(":")
+    for authority in (deployment.authority, Authority(tmp_path)):
+        known = ssl.create_default_context(cafile=authority.certificate)
+        wrong = authority is not deployment.authority
+        with (
+            socket.create_connection((host, int(port)), 10) as plain,
+            pytest.raises(ssl.SSLCertVerificationError)
+            if wrong
+            else contextlib.nullcontext(),
+            known.wrap_socket(plain, server_hostname=host) as secure,
+        ):
+            assert secure.version() == "TLSv1.3"
+
+
+def test_all_listen_on_this_machine_alone(deployment):
+    listening = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            home = process.environ().get("FLWR_HOME", "")
+            if home.startswith(str(deployment.folder)):
+                connections = process.net_connections("inet")
+                listening += [c.laddr.ip for c in connections if c.status == "LISTEN"]
+    assert listening == ["127.0.0.1"] * (1 + N)
+
+
+@shows("port", "deployment", "refused at once, with the reason")
+def test_a_port_that_is_taken_is_named(monkeypatch):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        monkeypatch.setattr(
+            gossiplib.deployment.superlink, "free_ports", lambda n: [port] * n
+        )
+        deployment = Deployment(1)
+        with pytest.raises(RuntimeError, match="address already in use"):
+            deployment.__enter__()
+    assert not deployment.folder.exists()
+
+
+@shows("expired", "deployment", "refused at once, with the reason")
+def test_an_expired_certificate_is_named():
+    deployment = Deployment(1, days=-1)
+    with pytest.raises(RuntimeError, match="certificate has expired"):
+        deployment.__enter__()
+    assert not deployment.folder.exists()
+
+
+def test_missing_commands_are_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(gossiplib.deployment.superlink, "PATH", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="flower-superlink"):
+        Deployment(1).__enter__()
+
+
+def test_a_script_that_is_interrupted_leaves_nothing_behind(tmp_path):
+    script = (
+        "import signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from gossiplib.deployment import Deployment\n"
+        "with Deployment(1) as deployment:\n"
+        "    print(deployment.folder, deployment.address, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=os.environ | {"TEST_MARK": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        folder, address = process.stdout.readline().split()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert "KeyboardInterrupt" in errors
+    assert not Path(folder).exists()
+    with socket.socket() as one:
+        assert one.connect_ex(("127.0.0.1", int(address.split(":")[1]))) != 0
+    left = []
+    for one in psutil.process_iter():
+        try:
+            if one.environ().get("TEST_MARK") == str(tmp_path):
+                left.append(one)
+        except (psutil.Error, OSError):
+            continue
+    assert left == []
+
+
+def test_flowers_own_log_is_taken_away():
+    text = "\x1b[92mINFO \x1b[0m:      Start\nround 1\nUsing SuperLink: here\nend\n"
+    assert app_output(text) == "round 1\nend\n"

@@ -1,0 +1,364 @@
+"""A peer's mailbox: what may be used, what is refused, and who is waited for."""
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from hypothesis import given, settings, strategies as st
+
+from faults import shows
+from gossiplib.core import checkpoint
+from gossiplib.peers.messages import (
+    AHEAD,
+    Letter,
+    Mailbox,
+    Refused,
+    close_letter,
+    open_letter,
+)
+from gossiplib.peers.transport import Contacts
+
+settings.register_profile("quiet", database=None, derandomize=True, deadline=None)
+settings.load_profile("quiet")
+
+LIKE = ArrayRecord([np.zeros((2, 2), np.float32), np.zeros(3)])
+ROUNDS = 10
+
+
+def model(value: float = 1.0) -> ArrayRecord:
+    return ArrayRecord([np.full((2, 2), value, np.float32), np.full(3, float(value))])
+
+
+def letter(t: int = 1, count: int | None = None, **told) -> bytes:
+    """Return a sound letter, but for what is told."""
+    fields = {"round": t, "degree": 2, "start": 5, "count": count or t}
+    fields["arrays"] = model(t)
+    return close_letter(Letter(**fields | told))
+
+
+def mailbox(**options) -> Mailbox:
+    """Return the mailbox of a peer with the neighbours 1 and 2."""
+    box = Mailbox(4, 10_000, **{"rounds": ROUNDS} | options)
+    box.expect(LIKE)
+    box.link(1)
+    box.link(2)
+    return box
+
+
+def refused(box: Mailbox, sender: int, data: bytes) -> str:
+    """Return why a message is refused; it is counted, and nothing else happens."""
+    before = box.refused.total()
+    with pytest.raises(Refused) as reason:
+        box.put(sender, data)
+    assert box.refused.total() == before + 1
+    assert box.refused[str(reason.value)]
+    return str(reason.value)
+
+
+def test_a_letter_is_read_as_it_was_written():
+    one = open_letter(letter(3))
+    assert one[:4] == (3, 2, 5, 3)
+    for array, other in zip(one.arrays.values(), model(3).values(), strict=True):
+        np.testing.assert_array_equal(array.numpy(), other.numpy(), strict=True)
+    assert open_letter(letter(arrays=None)).arrays is None
+
+
+def test_letters_are_handed_out_round_by_round():
+    box = mailbox()
+    box.put(1, letter(1))
+    box.put(1, letter(2))
+    box.put(2, letter(1))
+    assert {j: one.round for j, one in box.collect(1, [1, 2], 9).items()} == {
+        1: 1,
+        2: 1,
+    }
+    box.put(2, letter(2))
+    assert {j: one.round for j, one in box.collect(2, [1, 2], 9).items()} == {
+        1: 2,
+        2: 2,
+    }
+    assert not box.refused
+
+
+def test_a_letter_that_comes_while_waiting_ends_the_wait():
+    box = mailbox()
+    box.put(1, letter(1))
+    threading.Timer(0.05, box.put, (2, letter(1))).start()
+    assert set(box.collect(1, [1, 2], 60)) == {1, 2}
+
+
+def test_who_is_silent_is_not_waited_for_until_it_is_heard_again():
+    box = mailbox()
+    box.put(1, letter(1))
+    assert set(box.collect(1, [1, 2], 0.01)) == {1}
+    assert box.alive == {1}
+    box.put(1, letter(2))
+    assert set(box.collect(2, [1, 2], 60)) == {1}  # at once
+    box.put(2, letter(1))
+    assert box.alive == {1, 2}
+    assert box.refused == {"late": 1}
+
+
+def test_who_cannot_be_reached_is_not_waited_for():
+    box = mailbox()
+    box.put(1, letter(1))
+    threading.Timer(0.05, box.mute, (2,)).start()
+    assert set(box.collect(1, [1, 2], 60)) == {1}
+
+
+def test_who_is_ahead_owes_nothing():
+    box = mailbox()
+    box.put(1, letter(1))
+    box.put(2, letter(3))
+    assert set(box.collect(1, [1, 2], 60)) == {1}
+    box.close()
+    assert set(box.collect(3, [1, 2], 60)) == {2}
+
+
+@shows("reordered", "peers", "the older one is refused, and counted")
+def test_late_repeated_and_reordered_letters_do_no_harm():
+    box = mailbox()
+    box.put(1, letter(1))
+    box.put(2, letter(1))
+    box.collect(1, [1, 2], 9)
+    assert refused(box, 1, letter(1)) == "repeated"
+    box.put(2, letter(1, count=2))
+    box.put(1, letter(3))
+    assert refused(box, 1, letter(2)) == "repeated"
+    assert refused(box, 1, letter(3, count=4)) == "repeated"
+    assert refused(box, 1, letter(4, start=4)) == "repeated"
+    assert box.collect(2, [1, 2], 0.01) == {}
+    assert box.refused == {"repeated": 4, "late": 1}
+
+
+def test_a_process_that_starts_anew_counts_anew():
+    box = mailbox()
+    box.put(1, letter(5))
+    box.put(1, letter(6, start=6, count=1))
+    assert refused(box, 1, letter(7, count=7)) == "repeated"
+
+
+@pytest.mark.parametrize(
+    ("sender", "data", "reason"),
+    [
+        (3, letter(), "not a neighbour"),
+        (4, letter(), "unknown name"),
+        (-1, letter(), "unknown name"),
+        (1, letter() + bytes(10_000), "too large"),
+        (1, b"", "malformed"),
+        (1, letter()[:-1], "malformed"),
+        (1, checkpoint.dump(RecordDict()), "malformed"),
+        (1, checkpoint.dump(RecordDict({"arrays": model()})), "malformed"),
+        (
+            1,
+            checkpoint.dump(RecordDict({"gossip": ConfigRecord({"round": 1})})),
+            "malformed",
+        ),
+        (1, checkpoint.dump(RecordDict({"gossip": model()})), "malformed"),
+        (1, letter(t=1, degree="2"), "malformed"),
+        (1, letter(t=1, degree=True), "malformed"),
+        (1, letter(t=1, degree=1.5), "malformed"),
+        (1, letter(t=1, count=-1), "malformed"),
+        (1, letter(t=1, degree=0), "degree"),
+        (1, letter(t=1, degree=4), "degree"),
+        (1, letter(t=0, count=1), "round"),
+        (1, letter(t=ROUNDS + 1), "round"),
+        (1, letter(t=2**62), "round"),
+        (1, letter(arrays=model(np.nan)), "not finite"),
+        (1, letter(arrays=model(-np.inf)), "not finite"),
+        (1, letter(arrays=ArrayRecord()), "another layout"),
+        (1, letter(arrays=ArrayRecord([np.zeros(7)])), "another layout"),
+        (
+            1,
+            letter(arrays=ArrayRecord([np.zeros((2, 2)), np.zeros(3)])),
+            "another layout",
+        ),
+        (
+            1,
+            letter(
+                arrays=ArrayRecord([np.zeros((2, 2), np.float32), np.zeros(3, complex)])
+            ),
+            "another layout",
+        ),
+        (
+            1,
+            letter(arrays=ArrayRecord(dict(zip("ab", model().values(), strict=True)))),
+            "another layout",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_used_is_refused_and_counted(sender, data, reason):
+    box = mailbox()
+    assert refused(box, sender, data) == reason
+    assert box.collect(1, [1, 2], 0) == {}
+    box.put(1, letter(2))  # the next sound letter is taken
+
+
+def test_a_letter_with_other_records_is_refused():
+    content = checkpoint.load(letter())
+    content["more"] = MetricRecord({"x": 1.0})
+    assert refused(mailbox(), 1, checkpoint.dump(content)) == "malformed"
+
+
+def test_before_the_layout_is_known_any_finite_model_is_kept_then_looked_at_again():
+    box = Mailbox(4, 10_000, ROUNDS)
+    box.link(1)
+    box.link(2)
+    assert refused(box, 1, letter(arrays=model(np.nan))) == "not finite"
+    box.put(1, letter(arrays=ArrayRecord([np.zeros(7)])))
+    box.put(2, letter())
+    box.expect(LIKE)
+    assert set(box.collect(1, [1, 2], 0)) == {2}
+    assert box.refused == {"not finite": 1, "another layout": 1}
+
+
+def test_few_letters_are_kept_of_each_neighbour():
+    box = mailbox()
+    for t in range(1, ROUNDS + 1):
+        box.put(1, letter(t))
+    assert box.refused == {"no room": ROUNDS - AHEAD}
+    assert set(box.collect(ROUNDS, [1], 0)) == {1}
+
+
+def test_the_rate_of_a_sender_is_limited_and_no_other_s():
+    now = [0.0]
+    box = mailbox(rate=5.0, clock=lambda: now[0])
+    reasons = [refused(box, 1, b"") for _ in range(8)]
+    assert reasons == ["malformed"] * 5 + ["too many"] * 3
+    box.put(2, letter(1))
+    now[0] += 0.4  # two more
+    assert [refused(box, 1, b"") for _ in range(3)] == ["malformed"] * 2 + ["too many"]
+    box.collect(1, [1, 2], 0)  # a round has passed: one more
+    assert [refused(box, 1, b"") for _ in range(2)] == ["malformed", "too many"]
+
+
+def test_a_peer_that_is_far_behind_skips_to_the_slowest_of_its_neighbours():
+    box = mailbox()
+    assert box.next_round(1) == 1
+    box.put(1, letter(7))
+    assert box.next_round(1) == 1  # nothing is known of client 2
+    box.put(2, letter(4))
+    assert box.next_round(1) == 4
+    assert box.next_round(3) == 3  # a round ahead is not far
+    box.mute(2)
+    assert box.next_round(3) == 7
+
+
+def test_one_liar_drags_nobody():
+    box = mailbox()
+    box.put(1, letter(ROUNDS))
+    box.put(2, letter(2))
+    assert box.next_round(1) == 1
+    assert set(box.collect(1, [1, 2], 60)) == set()
+    assert set(box.collect(2, [1, 2], 60)) == {2}
+
+
+def test_without_rounds_letters_are_taken_in_turn_and_none_is_late():
+    box = mailbox(rounds=None)
+    for t in (3, 4):
+        box.put(1, letter(t))
+    box.put(2, letter(1))
+    took = [box.take(0) for _ in range(4)]
+    assert [one and (one[0], one[1].round) for one in took] == [
+        (1, 3),
+        (2, 1),
+        (1, 4),
+        None,
+    ]
+    box.put(2, letter(999_999))
+
+
+# What comes may be anything, from anyone ----------------------------------------------
+
+SOUND = [
+    letter(t, count, start=s) for t in (1, 2, 3) for count in (1, 2, 3) for s in (5, 6)
+]
+
+
+@st.composite
+def messages(draw):
+    """Return some bytes: sound, altered, cut, or anything."""
+    kind = draw(st.sampled_from(["sound", "altered", "cut", "any"]))
+    data = bytearray(draw(st.sampled_from(SOUND)))
+    if kind == "any":
+        return draw(st.binary(max_size=200))
+    if kind == "cut":
+        return bytes(data[: draw(st.integers(0, len(data)))])
+    if kind == "altered":
+        for _ in range(draw(st.integers(1, 3))):
+            data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+    return bytes(data)
+
+
+@settings(max_examples=150)
+@given(st.lists(st.tuples(st.integers(-1, 5), messages()), max_size=12))
+def test_whatever_comes_is_taken_whole_or_refused_and_counted(came):
+    box = mailbox()
+    taken, stamps, last = 0, set(), {1: (0, 0), 2: (0, 0)}
+    for sender, data in came:
+        try:
+            one = box.put(sender, data)
+        except Refused:
+            continue
+        taken += 1
+        stamp = (one.start, one.count)
+        assert sender in (1, 2) and stamp > last[sender]
+        assert 1 <= one.degree < 4 and 1 <= one.round <= ROUNDS
+        last[sender] = stamp
+        stamps.add((sender, stamp))
+    assert box.refused.total() == len(came) - taken
+    assert box.alive <= box.neighbours == {1, 2}
+    assert len(stamps) == taken
+    handed = 0
+    for t in itertools.count(1):
+        if t > ROUNDS:
+            break
+        for one in box.collect(t, [1, 2], 0).values():
+            handed += 1
+            assert one.round == t
+            for array, like in zip(
+                (one.arrays or LIKE).values(), LIKE.values(), strict=True
+            ):
+                assert array.numpy().shape == like.numpy().shape
+                assert array.numpy().dtype == like.numpy().dtype
+                assert np.isfinite(array.numpy()).all()
+    assert handed <= taken
+
+
+# Who is where -------------------------------------------------------------------------
+
+
+def test_only_its_own_word_changes_where_a_peer_is():
+    contacts = Contacts(0, 4)
+    contacts.hear(1, "here:1")
+    contacts.hear(1, "there:2")
+    assert contacts.all() == {1: "here:1"}
+    contacts.missed(1)
+    contacts.hear(1, "there:2")
+    assert contacts.all() == {1: "there:2"}
+    contacts.confirm(1, "home:3")
+    contacts.hear(1, "there:2")
+    contacts.missed(1)
+    assert contacts.all() == {1: "home:3"}
+
+
+@pytest.mark.parametrize(
+    ("client", "address"),
+    [
+        (0, "me:1"),
+        (4, "a:1"),
+        (-1, "a:1"),
+        (1, "a"),
+        (1, "a:b"),
+        (1, "unix:/tmp/x"),
+        (1, ""),
+    ],
+)
+def test_a_contact_that_cannot_be_is_not_kept(client, address):
+    contacts = Contacts(0, 4)
+    contacts.hear(client, address)
+    contacts.confirm(client, address)
+    assert contacts.all() == {}

@@ -1,0 +1,273 @@
+"""Protocols with compressed messages: against the paper's equations and rates."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Context, RecordDict
+
+from gossiplib.core import mixing
+from gossiplib.core.averaging import weighted_mean
+from gossiplib.core.client import gossip
+from gossiplib.core.context import Turn
+from gossiplib.core.grid import LocalGrid
+from gossiplib.core.server import Gossip
+from gossiplib.core.topology import drop_links, named
+from gossiplib.protocols.codecs import Parts, Qsgd, RandomK, TopK
+from gossiplib.protocols.compressed import Choco, Compressed, Partial, Shared
+from gossiplib.tasks.task import digits
+from gossiplib.vectorized.consensus import averaging_rounds
+from gossiplib.vectorized.engine import gossip_learning
+
+N, D = 25, 2000
+RING = named("ring", N)
+RATE = 1 / 3 + 2 / 3 * np.cos(2 * np.pi / N)  # λ₂ of the ring, in closed form
+# Each client holds the same signal, and noise of a tenth of its size.
+SIGNAL = 10 * np.random.default_rng(1).normal(size=D)
+NOISE = np.random.default_rng(0).normal(size=(N, D))
+
+
+def errors(average, rounds, values, graph=RING):
+    """Return ‖X_t - mean of X_0‖² by round, in parts of that at the start."""
+    mean = values.mean(axis=0)
+    start = ((values - mean) ** 2).sum()
+    steps = islice(averaging_rounds(values, graph, average=average), rounds)
+    return np.array([((X - mean) ** 2).sum() / start for X, _ in steps])
+
+
+def after(average, rounds, values, graph):
+    """Return the values after some rounds."""
+    return list(islice(averaging_rounds(values, graph, average=average), rounds))[-1][0]
+
+
+def test_choco_with_qsgd_converges_as_exact_gossip_does():
+    found = errors(Choco(Qsgd(256), 1.0), 450, SIGNAL + NOISE)
+    assert found[-1] < 1e-8
+    factor = (found[449] / found[249]) ** (1 / 200)
+    assert factor == pytest.approx(RATE**2, abs=1e-4)  # .95855
+
+
+def test_naive_quantised_gossip_stalls():
+    found = errors(Compressed(Qsgd(256, unbiased=True)), 300, SIGNAL + NOISE)
+    assert found.min() > 0.1
+    assert found[-1] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("codec", "step"), [(TopK(0.01), 0.046), (RandomK(0.01), 0.011)], ids=str
+)
+def test_choco_with_a_hundredth_of_the_numbers_converges_linearly(codec, step):
+    found = np.log(errors(Choco(codec, step), 400, NOISE)[200:])
+    slope, start = np.polyfit(np.arange(200), found, 1)
+    assert slope < np.log(0.999)
+    assert np.abs(start + slope * np.arange(200) - found).max() < 0.1  # a line
+
+
+def test_choco_is_the_algorithm_of_the_paper():
+    graph, d, step, k = named("barbell", 8), 40, 0.3, 4
+    W = mixing.metropolis(graph)
+    values = np.random.default_rng(0).normal(size=(8, d))
+    X, public = values.copy(), np.zeros((8, d))
+    for _ in range(30):
+        for i in range(8):
+            difference = X[i] - public[i]
+            largest = sorted(range(d), key=lambda c: -abs(difference[c]))[:k]
+            for c in largest:
+                public[i, c] += difference[c]
+        X = np.array(
+            [
+                X[i] + step * sum(W[i, j] * (public[j] - public[i]) for j in range(8))
+                for i in range(8)
+            ]
+        )
+    assert np.allclose(after(Choco(TopK(0.1), step), 30, values, graph), X, atol=1e-12)
+
+
+def test_choco_that_says_all_is_exact_gossip():
+    graph = named("barbell", 8)
+    values = np.random.default_rng(0).normal(size=(8, 5))
+    W = np.linalg.matrix_power(mixing.metropolis(graph), 7)
+    assert np.allclose(after(Choco(TopK(1), 1.0), 7, values, graph), W @ values)
+
+
+@pytest.mark.parametrize("codec", [TopK(0.1), RandomK(0.1), Qsgd(2)], ids=str)
+def test_choco_keeps_the_mean(codec):
+    values = SIGNAL[:200] + NOISE[:, :200]
+    found = after(Choco(codec, 0.05), 50, values, RING)
+    assert np.allclose(found.mean(axis=0), values.mean(axis=0), atol=1e-10)
+    assert not np.allclose(found, values, atol=0.1)
+
+
+def test_naive_gossip_is_right_on_average():
+    """E x_i = Σ_j w_ij x_j; the variance is Σ_j w_ij² p (1 - p) ‖x_j‖² / s²."""
+    copies, s = 3000, 4
+    x = np.random.default_rng(0).normal(size=(3, 20))
+    codec = Qsgd(s, unbiased=True)
+    messages = [
+        codec.encode(np.broadcast_to(x[j], (copies, 20)), turn(np.arange(copies), j))
+        for j in (1, 2)
+    ]
+    weights = np.array([0.5, 0.3, 0.2])
+    own = [np.broadcast_to(x[0], (copies, 20))]
+    (mixed,) = Compressed(codec)(
+        own, messages, np.tile(weights[:, None], copies), turn(np.arange(copies))
+    )
+    spread = mixed.std(axis=0) / copies**0.5
+    assert (np.abs(mixed.mean(axis=0) - weights @ x) < 5 * spread).all()
+    norms = (x**2).sum(axis=1, keepdims=True) ** 0.5
+    p = np.abs(x) * s / norms % 1
+    variance = weights[1:] ** 2 @ (p * (1 - p) * norms**2 / s**2)[1:]
+    assert np.allclose(mixed.var(axis=0), variance, rtol=0.15)
+
+
+def test_partial_averages_what_was_said_and_keeps_the_rest():
+    x = np.random.default_rng(0).normal(size=(3, 10))
+    codec, weights = TopK(0.3), np.array([0.5, 0.3, 0.2])
+    messages = [codec.encode(x[j], turn(j)) for j in (1, 2)]
+    (mixed,) = Partial(codec)([x[0]], messages, weights, turn(0))
+    expected = x[0].copy()
+    for j in (1, 2):
+        for c in np.argsort(-np.abs(x[j]))[:3]:
+            expected[c] += weights[j] * (x[j, c] - x[0, c])
+    assert np.allclose(mixed, expected)
+
+
+@pytest.mark.parametrize("average", [Partial(TopK(1)), Compressed(Parts(1))])
+def test_what_says_all_is_the_weighted_mean(average):
+    values = NOISE[:, :7]
+    exact = after(weighted_mean, 3, values, RING)
+    assert np.allclose(after(average, 3, values, RING), exact)
+
+
+def test_partitioned_models_mix_each_part_as_exact_gossip_does():
+    values = NOISE[:, :21]
+    found = after(Partial(Parts(3)), 6, values, RING)
+    exact = np.linalg.matrix_power(mixing.metropolis(RING), 2) @ values
+    assert np.allclose(found, exact)
+
+
+def test_shared_mixes_some_arrays():
+    rng = np.random.default_rng(0)
+    models = [[rng.normal(size=s) for s in ((2, 3), (3,), (1,))] for _ in range(3)]
+    weights, average = np.array([0.5, 0.3, 0.2]), Shared([2, 0])
+    messages = [average.send(model, turn(j)) for j, model in enumerate(models)]
+    assert [a.shape for a in messages[0]] == [(2, 3), (1,)]
+    mixed = average(models[0], messages[1:], weights, turn(0))
+    whole = weighted_mean(models[0], models[1:], weights)
+    assert np.allclose(mixed[0], whole[0]) and np.allclose(mixed[2], whole[2])
+    assert np.array_equal(mixed[1], models[0][1])
+
+
+PROTOCOLS = {
+    "choco top-k": Choco(TopK(0.1), 0.4),
+    "choco random-k": Choco(RandomK(0.1), 0.1),
+    "choco qsgd": Choco(Qsgd(15), 0.5),
+    "naive top-k": Compressed(TopK(0.1)),
+    "naive random-k": Compressed(RandomK(0.1, unbiased=True)),
+    "naive qsgd": Compressed(Qsgd(15, unbiased=True)),
+    "partial top-k": Partial(TopK(0.1)),
+    "partitioned": Partial(Parts(5)),
+    "shared": Shared([0, 1]),
+}
+HEADERS, PARAMETERS = 128, 64 * 8 + 8 + 8 * 10 + 10
+# Bytes of a message: two NPY headers and what is in the arrays, in float64.
+CONTENT = {
+    "top-k": 61 * (2 + 8),
+    "random-k": 61 * (2 + 8),
+    "qsgd": 8 + -(-PARAMETERS * 5 // 8),
+    "partitioned": 1 + PARAMETERS // 5 * 8,
+    "shared": (64 * 8 + 8) * 8,
+}
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_local_grid_and_arrays_agree(name):
+    average = PROTOCOLS[name]
+    task = digits(8, hidden=8, dtype=torch.float64)
+    graph = named("barbell", 8)
+    app = gossip(task.client_app(), average=average)
+    by_messages = Gossip(graph).start(LocalGrid(app, 8), task.initial_arrays(), 4)
+    by_arrays = gossip_learning(task, graph, 4, average=average)
+    assert by_messages.lost == by_arrays.lost == []
+    assert np.abs(by_messages.models() - by_arrays.models()).max() < 1e-9
+    plain = gossip_learning(task, graph, 4)
+    assert np.abs(plain.models() - by_arrays.models()).max() > 0.01
+    assert by_messages.bytes == by_arrays.bytes
+    size = 2 * HEADERS + CONTENT[name.split()[-1]]
+    assert by_arrays.bytes == {t: m * size for t, m in by_arrays.messages.items()}
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_data_types_are_kept(dtype):
+    for average in (Choco(Qsgd(7), 0.5), Compressed(TopK(0.5)), Partial(Parts(2))):
+        assert after(average, 2, NOISE[:, :9].astype(dtype), RING).dtype == dtype
+
+
+def test_counters_are_said_and_rounded():
+    average = Partial(TopK(1))
+    models = [[np.array([1.5]), np.array(4)], [np.array([2.5]), np.array(7)]]
+    message = average.send(models[1], turn(1))
+    mixed = average(models[0], [message], np.array([0.5, 0.5]), turn(0))
+    assert mixed[0].tolist() == [2.0]
+    assert mixed[1].dtype.kind == "i" and mixed[1].shape == () and mixed[1] in (5, 6)
+
+
+def test_a_lost_message_stops_choco_at_the_client_that_missed_it():
+    task, graph = digits(8), named("ring", 8)
+    lossy = drop_links(graph, 0.05, seed=2)
+    app = gossip(task.client_app(), average=Choco(TopK(0.1), 0.3))
+    result = Gossip(lossy).start(LocalGrid(app, 8), task.initial_arrays(), 4)
+    assert result.lost and {loss.call for loss in result.lost} == {"train.average"}
+    assert "does not know what its neighbours have said" in result.lost[0].reason
+    first = {}
+    for loss in result.lost:
+        first.setdefault(loss.client, loss.round)
+    again = {(loss.client, loss.round) for loss in result.lost}
+    assert again == {(i, t) for i, r in first.items() for t in range(r, 5)}
+
+
+def test_a_lost_message_ends_a_run_on_arrays():
+    lossy = drop_links(named("ring", 8), 0.2, seed=2)
+    with pytest.raises(RuntimeError, match="not those of the round before"):
+        gossip_learning(digits(8), lossy, 5, average=Choco(TopK(0.1), 0.3))
+
+
+def turn(client, server_round=1, state=None, senders=(0,)):
+    """Return the turn of one client or of several."""
+    config = {"partition-id": client, "num-partitions": 10_000}
+    context = Context(0, 0, config, RecordDict() if state is None else state, {})
+    now = Turn(context, server_round, senders=senders)
+    now.state = context.state
+    return now
+
+
+def test_choco_refuses_changes_and_keeps_its_state():
+    choco, x, weights = Choco(TopK(0.5), 0.5), [np.arange(4.0)], np.array([0.5, 0.5])
+    state = RecordDict()
+    message = choco.send(x, turn(3, 1, state))
+    choco(x, [message], weights, turn(3, 1, state, senders=[7]))
+    kept = dict(state)
+    for now, w, says in (
+        (turn(3, 2, state, senders=[8]), weights, "not those of the round before"),
+        (turn(3, 2, state, senders=[7]), weights[::-1] * [1.2, 0.8], "not those"),
+        (turn(3, 3, state, senders=[7]), weights, "in round 1, and now it is round 3"),
+    ):
+        with pytest.raises(RuntimeError, match=f"client 3 .*{says}"):
+            choco(x, [message], w, now)
+        assert dict(state) == kept
+    with pytest.raises(RuntimeError, match="in round 0, and now it is round 2"):
+        choco(x, [message], weights, turn(3, 2, senders=[7]))
+
+
+@pytest.mark.parametrize("step", [0, -1, 1.1, np.nan])
+def test_wrong_steps_are_refused(step):
+    with pytest.raises(ValueError, match="step must be above 0 and at most 1; got"):
+        Choco(TopK(0.1), step)
+
+
+def test_wrong_arrays_are_refused():
+    with pytest.raises(ValueError, match="name at least one array"):
+        Shared([])
+    with pytest.raises(ValueError, match="array 2 is to be shared, but"):
+        Shared([0, 2]).send([np.zeros(1), np.zeros(1)], turn(0))

@@ -1,0 +1,210 @@
+"""Membership inference and noise: scikit-learn, Flower's mod, and numerical theory."""
+
+import logging
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+from flwr.clientapp.mod import LocalDpMod
+from scipy import integrate, stats
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from gossiplib.core.client import gossip
+from gossiplib.core.grid import LocalGrid
+from gossiplib.core.models import unpack
+from gossiplib.core.server import Gossip
+from gossiplib.core.topology import named
+from gossiplib.protocols import privacy
+from gossiplib.tasks.task import digits
+from gossiplib.vectorized.engine import gossip_learning
+
+TASK = {"partition": "dealt", "examples": 20, "holdout": 0.25}
+N = 6
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    logging.getLogger("flwr").setLevel("ERROR")
+
+
+def run(app, rounds=2, average=None, task=None):
+    task = task or digits(N, **TASK)
+    how = {} if average is None else {"average": average}
+    grid = LocalGrid(gossip(app, **how), N)
+    strategy = Gossip(named("ring", N), evaluate_every=0)
+    return strategy.start(grid, task.initial_arrays(), num_rounds=rounds)
+
+
+def test_both_engines_overhear_the_models_that_are_sent():
+    task, graph = digits(N, **TASK), named("ring", N)
+    one, other = {}, {}
+    run(task.client_app(), average=privacy.overhear(one))
+    listening = privacy.overhear(other)
+    gossip_learning(task, graph, 2, average=listening, evaluate_every=0)
+    assert sorted(one) == sorted(other) == list(range(N))
+    for i in one:
+        for a, b in zip(one[i], other[i], strict=True):
+            assert np.allclose(a, b, atol=1e-5)
+
+
+def test_what_is_overheard_is_trained_and_not_yet_averaged():
+    task = digits(N, **TASK)
+    heard = {}
+    result = run(task.client_app(), 1, privacy.overhear(heard))
+    alone = gossip_learning(
+        task, lambda t: nx.empty_graph(N), 1, evaluate_every=0
+    ).node_arrays
+    for i in range(N):
+        for a, b in zip(heard[i], unpack(alone[i]), strict=True):
+            assert np.allclose(a, b, atol=1e-5)
+        assert not np.allclose(heard[i][0], unpack(result.node_arrays[i])[0])
+
+
+def test_scores_are_scikit_learn_s_losses():
+    task = digits(N, **TASK)
+    x, y = (a.numpy() for a in task.part(2, "train"))
+    fit = LogisticRegression(max_iter=500).fit(
+        np.concatenate([x, np.eye(10, 64)]), np.concatenate([y, np.arange(10)])
+    )
+    model = [fit.coef_.astype(np.float32), fit.intercept_.astype(np.float32)]
+    trained, scores = privacy.membership(task, model, 2)
+    rest = [task.part(2, name) for name in ("train", "validation", "test")]
+    x, y = (torch.cat(a).numpy() for a in zip(*rest, strict=True))
+    assert trained.tolist() == [True] * 10 + [False] * 10
+    losses = [
+        log_loss([label], fit.predict_proba(row[None]), labels=range(10))
+        for row, label in zip(x, y, strict=True)
+    ]
+    assert np.allclose(scores, -np.array(losses), atol=1e-4)
+
+
+def test_auc_is_the_share_of_pairs_in_order():
+    task = digits(N, **TASK)
+    heard = {}
+    run(task.client_app(epochs=5), average=privacy.overhear(heard))
+    found = privacy.membership_auc(task, heard)
+    for auc, (i, model) in zip(found, heard.items(), strict=True):
+        trained, scores = privacy.membership(task, model, i)
+        wins = scores[trained][:, None] > scores[~trained]
+        assert np.isclose(auc, wins.mean())
+
+
+def test_a_model_that_saw_nothing_gives_nothing_away():
+    task = digits(40, **TASK)
+    start = unpack(task.initial_arrays())
+    found = privacy.membership_auc(task, dict.fromkeys(range(40), start))
+    low, high = stats.t.interval(0.99, 39, found.mean(), stats.sem(found))
+    assert low < 0.5 < high
+
+
+def test_a_model_that_learnt_by_heart_gives_much_away():
+    task = digits(N, **TASK)
+    alone = gossip_learning(
+        task, lambda t: nx.empty_graph(N), 20, epochs=10, evaluate_every=0
+    ).node_arrays
+    models = {i: unpack(alone[i]) for i in range(N)}
+    assert privacy.membership_auc(task, models).mean() > 0.9
+
+
+def test_examples_that_are_not_held_back_are_missed():
+    task = digits(4, holdout=0)
+    with pytest.raises(ValueError, match="client 1 holds back no examples.*holdout"):
+        privacy.membership(task, unpack(task.initial_arrays()), 1)
+
+
+def test_mods_go_around_training_and_nothing_else():
+    seen = []
+
+    def note(message, context, call_next):
+        seen.append(message.metadata.message_type)
+        return call_next(message, context)
+
+    task = digits(N, **TASK)
+    modified = privacy.with_mods(task.client_app(), [note])
+    strategy = Gossip(named("ring", N))
+    found = strategy.start(
+        LocalGrid(gossip(modified), N), task.initial_arrays(), num_rounds=2
+    )
+    assert seen == ["train"] * (2 * N)
+    plain = Gossip(named("ring", N)).start(
+        LocalGrid(gossip(task.client_app()), N), task.initial_arrays(), num_rounds=2
+    )
+    assert np.array_equal(found.models(), plain.models())
+    assert found.to_pandas().equals(plain.to_pandas())
+
+
+@pytest.mark.parametrize(("epsilon", "delta"), [(0.5, 1e-5), (1.0, 0.5), (100.0, 1e-5)])
+def test_noise_std_is_what_flower_s_mod_adds(epsilon, delta):
+    task = digits(N, **TASK)
+    heard = {}
+    mod = LocalDpMod(1.0, 2.0, epsilon, delta)
+    app = privacy.with_mods(task.client_app(lr=1e-7), [mod])
+    np.random.seed(0)
+    result = run(app, 1, privacy.overhear(heard))
+    assert not result.lost
+    start = unpack(task.initial_arrays())
+    noise = np.concatenate(
+        [(a - b).ravel() for m in heard.values() for a, b in zip(m, start, strict=True)]
+    )
+    theory = privacy.noise_std(2.0, epsilon, delta)
+    # the standard error of a measured std is about std/√(2n)
+    assert abs(noise.std() / theory - 1) < 4 / np.sqrt(2 * noise.size)
+    assert stats.kstest(noise / theory, "norm").pvalue > 0.01
+
+
+def test_flower_s_mod_clips_the_update():
+    task = digits(N, **TASK)
+    heard = {}
+    mod = LocalDpMod(0.1, 0.0, 1.0, 1e-5)  # a sensitivity of 0: no noise
+    run(privacy.with_mods(task.client_app(), [mod]), 1, privacy.overhear(heard))
+    start = unpack(task.initial_arrays())
+    for model in heard.values():
+        parts = [np.square(a - b).sum() for a, b in zip(model, start, strict=True)]
+        assert np.isclose(np.sqrt(sum(parts)), 0.1, rtol=1e-4)
+
+
+def delta_of(epsilon, mu):
+    """Return δ of two normal distributions that are μ apart, by integration."""
+
+    def excess(x):
+        return stats.norm.pdf(x, mu) - np.exp(epsilon) * stats.norm.pdf(x)
+
+    first = epsilon / mu + mu / 2  # from there on the integrand is above 0
+    return integrate.quad(excess, first, first + 30, epsabs=1e-13)[0]
+
+
+@pytest.mark.parametrize("std", [0.5, 1.0, 3.0, 20.0])
+@pytest.mark.parametrize("rounds", [1, 4, 20])
+def test_exact_epsilon_is_that_of_the_integral(std, rounds):
+    mu = 2 * np.sqrt(rounds) / std
+    epsilon = privacy.exact_epsilon(2.0, std, 1e-5, rounds)
+    if epsilon < 20:  # e^ε and tiny densities: beyond that the integral is rough
+        assert np.isclose(delta_of(epsilon, mu), 1e-5, rtol=1e-3)
+    assert privacy.exact_epsilon(2.0, 1e6, 1e-5) == 0
+
+
+def test_the_classical_formula_holds_below_1_and_fails_above():
+    """Dwork and Roth's proof is for ε < 1; Balle and Wang show that it must be."""
+
+    def exact(epsilon):
+        return privacy.exact_epsilon(2, privacy.noise_std(2, epsilon, 1e-5), 1e-5)
+
+    assert all(exact(epsilon) <= epsilon for epsilon in (0.01, 0.1, 0.5, 0.99))
+    assert all(exact(epsilon) > epsilon for epsilon in (10, 100, 1000))
+
+
+def test_messages_together_cost_no_more_than_their_sum():
+    for rounds in (2, 10):
+        one = privacy.exact_epsilon(1, 5, 1e-5 / rounds)
+        assert privacy.exact_epsilon(1, 5, 1e-5, rounds) < rounds * one
+
+
+def test_auc_bound_is_that_of_the_best_test_between_two_normals():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 400_000))
+    for rounds in (1, 4):
+        mu = np.sqrt(rounds) * 2 / 3
+        share = (b + mu > a).mean()
+        assert abs(share - privacy.auc_bound(2, 3, rounds)) < 0.003

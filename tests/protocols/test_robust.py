@@ -1,0 +1,252 @@
+"""Average functions that withstand liars: other libraries' results, and theory."""
+
+import importlib
+import importlib.util
+import sys
+import types
+
+import numpy as np
+import pytest
+from flwr.app import Context, RecordDict
+from scipy import stats
+
+from gossiplib.core import mixing
+from gossiplib.core.averaging import weighted_mean
+from gossiplib.core.context import Turn
+from gossiplib.core.topology import named
+from gossiplib.protocols import robust
+from gossiplib.protocols.byzantine import lying
+from gossiplib.vectorized.consensus import averaging_rounds
+
+SHAPES = [(4, 3), (5,), ()]
+
+
+def byzfl(part):
+    """Return `byzfl.aggregators` or `byzfl.attacks`, without byzfl's benchmark.
+
+    Its __init__ imports the benchmark, which needs torchvision.
+    """
+    if "byzfl" not in sys.modules:
+        spec = importlib.util.find_spec("byzfl")
+        assert spec, "byzfl is not installed: pip install --no-deps byzfl"
+        package = types.ModuleType("byzfl")
+        package.__path__ = list(spec.submodule_search_locations)
+        sys.modules["byzfl"] = package
+    return importlib.import_module(f"byzfl.{part}")
+
+
+def models(n, seed=0, clients=(), dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    return [
+        [rng.normal(size=clients + s).astype(dtype) for s in SHAPES] for _ in range(n)
+    ]
+
+
+def clipped_knowing(liars):
+    """Return ClippedGossip with the radius of theory, which no client can know."""
+
+    def average(own, neighbours, weights, context):
+        far = robust.distances(own, neighbours, weights)
+        lies = np.isin(context.senders, liars)
+        radius = robust.oracle_radius(far, weights[1:], lies)
+        return robust.clip(own, neighbours, weights, far, radius)
+
+    return average
+
+
+def flat(model):
+    return np.concatenate([np.ravel(a) for a in model])
+
+
+def even(n):
+    return np.full(n, 1 / n)
+
+
+def turn(client=0, senders=(), server_round=1):
+    context = Context(0, 0, {"partition-id": client}, RecordDict(), {})
+    return Turn(context, server_round, senders=senders)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 8])
+def test_median_is_byzfl_s_and_numpy_s(n):
+    own, *others = models(n)
+    found = flat(robust.coordinate_median(own, others, even(n)))
+    rows = np.stack([flat(m) for m in (own, *others)])
+    assert np.array_equal(found, [np.median(column) for column in rows.T])
+    assert np.allclose(found, byzfl("aggregators").Median()(rows))
+
+
+@pytest.mark.parametrize(("n", "f"), [(1, 1), (3, 1), (5, 0), (5, 2), (8, 3)])
+def test_trimmed_mean_is_byzfl_s_and_scipy_s(n, f):
+    own, *others = models(n)
+    found = flat(robust.trimmed_mean(f)(own, others, even(n)))
+    rows = np.stack([flat(m) for m in (own, *others)])
+    if n == 1:
+        assert np.array_equal(found, rows[0])
+        return
+    assert np.allclose(found, stats.trim_mean(rows, (f + 0.5) / n, axis=0))
+    assert np.allclose(found, byzfl("aggregators").TrMean(f)(rows))
+
+
+def test_trimmed_mean_of_three_with_one_liar_is_the_median():
+    own, *others = models(3)
+    trimmed = robust.trimmed_mean(1)(own, others, even(3))
+    assert np.allclose(flat(trimmed), flat(robust.coordinate_median(own, others)))
+
+
+def test_clipping_is_that_of_byzfl_s_centered_clipping():
+    """One step from the own model: x + mean of clip(x_j - x), the own term being 0."""
+    own, *others = models(6)
+    step = byzfl("aggregators").CenteredClipping(L=1, tau=2.0)
+    step.m = flat(own)
+    expected = step(np.stack([flat(m) for m in others]))
+    # all weight is the neighbours': 1/5 each
+    weights = np.array([0, *even(5)])
+    far = robust.distances(own, others, weights)
+    found = robust.clip(own, others, weights, far, 2.0)
+    assert np.allclose(flat(found), expected)
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.5, 3.0, np.inf])
+def test_clip_shortens_differences_to_the_radius(radius):
+    own, *others = models(5)
+    weights = np.random.default_rng(1).dirichlet(np.ones(5))
+    expected = flat(own)
+    for w, other in zip(weights[1:], others, strict=True):
+        apart = flat(other) - flat(own)
+        far = np.linalg.norm(apart)
+        expected = expected + w * (apart if far <= radius else apart / far * radius)
+    far = robust.distances(own, others, weights)
+    found = robust.clip(own, others, weights, far, radius)
+    assert np.allclose(flat(found), expected)
+
+
+def test_the_norm_is_over_all_arrays_of_a_model():
+    own, *others = models(4)
+    found = robust.distances(own, others, even(4))
+    assert np.allclose(found, [np.linalg.norm(flat(o) - flat(own)) for o in others])
+
+
+def test_a_radius_that_clips_nobody_is_plain_averaging():
+    own, *others = models(5)
+    weights = np.random.default_rng(1).dirichlet(np.ones(5))
+    plain = flat(weighted_mean(own, others, weights))
+    assert np.allclose(flat(robust.clipped(0)(own, others, weights)), plain)
+    told = turn(0, [1, 2, 3, 4])
+    knowing = clipped_knowing([9])(own, others, weights, told)
+    assert np.allclose(flat(knowing), plain)
+
+
+def test_the_oracle_s_radius_is_the_paper_s():
+    far, weights = np.array([1.0, 2, 3, 50]), np.array([0.1, 0.2, 0.3, 0.25])
+    lies = np.array([False, False, False, True])
+    expected = np.sqrt((0.1 + 0.2 * 4 + 0.3 * 9) / 0.25)
+    assert np.isclose(robust.oracle_radius(far, weights, lies), expected)
+
+
+def test_no_lie_makes_the_honest_radius_longer_than_the_oracle_s():
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        k = int(rng.integers(1, 9))
+        f = int(rng.integers(0, k + 1))
+        liars = np.arange(k) < rng.integers(0, f + 1)
+        weights = rng.dirichlet(np.ones(k + 1))[1:]
+        far = rng.exponential(size=k)
+        far[liars] *= 10 ** rng.uniform(-4, 4, size=liars.sum())
+        mine = robust.honest_radius(far, weights, f)
+        assert mine <= robust.oracle_radius(far, weights, liars) * (1 + 1e-9)
+
+
+def test_a_lie_out_of_range_gives_the_oracle_s_radius():
+    far, weights = np.array([1.0, 2, 3, 1e9]), even(5)[1:]
+    lies = np.array([False, False, False, True])
+    mine = robust.honest_radius(far, weights, 1)
+    assert np.isclose(mine, robust.oracle_radius(far, weights, lies))
+
+
+def test_a_client_with_no_more_than_f_neighbours_trusts_nobody():
+    own, *others = models(3)
+    found = robust.clipped(2)(own, others, even(3))
+    assert np.allclose(flat(found), flat(own))
+
+
+AVERAGES = {
+    "median": robust.coordinate_median,
+    "trimmed": robust.trimmed_mean(1),
+    "clipped": robust.clipped(1),
+    "oracle": clipped_knowing([2]),
+}
+
+
+@pytest.mark.parametrize("average", AVERAGES.values(), ids=AVERAGES)
+def test_many_clients_get_what_each_gets_alone(average):
+    own, *others = models(5, clients=(7,))
+    weights = np.random.default_rng(1).dirichlet(np.ones(5), size=7).T
+    senders = np.random.default_rng(2).permuted(np.tile(range(1, 5), (7, 1)), axis=1).T
+    together = average(own, others, weights, turn(np.arange(7) + 10, senders))
+    for i in range(7):
+        alone = average(
+            [a[i] for a in own],
+            [[a[i] for a in m] for m in others],
+            weights[:, i],
+            turn(i + 10, senders[:, i]),
+        )
+        assert np.allclose(flat([a[i] for a in together]), flat(alone))
+
+
+@pytest.mark.parametrize("average", AVERAGES.values(), ids=AVERAGES)
+def test_no_neighbours_types_and_inputs(average):
+    own, *others = models(4, dtype=np.float32)
+    own[1] = np.arange(5)
+    for other in others:
+        other[1] = np.arange(5) + 3
+    before = [flat(m) for m in (own, *others)]
+    mixed = average(own, others, even(4), turn(0, [1, 2, 3]))
+    assert [a.dtype for a in mixed] == [a.dtype for a in own]
+    assert [a.shape for a in mixed] == [a.shape for a in own]
+    after = [flat(m) for m in (own, *others)]
+    assert all(map(np.array_equal, before, after))
+    kept = average(own, [], np.ones(1), turn(0))
+    assert np.array_equal(flat(kept), flat(own))
+
+
+def test_too_few_neighbours_are_named():
+    own, *others = models(4)
+    with pytest.raises(ValueError, match="client 7 has 3 neighbours.* needs 4 or more"):
+        robust.trimmed_mean(2)(own, others, even(4), turn(7, [1, 2, 3]))
+
+
+@pytest.mark.parametrize("f", [-1, 1.5])
+def test_f_is_a_number_of_liars(f):
+    for rule in (robust.trimmed_mean, robust.clipped):
+        with pytest.raises(ValueError, match="number of liars"):
+            rule(f)
+
+
+def after(average, rounds=20):
+    """Return the start and what one liar of 11 that says 1000 makes of it."""
+    start = np.random.default_rng(0).normal(size=(11, 10))
+
+    def says_1000(scene):
+        return [[np.full_like(a, 1000.0) for a in m] for m in scene.true]
+
+    told = lying(average, [0], says_1000)
+    steps = averaging_rounds(start, named("complete", 11), average=told)
+    return start[1:], [next(steps)[0] for _ in range(rounds)][-1][1:]
+
+
+def test_one_liar_moves_plain_averaging_as_theory_says():
+    start, end = after(weighted_mean)
+    mean = start.mean(axis=0)
+    theory = mean + (1 - (10 / 11) ** 20) * (1000 - mean)
+    assert np.allclose(end.mean(axis=0), theory)
+    assert np.linalg.norm(end.mean(axis=0) - mean) > 1000
+
+
+@pytest.mark.parametrize("average", AVERAGES.values(), ids=AVERAGES)
+def test_defences_keep_the_drift_below_5(average):
+    if average is AVERAGES["oracle"]:
+        average = clipped_knowing([0])
+    start, end = after(average)
+    assert np.linalg.norm(end.mean(axis=0) - start.mean(axis=0)) < 5
+    assert mixing.consensus_distance(end) < 1e-6 * mixing.consensus_distance(start)

@@ -1,0 +1,51 @@
+"""Eight peers learn the digits: `make peers`.
+
+Two of them are killed, and one of these comes back. Peers import `client` and `initial`
+from here; run as a program, it starts them and prints what they leave behind.
+"""
+
+import logging
+from pathlib import Path
+
+import networkx as nx
+
+from gossiplib import gossip
+from gossiplib.tasks import digits
+
+_task = digits(num_clients=8, seed=0)
+client = gossip(_task.client_app(batch_size=16))
+initial = _task.initial_arrays
+
+
+def main() -> None:
+    """Run the peers."""
+    from gossiplib.peers import Peers
+
+    logging.getLogger("flwr").setLevel("ERROR")
+    graph = nx.cycle_graph(8)
+    graph.add_edges_from([(0, 4), (2, 6)])
+    print("8 processes start, each of which loads PyTorch ...", flush=True)
+    names = ("run_peers:client", "run_peers:initial")
+    where = Path(__file__).parent
+    often = {"evaluate_every": 10, "observe_every": 10}
+    with Peers(*names, graph, rounds=400, deadline=20, path=where, **often) as peers:
+        peers.wait_for_round(5, 180)
+        print("5 rounds are done: peer 3 is killed", flush=True)
+        peers.kill(3)
+        peers.wait_for_round(10)
+        print("10 rounds are done: peer 6 is killed, peer 3 starts again", flush=True)
+        peers.kill(6)
+        peers.restart(3)
+        peers.wait(300)
+        result, table = peers.result(), peers.events()
+    back = table[table["event"] == "caught up"]
+    print(f"peer 3 came back in round {back['round'].max():.0f}; {result}")
+    by_client = result.to_pandas().pivot(
+        index="round", columns="client", values="evaluate_accuracy"
+    )
+    every = [t for t in (10, 20, 50, 100, 200, 400) if t in by_client.index]
+    print(by_client.loc[every].to_string(float_format="{:.2f}".format, na_rep=""))
+
+
+if __name__ == "__main__":
+    main()

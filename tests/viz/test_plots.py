@@ -1,0 +1,68 @@
+"""Pictures and widgets are drawn, for all that a reader may choose."""
+
+import networkx as nx
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+
+from gossiplib.core import topology
+from gossiplib.core.client import gossip
+from gossiplib.core.grid import LocalGrid
+from gossiplib.core.server import Gossip
+from gossiplib.viz import plots, widgets
+from toy_apps import drifting_app, zeros
+
+
+@pytest.fixture(autouse=True)
+def close():
+    yield
+    plt.close("all")
+
+
+def image(widget):
+    return bytes(widget.children[1].value)
+
+
+def test_the_explorer_shows_every_choice_or_says_why_not():
+    explorer = widgets.explorer()
+    name, size, rule = explorer.children[0].children
+    seen = {image(explorer)}
+    for name.value in topology.NAMES:
+        for size.value in (4, 7, 16):
+            for rule.value in widgets.WEIGHTS:
+                assert image(explorer).startswith(b"\x89PNG")
+                seen.add(image(explorer))
+    assert len(seen) > len(topology.NAMES) * len(widgets.WEIGHTS)
+
+
+def test_the_scrubber_shows_another_picture_for_another_round():
+    frames = {"round 1": [0.0, 1.0, 0.5], "round 2": [0.5, 0.5, 0.5]}
+    scrubber = widgets.scrubber(nx.path_graph(3), frames, label="value")
+    first = image(scrubber)
+    scrubber.children[0].children[1].value = 1
+    assert image(scrubber) != first
+
+
+def test_accuracy_takes_more_results_than_there_are_colours():
+    def evaluate_fn(server_round, arrays):
+        return {"accuracy": 0.5}
+
+    result = Gossip(nx.path_graph(3)).start(
+        LocalGrid(gossip(drifting_app()), 3), zeros(), 2, evaluate_fn=evaluate_fn
+    )
+    many = {f"run {k}": result for k in range(len(plots.COLOURS) + 2)}
+    (ax,) = plots.accuracy(many, {"line": {0: 0.1}}, value="server_accuracy").axes
+    assert len(ax.lines) == len(many) + 1
+
+
+def test_the_theory_line_starts_at_the_first_distance():
+    (ax,) = plots.consensus({"ring": [2.0, 1.0, 0.4]}, {"ring": 0.5}).axes
+    measured, theory = (line.get_ydata() for line in ax.lines)
+    assert np.allclose(measured, [2, 1, 0.4]) and np.allclose(theory, [2, 1, 0.5])
+
+
+@pytest.mark.parametrize("name", topology.NAMES)
+def test_each_topology_has_a_place_for_each_client(name):
+    graph = topology.named(name, 16)
+    assert sorted(plots.layout(graph)) == list(range(16))
+    plots.png(plots.graph(graph, range(16), label="value"))

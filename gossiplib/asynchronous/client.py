@@ -19,8 +19,8 @@ from flwr.clientapp import ClientApp
 from gossiplib.asynchronous.merging import Create, Linear, check_made, merge_update
 from gossiplib.core.averaging import as_dtype, check_model
 from gossiplib.core.client import MODEL, gossip
-from gossiplib.core.models import check_arrays, only_arrays, pack, unpack
-from gossiplib.core.result import first_metrics, split
+from gossiplib.core.models import check_arrays, only_arrays, pack, unpack, unravel
+from gossiplib.core.result import first_metrics
 
 __all__ = ["gossip_on_arrival"]
 
@@ -126,6 +126,6 @@ def _record(model: Linear, like: ArrayRecord) -> ArrayRecord:
     """Return a model of one row with names, shapes and data types of another."""
     olds = unpack(like)
     shapes = dict(zip(like, (old.shape for old in olds), strict=True))
-    news = split(model.w[0], shapes).values()
+    news = unravel(model.w[0], shapes).values()
     typed = [as_dtype(a, old.dtype) for a, old in zip(news, olds, strict=True)]
     return pack(typed, like)

@@ -29,14 +29,8 @@ from gossiplib.asynchronous.merging import (
 )
 from gossiplib.asynchronous.network import Account, Network, Simple, Traffic
 from gossiplib.core.models import array_bytes
-from gossiplib.core.result import (
-    GossipResult,
-    StackedMetrics,
-    StackedModels,
-    check_whole,
-    draw,
-    due,
-)
+from gossiplib.core.result import GossipResult, StackedMetrics, StackedModels, draw, due
+from gossiplib.system.numbers import check_whole
 from gossiplib.system.runs import Interrupt, updates_bar
 from gossiplib.tasks.task import Task
 

@@ -26,7 +26,7 @@ import networkx as nx
 import numpy as np
 
 from gossiplib.core import mixing, topology
-from gossiplib.core.result import check_whole
+from gossiplib.system.numbers import check_whole
 
 __all__ = [
     "Account",

@@ -19,13 +19,8 @@ from gossiplib.asynchronous.network import Account, Network, Simple, Traffic
 from gossiplib.core.averaging import check_model
 from gossiplib.core.calls import Calls
 from gossiplib.core.models import array_bytes, check_initial, only_arrays, unpack
-from gossiplib.core.result import (
-    GossipResult,
-    check_whole,
-    due,
-    first_metrics,
-    mean_metrics,
-)
+from gossiplib.core.result import GossipResult, due, first_metrics, mean_metrics
+from gossiplib.system.numbers import check_whole
 
 __all__ = ["Relay"]
 

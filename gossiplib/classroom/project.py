@@ -47,10 +47,10 @@ from flwr.app import ArrayRecord
 from gossiplib.core import averaging, mixing, topology
 from gossiplib.core.averaging import Average, Model, weighted_mean
 from gossiplib.core.checkpoint import fingerprint
-from gossiplib.core.context import Turn
+from gossiplib.core.context import RoundContext
 from gossiplib.core.models import array_bytes
-from gossiplib.core.result import check_whole
 from gossiplib.protocols import codecs, compressed, push_sum, robust
+from gossiplib.system.numbers import check_whole
 from gossiplib.tasks.task import Task, digits
 from gossiplib.vectorized.engine import gossip_learning
 
@@ -171,7 +171,7 @@ class Wire:
             nx.set_node_attributes(graph, False, "online")
         return graph
 
-    def send(self, model: Model, turn: Turn) -> Model:
+    def send(self, model: Model, turn: RoundContext) -> Model:
         """Return what clients say: what the plan makes of their models, or of lies."""
         clients = np.asarray(turn.node_config["partition-id"])
         sign = np.where(np.isin(clients, self.liars), -1.0, 1.0)
@@ -191,7 +191,11 @@ class Wire:
         return said
 
     def __call__(
-        self, own: Model, neighbours: Sequence[Model], weights: np.ndarray, turn: Turn
+        self,
+        own: Model,
+        neighbours: Sequence[Model],
+        weights: np.ndarray,
+        turn: RoundContext,
     ) -> Model:
         """Average as the plan does."""
         return self.average(own, neighbours, weights, turn)
@@ -426,7 +430,7 @@ def _run(plan: Plan, seed: int) -> Outcome:
 
 
 class _Blame:
-    """Turn an error inside the entry into an EntryError that says where."""
+    """RoundContext an error inside the entry into an EntryError that says where."""
 
     def __enter__(self) -> None:
         return None

@@ -17,15 +17,22 @@ from .averaging import (
     variance_corrected as variance_corrected,
     weighted_mean as weighted_mean,
 )
-from .checkpoint import dump as dump, load as load
 from .client import accept_all as accept_all, choose as choose, gossip as gossip
-from .context import Turn as Turn, uniforms as uniforms
+from .context import RoundContext as RoundContext, uniforms as uniforms
 from .grid import (
     LocalGrid as LocalGrid,
     LocalNode as LocalNode,
     run_on_ray as run_on_ray,
 )
-from .models import array_bytes as array_bytes, pack as pack, unpack as unpack
+from .models import (
+    array_bytes as array_bytes,
+    dump as dump,
+    load as load,
+    pack as pack,
+    ravel as ravel,
+    unpack as unpack,
+    unravel as unravel,
+)
 from .result import GossipResult as GossipResult, Loss as Loss
 from .server import Gossip as Gossip
 from .topology import churn as churn, drop_links as drop_links, named as named

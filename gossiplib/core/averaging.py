@@ -82,9 +82,8 @@ def weighted_mean(
         raise ValueError(f"the weights must sum to 1, not to {np.min(sums):.6g}")
     mixed = []
     for layer in zip(own, *neighbours, strict=True):
-        per_client = (1,) * (layer[0].ndim - sums.ndim)  # axes of one client's array
         mean = sum(
-            w.reshape(sums.shape + per_client) * a.astype(np.float64)
+            per_client(w, a) * a.astype(np.float64)
             for w, a in zip(weights, layer, strict=True)
         )
         mixed.append(as_dtype(mean, layer[0].dtype))
@@ -115,14 +114,32 @@ def variance_corrected(
     for mean, *sources in zip(mixed, own, *neighbours, strict=True):
         one = tuple(range(weights.ndim - 1, mean.ndim))  # axes of one client's array
         variances = np.stack([a.var(axis=one, dtype=np.float64) for a in sources])
-        wanted = (weights * variances).sum(axis=0)
-        wanted = wanted.reshape(wanted.shape + (1,) * len(one))
+        wanted = per_client((weights * variances).sum(axis=0), mean)
         centre = mean.mean(axis=one, keepdims=True, dtype=np.float64)
         found = mean.var(axis=one, keepdims=True, dtype=np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
             stretch = np.where(found > 0, np.sqrt(wanted / found), 1.0)
         corrected.append(as_dtype(centre + stretch * (mean - centre), mean.dtype))
     return corrected
+
+
+def per_client(values: np.ndarray, array: np.ndarray) -> np.ndarray:
+    """Return a number for each client in a shape that multiplies their arrays.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Shape () for one client, (clients,) for many at once.
+    array : numpy.ndarray
+        What the values are for, shape ``(*values.shape, ...)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        The values, with as many axes as `array`.
+    """
+    values = np.asarray(values)
+    return values.reshape(values.shape + (1,) * (np.ndim(array) - values.ndim))
 
 
 def as_dtype(array: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -17,8 +17,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from gossiplib.core.averaging import Average, as_dtype, check_model, weighted_mean
-from gossiplib.core.context import Turn
+from gossiplib.core.context import RoundContext
 from gossiplib.core.models import check_arrays, only_arrays, pack, unpack
+from gossiplib.system.numbers import rng
 
 __all__ = ["accept_all", "choose", "gossip"]
 
@@ -48,8 +49,7 @@ def choose(k: int, seed: int = 0) -> Discover:
         candidates: list[int], server_round: int, context: Context
     ) -> list[int]:
         client = int(context.node_config["partition-id"])
-        rng = np.random.default_rng([seed, client, server_round])
-        return rng.permutation(candidates)[:k].tolist()
+        return rng(seed, client, server_round).permutation(candidates)[:k].tolist()
 
     return discover
 
@@ -127,7 +127,9 @@ def gossip(
         trained = only_arrays(reply.content)
         check_arrays(trained, model)
         if send is not None:
-            turn = Turn(context, told["server-round"], receivers=told["receivers"])
+            turn = RoundContext(
+                context, told["server-round"], receivers=told["receivers"]
+            )
             said = send(unpack(trained), turn)
             check_model(said, said, whose="the message of send:")
             name = next(iter(reply.content.array_records))
@@ -153,7 +155,7 @@ def gossip(
         for j, neighbour in zip(senders, neighbours, strict=True):
             like = own if send is None else neighbour
             check_model(neighbour, like, whose=f"client {j}'s")
-        turn = Turn(context, sent.get("server-round", 0), senders=senders)
+        turn = RoundContext(context, sent.get("server-round", 0), senders=senders)
         mixed = average(own, neighbours, np.array(sent["weights"]), turn)
         check_model(mixed, own)
         mixed = [as_dtype(m, o.dtype) for m, o in zip(mixed, own, strict=True)]

@@ -1,16 +1,16 @@
 """What an average function is told beside the models: who, when, and from whom.
 
-A `Turn` is Flower's `Context` of the client, and a little more. An average function may
-keep records in its `state` from one round to the next.
+A `RoundContext` is Flower's `Context` of the client, and a little more. An average
+function may keep records in its `state` from one round to the next.
 """
 
 import numpy as np
 from flwr.app import Context, RecordDict
 
-__all__ = ["Turn", "uniforms"]
+__all__ = ["RoundContext", "uniforms"]
 
 
-class Turn(Context):
+class RoundContext(Context):
     """A client's Context, in one round.
 
     Where an engine calls a function for many clients at once, see `averaging`, all
@@ -45,8 +45,21 @@ class Turn(Context):
         self.senders = np.asarray(senders, dtype=np.int64)
         self.receivers = receivers
 
+    @property
+    def clients(self) -> np.ndarray:
+        """The partition id of the client, shape `batch`."""
+        return np.asarray(self.node_config["partition-id"])
 
-def uniforms(seed: int, turn: Turn, size: int) -> np.ndarray:
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """The axis of many clients: () for one client, (clients,) for many at once.
+
+        All arrays that a function gets have this axis first, see `averaging`.
+        """
+        return self.clients.shape
+
+
+def uniforms(seed: int, turn: RoundContext, size: int) -> np.ndarray:
     """Return random numbers in [0, 1) for this client and round.
 
     The same for a client alone as among many: each has a place of its own in one
@@ -56,7 +69,7 @@ def uniforms(seed: int, turn: Turn, size: int) -> np.ndarray:
     ----------
     seed : int
         Two protocols at once need two seeds.
-    turn : Turn
+    turn : RoundContext
         Which client and round.
     size : int
         How many numbers a client needs. It must be the same for all clients.
@@ -66,7 +79,7 @@ def uniforms(seed: int, turn: Turn, size: int) -> np.ndarray:
     numpy.ndarray
         Shape (size,), or (clients, size).
     """
-    clients = np.asarray(turn.node_config["partition-id"])
+    clients = turn.clients
     first, last = int(clients.min()), int(clients.max())
     bits = np.random.PCG64([seed, turn.server_round, *b"turn"]).advance(first * size)
     numbers = np.random.Generator(bits).random((last + 1 - first, size))

@@ -1,8 +1,6 @@
 """What a run of gossip learning leaves behind, whichever engine ran it."""
 
 import contextlib
-import math
-import numbers
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,24 +11,21 @@ import pandas as pd
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Result
 
-from gossiplib.core.models import flat
+from gossiplib.core.models import Shapes, flat, unravel
+from gossiplib.system.numbers import rng
+from gossiplib.system.runs import Interrupt
 
 __all__ = [
     "GossipResult",
     "Loss",
-    "check_whole",
     "draw",
+    "each_round",
     "due",
     "first_metrics",
     "mean_metrics",
-    "Shapes",
     "StackedMetrics",
     "StackedModels",
-    "split",
 ]
-
-Shapes = dict[str, tuple[int, ...]]
-
 
 NodeMetrics = dict[int, Mapping[int, MetricRecord]]
 
@@ -175,12 +170,57 @@ def due(server_round: int, every: int) -> bool:
     return every > 0 and server_round % every == 0
 
 
-def check_whole(name: str, value: int, least: int, most: int | None = None) -> None:
-    """Raise ValueError unless a value is a whole number in its range."""
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
-        limits = f"at least {least}" if most is None else f"{least} to {most}"
-        raise ValueError(f"{name} must be a whole number, {limits}; got {value!r}")
+def each_round(
+    first: int,
+    last: int,
+    *,
+    observe: Callable[[int], None],
+    observe_every: int,
+    save: Callable[[int], None] | None = None,
+    save_every: int = 0,
+    interrupt: Interrupt | None = None,
+    unit: str = "rounds",
+) -> Iterator[int]:
+    """Go through the rounds of a run, and do what is due after each.
+
+    A run looks at itself every few rounds, and after the last in any case; likewise it
+    writes its checkpoints. Where nothing is left to do, as when a run that has ended is
+    resumed, it looks once.
+
+    Parameters
+    ----------
+    first, last : int
+        The rounds to go through.
+    observe : callable
+        Called with the round after whose body a look is due.
+    observe_every : int
+        Rounds between two looks; 0 is after the last round only.
+    save : callable, optional
+        Called with the round after which a checkpoint is due, after `observe`.
+    save_every : int
+        Rounds between two checkpoints; 0 is after the last round only.
+    interrupt : Interrupt, optional
+        If it was asked for, the round is the last, and a warning tells.
+    unit : str
+        What that warning calls a round.
+
+    Yields
+    ------
+    int
+        The round, before its body.
+    """
+    for t in range(first, last + 1):
+        yield t
+        ends = t == last or (interrupt is not None and interrupt.asked)
+        if ends or due(t, observe_every):
+            observe(t)
+        if save and (ends or due(t, save_every)):
+            save(t)
+        if ends and t < last:
+            interrupt.warn(t, last, unit)
+            return
+    if first > last:
+        observe(first - 1)
 
 
 def draw(
@@ -192,8 +232,8 @@ def draw(
     """
     if sample is None or len(clients) <= sample:
         return clients
-    rng = np.random.default_rng([seed, server_round, *b"sample"])
-    return np.sort(rng.choice(clients, sample, replace=False))
+    stream = rng(seed, server_round, use="sample")
+    return np.sort(stream.choice(clients, sample, replace=False))
 
 
 def first_metrics(content: RecordDict) -> MetricRecord:
@@ -239,7 +279,7 @@ class StackedModels(Mapping[int, ArrayRecord]):
     def __getitem__(self, client: int) -> ArrayRecord:
         """Make a client's ArrayRecord."""
         client = self._clients[_place(self._clients, client)]
-        arrays = split(self._rows[client], self._shapes)
+        arrays = unravel(self._rows[client], self._shapes)
         return ArrayRecord({name: Array(np.asarray(a)) for name, a in arrays.items()})
 
     def __iter__(self) -> Iterator[int]:
@@ -295,19 +335,6 @@ class StackedMetrics(Mapping[int, MetricRecord]):
         return MetricRecord(
             {k: float(v.mean()) for k, v in self.columns.items() if k != "num-examples"}
         )
-
-
-def split(rows, shapes: Shapes) -> dict:
-    """Take models apart: (..., parameters) -> name -> view, ``(..., *shape)``.
-
-    For a numpy array or a torch tensor.
-    """
-    arrays, start = {}, 0
-    for name, shape in shapes.items():
-        stop = start + math.prod(shape)
-        arrays[name] = rows[..., start:stop].reshape((*rows.shape[:-1], *shape))
-        start = stop
-    return arrays
 
 
 def _place(clients: np.ndarray, client: int) -> int:

@@ -17,6 +17,8 @@ from math import isqrt, log, pi, sqrt
 import networkx as nx
 import numpy as np
 
+from gossiplib.system.numbers import check_share, rng
+
 __all__ = [
     "NAMES",
     "Schedule",
@@ -262,7 +264,7 @@ def random_matching(graph: nx.Graph, seed: int = 0) -> Schedule:
     def schedule(server_round: int) -> nx.Graph:
         matching = nx.empty_graph(len(graph))
         free = np.ones(len(graph), dtype=bool)
-        for e in _rng("matching", seed, server_round).permutation(len(edges)):
+        for e in rng(seed, server_round, use="matching").permutation(len(edges)):
             i, j = edges[e]
             if free[i] and free[j]:
                 matching.add_edge(i, j)
@@ -279,7 +281,7 @@ def push(graph: nx.Graph, seed: int = 0) -> Schedule:
 
     def schedule(server_round: int) -> nx.DiGraph:
         pushed = nx.empty_graph(len(graph), create_using=nx.DiGraph)
-        pushed.add_edges_from(_one_each(to, _rng("push", seed, server_round)))
+        pushed.add_edges_from(_one_each(to, rng(seed, server_round, use="push")))
         return pushed
 
     return schedule
@@ -292,7 +294,7 @@ def pull(graph: nx.Graph, seed: int = 0) -> Schedule:
 
     def schedule(server_round: int) -> nx.DiGraph:
         pulled = nx.empty_graph(len(graph), create_using=nx.DiGraph)
-        chosen = _one_each(heard, _rng("pull", seed, server_round))
+        chosen = _one_each(heard, rng(seed, server_round, use="pull"))
         pulled.add_edges_from((j, i) for i, j in chosen)
         return pulled
 
@@ -311,7 +313,7 @@ def push_pull(graph: nx.Graph, seed: int = 0) -> Schedule:
 
     def schedule(server_round: int) -> nx.Graph:
         met = nx.empty_graph(len(graph))
-        met.add_edges_from(_one_each(near, _rng("push-pull", seed, server_round)))
+        met.add_edges_from(_one_each(near, rng(seed, server_round, use="push-pull")))
         return met
 
     return schedule
@@ -330,12 +332,12 @@ def drop_links(schedule: Schedule, p: float, seed: int = 0) -> Schedule:
     An undirected link is lost both ways. Give `graph.to_directed()` to lose each
     direction on its own. Two `drop_links` around each other need different seeds.
     """
-    _check_probability("p", p)
+    check_share("p", p)
 
     def dropped(server_round: int) -> nx.Graph:
         graph = at(schedule, server_round).copy()
         edges = list(graph.edges)
-        lost = _rng("links", seed, server_round).random(len(edges)) < p
+        lost = rng(seed, server_round, use="links").random(len(edges)) < p
         graph.remove_edges_from(e for e, gone in zip(edges, lost, strict=True) if gone)
         return graph
 
@@ -348,28 +350,14 @@ def churn(schedule: Schedule, online: float, seed: int = 0) -> Schedule:
     Afresh each round. A client that is offline has no links in that round, and its
     node attribute `online` is False: it neither trains nor averages.
     """
-    _check_probability("online", online)
+    check_share("online", online)
 
     def churned(server_round: int) -> nx.Graph:
         graph = at(schedule, server_round).copy()
-        away = _rng("churn", seed, server_round).random(len(graph)) >= online
+        away = rng(seed, server_round, use="churn").random(len(graph)) >= online
         graph.remove_edges_from([(i, j) for i, j in graph.edges if away[i] or away[j]])
         here = {i: is_online(graph, i) and not away[i] for i in graph}
         nx.set_node_attributes(graph, here, "online")
         return graph
 
     return churned
-
-
-def _rng(use: str, seed: int, server_round: int) -> np.random.Generator:
-    """Return a generator that depends on the round alone, not on earlier rounds.
-
-    Each use has random numbers of its own: where links and clients fail together, under
-    one seed, the ones must not fail because the others did.
-    """
-    return np.random.default_rng([seed, server_round, *use.encode()])
-
-
-def _check_probability(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} is a probability, from 0 to 1; got {value}")

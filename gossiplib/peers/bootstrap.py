@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from gossiplib.core import checkpoint
+from gossiplib.core import models
 from gossiplib.core.models import check_arrays, unpack
 from gossiplib.peers.messages import Mailbox
 from gossiplib.peers.transport import Channels, Contacts, name_of
@@ -68,7 +68,7 @@ class Joining:
     def answer(self, sender: int, data: bytes, server_round: int) -> bytes:
         """Answer a hello; raise Refused if it is none."""
         try:
-            told = checkpoint.load(data)["gossip"]
+            told = models.load(data)["gossip"]
             address, wants = told["address"], told["link"]
             if not isinstance(address, str) or not isinstance(wants, bool):
                 raise ValueError("not a hello")
@@ -100,7 +100,7 @@ class Joining:
         data = _record(address=self._address, link=link)
         try:
             reply = self._channels.call(address, name, "Hello", data, 1.0).result()
-            told = dict(checkpoint.load(reply)["gossip"])
+            told = dict(models.load(reply)["gossip"])
             known = list(zip(told["clients"], told["addresses"], strict=True))
             linked, server_round = bool(told["linked"]), _whole(told["round"])
             for other, at in [(told["client"], address), *known]:
@@ -187,7 +187,7 @@ class Joining:
             address = self.contacts.all()[j]
             try:
                 call = self._channels.call(address, name_of(j), "Model", b"", 10.0)
-                content = checkpoint.load(call.result())
+                content = models.load(call.result())
                 server_round, arrays = content["gossip"]["round"], content["arrays"]
                 _check_layout(arrays, like)
                 return min(_whole(server_round), most + 1), arrays, j
@@ -213,4 +213,4 @@ def _check_layout(arrays: Any, like: ArrayRecord) -> None:
 
 
 def _record(**told: Any) -> bytes:
-    return checkpoint.dump(RecordDict({"gossip": ConfigRecord(told)}))
+    return models.dump(RecordDict({"gossip": ConfigRecord(told)}))

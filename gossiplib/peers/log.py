@@ -13,7 +13,7 @@ from typing import Any
 
 from flwr.app import ArrayRecord, RecordDict
 
-from gossiplib.core import checkpoint
+from gossiplib.core import models
 
 __all__ = ["Journal", "read_events", "read_models"]
 
@@ -54,7 +54,7 @@ class Journal:
     def keep(self, server_round: int, arrays: ArrayRecord) -> None:
         """Write the model down that the peer has after a round."""
         path = self._folder / "models" / f"{server_round:06d}"
-        data = checkpoint.dump(RecordDict({"arrays": arrays}))
+        data = models.dump(RecordDict({"arrays": arrays}))
         part = path.with_suffix(".part")
         part.write_bytes(data)
         os.replace(part, path)  # whole, or not there
@@ -80,6 +80,6 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 def read_models(folder: Path) -> dict[int, ArrayRecord]:
     """Return round -> model of a peer."""
     return {
-        int(path.name): checkpoint.load(path.read_bytes())["arrays"]
+        int(path.name): models.load(path.read_bytes())["arrays"]
         for path in sorted((Path(folder) / "models").glob("*[0-9]"))
     }

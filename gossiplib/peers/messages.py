@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from gossiplib.core import checkpoint
+from gossiplib.core import models
 from gossiplib.core.models import unpack
 
 __all__ = [
@@ -68,13 +68,13 @@ def close_letter(letter: Letter) -> bytes:
     content = RecordDict({"gossip": ConfigRecord(told)})
     if letter.arrays is not None:
         content["arrays"] = letter.arrays
-    return checkpoint.dump(content)
+    return models.dump(content)
 
 
 def open_letter(data: bytes) -> Letter:
     """Return the letter in these bytes; raise Refused if they are none."""
     try:
-        content = checkpoint.load(data)
+        content = models.load(data)
     except ValueError:
         raise Refused("malformed") from None
     told, arrays = content.pop("gossip", None), content.pop("arrays", None)

@@ -32,7 +32,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from gossiplib.core import checkpoint
+from gossiplib.core import models
 from gossiplib.core.client import NEIGHBOURS
 from gossiplib.core.grid import LocalNode
 from gossiplib.core.models import array_bytes, check_initial, only_arrays
@@ -166,7 +166,7 @@ class Peer:
         with self._lock:
             server_round, model = self.round, self.model
         told = ConfigRecord({"round": server_round})
-        return checkpoint.dump(RecordDict({"gossip": told, "arrays": model}))
+        return models.dump(RecordDict({"gossip": told, "arrays": model}))
 
     # What it does, in one thread ----------------------------------------------------
 

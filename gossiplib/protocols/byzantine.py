@@ -24,7 +24,7 @@ from scipy.special import ndtri
 from scipy.stats import norm
 
 from gossiplib.core.averaging import Average, Model, as_dtype
-from gossiplib.core.context import Turn, uniforms
+from gossiplib.core.context import RoundContext, uniforms
 
 __all__ = [
     "Attack",
@@ -53,7 +53,7 @@ class Scene(NamedTuple):
         The models of its honest neighbours, and those that the liars really have.
     honest_weights, true_weights : numpy.ndarray
         The receiver's weights of both.
-    turn : Turn
+    turn : RoundContext
         Who the receiver is, and which round.
     """
 
@@ -62,7 +62,7 @@ class Scene(NamedTuple):
     true: list[Model]
     honest_weights: np.ndarray
     true_weights: np.ndarray
-    turn: Turn
+    turn: RoundContext
 
 
 #: Scene -> a lie for each model in `true`; arrays of their shapes.
@@ -95,7 +95,10 @@ def lying(average: Average, liars: Iterable[int], attack: Attack) -> Average:
     liars = np.array(sorted(liars), dtype=np.int64)
 
     def average_lies(
-        own: Model, neighbours: Sequence[Model], weights: np.ndarray, context: Turn
+        own: Model,
+        neighbours: Sequence[Model],
+        weights: np.ndarray,
+        context: RoundContext,
     ) -> Model:
         clients = np.asarray(context.node_config["partition-id"])
         lies = np.isin(context.senders, liars) & ~np.isin(clients, liars)
@@ -126,7 +129,7 @@ def _scene(
     own: Model,
     neighbours: Sequence[Model],
     weights: np.ndarray,
-    turn: Turn,
+    turn: RoundContext,
     lies: np.ndarray,
 ) -> Scene:
     honest = [model for model, lie in zip(neighbours, lies, strict=True) if not lie]
@@ -158,12 +161,12 @@ def _pick(model: Model, at: np.ndarray) -> Model:
     return [array[at] for array in model]
 
 
-def _turn_of(turn: Turn, at: np.ndarray) -> Turn:
+def _turn_of(turn: RoundContext, at: np.ndarray) -> RoundContext:
     """Return the turn of some of the clients."""
     config = dict(turn.node_config)
     config["partition-id"] = np.asarray(config["partition-id"])[at]
     context = Context(turn.run_id, turn.node_id, config, RecordDict(), turn.run_config)
-    return Turn(context, turn.server_round, senders=turn.senders[:, at])
+    return RoundContext(context, turn.server_round, senders=turn.senders[:, at])
 
 
 def sign_flip(scale: float = 1.0) -> Attack:

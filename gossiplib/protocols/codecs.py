@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gossiplib.core.context import Turn, uniforms
+from gossiplib.core.context import RoundContext, uniforms
 
 __all__ = ["Codec", "Parts", "Qsgd", "RandomK", "TopK"]
 
@@ -35,7 +35,7 @@ Payload = list[np.ndarray]
 class Codec(Protocol):
     """What a codec can do, see the module."""
 
-    def encode(self, x: np.ndarray, turn: Turn) -> Payload:
+    def encode(self, x: np.ndarray, turn: RoundContext) -> Payload:
         """Return the message that says x."""
         ...
 
@@ -65,7 +65,7 @@ class TopK:
         """Check the share."""
         _check_share(self.share)
 
-    def encode(self, x: np.ndarray, turn: Turn | None = None) -> Payload:
+    def encode(self, x: np.ndarray, turn: RoundContext | None = None) -> Payload:
         """Return places and values of the k largest numbers by size."""
         _check_finite(x)
         return _chosen(x, np.abs(x), self.share)
@@ -105,7 +105,7 @@ class RandomK(TopK):
     seed: int = 0
     unbiased: bool = False
 
-    def encode(self, x: np.ndarray, turn: Turn) -> Payload:
+    def encode(self, x: np.ndarray, turn: RoundContext) -> Payload:
         """Return places and values of k numbers."""
         _check_finite(x)
         size = x.shape[-1]
@@ -156,7 +156,7 @@ class Qsgd:
         s = self.levels
         return 1.0 if self.unbiased else 1 + min(size / s**2, size**0.5 / s)
 
-    def encode(self, x: np.ndarray, turn: Turn) -> Payload:
+    def encode(self, x: np.ndarray, turn: RoundContext) -> Payload:
         """Return ‖x‖, shape (1,), and the symbols, packed into bytes."""
         _check_finite(x)
         # Squares of large float32 overflow. Summed alike for one client and for many.
@@ -206,7 +206,7 @@ class Parts:
                 f"the number of parts must be 1 to 65536; got {self.count}"
             )
 
-    def encode(self, x: np.ndarray, turn: Turn) -> Payload:
+    def encode(self, x: np.ndarray, turn: RoundContext) -> Payload:
         """Return the number of the round's part, shape (1,), and its values."""
         _check_finite(x)
         if x.shape[-1] < self.count:

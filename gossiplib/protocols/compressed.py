@@ -14,7 +14,7 @@ import numpy as np
 from flwr.app import ArrayRecord
 
 from gossiplib.core.averaging import Model, as_dtype, weighted_mean
-from gossiplib.core.context import Turn
+from gossiplib.core.context import RoundContext
 from gossiplib.core.models import unpack
 from gossiplib.protocols.codecs import Codec
 
@@ -40,12 +40,16 @@ class Compressed:
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
 
-    def send(self, model: Model, turn: Turn) -> Model:
+    def send(self, model: Model, turn: RoundContext) -> Model:
         """Return the message that says the model."""
         return self.codec.encode(_vector(model, turn), turn)
 
     def __call__(
-        self, own: Model, neighbours: Sequence[Model], weights: np.ndarray, turn: Turn
+        self,
+        own: Model,
+        neighbours: Sequence[Model],
+        weights: np.ndarray,
+        turn: RoundContext,
     ) -> Model:
         """Average with what the messages say."""
         x = _vector(own, turn)
@@ -87,7 +91,7 @@ class Shared:
         if not self.arrays or self.arrays[0] < 0:
             raise ValueError(f"name at least one array, from 0 on; got {arrays}")
 
-    def send(self, model: Model, turn: Turn) -> Model:
+    def send(self, model: Model, turn: RoundContext) -> Model:
         """Return the shared arrays."""
         if self.arrays[-1] >= len(model):
             raise ValueError(
@@ -97,7 +101,11 @@ class Shared:
         return [model[k] for k in self.arrays]
 
     def __call__(
-        self, own: Model, neighbours: Sequence[Model], weights: np.ndarray, turn: Turn
+        self,
+        own: Model,
+        neighbours: Sequence[Model],
+        weights: np.ndarray,
+        turn: RoundContext,
     ) -> Model:
         """Average the shared arrays."""
         mixed = weighted_mean(self.send(own, turn), neighbours, weights)
@@ -136,7 +144,7 @@ class Choco:
             raise ValueError(f"the step must be above 0 and at most 1; got {step}")
         self.codec, self.step = codec, step
 
-    def send(self, model: Model, turn: Turn) -> Model:
+    def send(self, model: Model, turn: RoundContext) -> Model:
         """Return Q(x_i - x̂_i) as a message, and add it to x̂_i."""
         x = _vector(model, turn)
         said = _remembered(turn, SAID)[0] if SAID in turn.state else 0.0
@@ -146,7 +154,11 @@ class Choco:
         return message
 
     def __call__(
-        self, own: Model, neighbours: Sequence[Model], weights: np.ndarray, turn: Turn
+        self,
+        own: Model,
+        neighbours: Sequence[Model],
+        weights: np.ndarray,
+        turn: RoundContext,
     ) -> Model:
         """Go a step towards what the neighbours have said, from what oneself has."""
         x, weights = _vector(own, turn), np.asarray(weights, dtype=np.float64)
@@ -162,7 +174,7 @@ class Choco:
         return _model(mixed, own)
 
     @staticmethod
-    def _before(turn: Turn, links: np.ndarray) -> np.ndarray | float:
+    def _before(turn: RoundContext, links: np.ndarray) -> np.ndarray | float:
         """Return the sum up to the last round, if nothing is missing in it."""
         heard, known, last = 0.0, links, np.zeros(1, dtype=int)
         if HEARD in turn.state:
@@ -183,11 +195,11 @@ class Choco:
         )
 
 
-def _remembered(turn: Turn, key: str) -> Model:
+def _remembered(turn: RoundContext, key: str) -> Model:
     return unpack(turn.state[key])
 
 
-def _vector(model: Model, turn: Turn) -> np.ndarray:
+def _vector(model: Model, turn: RoundContext) -> np.ndarray:
     """Return a model as one vector, (size,) or (clients, size), of floats."""
     lead = np.shape(turn.node_config["partition-id"])
     flat = np.concatenate([np.reshape(a, (*lead, -1)) for a in model], axis=-1)

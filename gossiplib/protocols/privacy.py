@@ -22,7 +22,7 @@ from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
 from gossiplib.core.averaging import Average, Model, weighted_mean
-from gossiplib.core.context import Turn
+from gossiplib.core.context import RoundContext
 from gossiplib.tasks.task import Task
 
 __all__ = [
@@ -50,7 +50,10 @@ def overhear(heard: dict[int, Model], average: Average = weighted_mean) -> Avera
     """
 
     def average_and_note(
-        own: Model, neighbours: Sequence[Model], weights: np.ndarray, context: Turn
+        own: Model,
+        neighbours: Sequence[Model],
+        weights: np.ndarray,
+        context: RoundContext,
     ) -> Model:
         for model, senders in zip(neighbours, context.senders, strict=True):
             if not np.ndim(senders):

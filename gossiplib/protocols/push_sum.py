@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import ArrayRecord
 
 from gossiplib.core.averaging import Model, weighted_mean
-from gossiplib.core.context import Turn
+from gossiplib.core.context import RoundContext
 from gossiplib.core.models import unpack
 
 __all__ = ["AgeWeighted", "PushSum"]
@@ -46,7 +46,7 @@ class PushSum:
 
     _KEY = "gossip.push-sum"
 
-    def send(self, model: Model, turn: Turn) -> Model:
+    def send(self, model: Model, turn: RoundContext) -> Model:
         """Send the model, and a share of the weight; keep a share."""
         weight = self._weight(turn)
         share = np.asarray(weight / (1 + np.asarray(turn.receivers)))
@@ -54,7 +54,11 @@ class PushSum:
         return [*model, share]
 
     def __call__(
-        self, own: Model, neighbours: Sequence[Model], weights: np.ndarray, turn: Turn
+        self,
+        own: Model,
+        neighbours: Sequence[Model],
+        weights: np.ndarray,
+        turn: RoundContext,
     ) -> Model:
         """Add up the shares."""
         kept = self._weight(turn)
@@ -63,7 +67,7 @@ class PushSum:
         turn.state[self._KEY] = ArrayRecord([np.asarray(total)])
         return weighted_mean(own, [said[:-1] for said in neighbours], shares / total)
 
-    def _weight(self, turn: Turn) -> np.ndarray:
+    def _weight(self, turn: RoundContext) -> np.ndarray:
         if self._KEY not in turn.state:
             return np.ones(np.shape(turn.node_config["partition-id"]))
         (weight,) = unpack(turn.state[self._KEY])
@@ -87,14 +91,18 @@ class AgeWeighted:
 
     _KEY = "gossip.age"
 
-    def send(self, model: Model, turn: Turn) -> Model:
+    def send(self, model: Model, turn: RoundContext) -> Model:
         """Send the model and its age, one more than before, as it has been trained."""
         age = np.asarray(1 + self._age(turn))
         turn.state[self._KEY] = ArrayRecord([age])
         return [*model, age]
 
     def __call__(
-        self, own: Model, neighbours: Sequence[Model], weights: np.ndarray, turn: Turn
+        self,
+        own: Model,
+        neighbours: Sequence[Model],
+        weights: np.ndarray,
+        turn: RoundContext,
     ) -> Model:
         """Average with weights in proportion to the ages."""
         ages = np.stack([self._age(turn), *(said[-1] for said in neighbours)])
@@ -103,7 +111,7 @@ class AgeWeighted:
         models = [said[:-1] for said in neighbours]
         return weighted_mean(own, models, by_age / by_age.sum(axis=0))
 
-    def _age(self, turn: Turn) -> np.ndarray:
+    def _age(self, turn: RoundContext) -> np.ndarray:
         if self._KEY not in turn.state:
             return np.zeros(np.shape(turn.node_config["partition-id"]))
         (age,) = unpack(turn.state[self._KEY])

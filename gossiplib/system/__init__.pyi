@@ -1,6 +1,7 @@
 from . import (
     archive as archive,
     certificates as certificates,
+    numbers as numbers,
     processes as processes,
     runs as runs,
 )

@@ -1,18 +1,46 @@
-"""Long runs: how far they are, and a Ctrl-C that keeps what they have.
+"""Long runs: how far they are, a Ctrl-C that keeps what they have, what fits, waiting.
 
-How much memory is free, and whether a run fits: told before the work starts.
+Nothing here knows what runs.
 """
 
 import signal
+import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import psutil
-import torch
 from tqdm import tqdm
 
-__all__ = ["Interrupt", "check_memory", "free_memory", "updates_bar"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Interrupt", "check_memory", "free_memory", "updates_bar", "wait_until"]
+
+
+def wait_until(
+    condition: Callable[[], bool], seconds: float, *, every: float = 0.05
+) -> bool:
+    """Wait until a condition holds; return whether it did, within so many seconds.
+
+    Parameters
+    ----------
+    condition : callable
+        () -> whether to go on. It is asked at least once. What it raises is raised.
+    seconds : float
+        How long to wait, by a clock that no change of the date moves.
+    every : float
+        Seconds between two looks.
+    """
+    end = time.monotonic() + seconds
+    while not condition():
+        left = end - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(every, left))
+    return True
 
 
 def updates_bar(num_rounds: int, num_clients: int) -> tqdm:
@@ -70,9 +98,11 @@ _CGROUPS = (
 )
 
 
-def free_memory(device: torch.device) -> int:
+def free_memory(device: "torch.device") -> int:
     """Return the bytes that are free on a device; in a container, to its limit."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.mem_get_info(device)[0]
     free = psutil.virtual_memory().available
     for limit, used in _CGROUPS:
@@ -84,7 +114,7 @@ def free_memory(device: torch.device) -> int:
     return free
 
 
-def check_memory(needed: int, device: torch.device, what: str) -> None:
+def check_memory(needed: int, device: "torch.device", what: str) -> None:
     """Raise MemoryError if a run needs more bytes than are free.
 
     `what` says what needs them, and begins the message.

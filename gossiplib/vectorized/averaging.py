@@ -22,9 +22,8 @@ from scipy.sparse import csr_array
 
 from gossiplib.core import mixing
 from gossiplib.core.averaging import Average, Model, as_dtype
-from gossiplib.core.context import Turn
-from gossiplib.core.models import array_bytes
-from gossiplib.core.result import Shapes, split
+from gossiplib.core.context import RoundContext
+from gossiplib.core.models import Shapes, array_bytes, unravel
 from gossiplib.vectorized.rows import StackedStates, chunks, place, take
 
 __all__ = ["Exchange", "Links", "weigh"]
@@ -226,7 +225,7 @@ class Exchange:
         own: Model,
         near: list[Model],
         weights: np.ndarray,
-        turn: Callable[..., Turn],
+        turn: Callable[..., RoundContext],
         senders: np.ndarray,
     ) -> np.ndarray:
         """Return the averages of some clients, as rows."""
@@ -279,7 +278,7 @@ class Exchange:
         self,
         ids: np.ndarray,
         own: Model,
-        turn: Callable[..., Turn],
+        turn: Callable[..., RoundContext],
         receivers: np.ndarray,
     ) -> Model:
         """Return the messages of some clients, stacked."""
@@ -313,15 +312,15 @@ class Exchange:
         self.states.put(ids, state)
         return [np.asarray(a) for a in made]
 
-    def _turn(self, server_round: int, ids: np.ndarray | int, **more) -> Turn:
+    def _turn(self, server_round: int, ids: np.ndarray | int, **more) -> RoundContext:
         config = {"partition-id": ids, "num-partitions": self.n}
         context = Context(0, 0, config, self.states.take(ids), {})
-        return Turn(context, server_round, **more)
+        return RoundContext(context, server_round, **more)
 
     def _models(self, trained: torch.Tensor, clients: np.ndarray) -> Model:
         rows = take(trained, place(clients, trained.device)).cpu().numpy()
         rows.flags.writeable = False  # as in a client: others' models may be beside it
-        return list(split(rows, self.shapes).values())
+        return list(unravel(rows, self.shapes).values())
 
 
 def _read(payload: Model, clients: np.ndarray) -> Model:

@@ -33,18 +33,17 @@ from gossiplib.core.checkpoint import (
     reading,
     save,
 )
-from gossiplib.core.models import array_bytes, pack
+from gossiplib.core.models import array_bytes, pack, unravel
 from gossiplib.core.result import (
     GossipResult,
     Loss,
     StackedMetrics,
     StackedModels,
-    check_whole,
     draw,
     due,
     mean_metrics,
-    split,
 )
+from gossiplib.system.numbers import check_whole
 from gossiplib.system.runs import Interrupt, check_memory, updates_bar
 from gossiplib.tasks.task import Task
 from gossiplib.tasks.training import one_thread
@@ -327,7 +326,7 @@ class Rounds:
         self.result.node_arrays = self._models()
         if self.have_model.any():
             mean = self.mean.to(self.X.dtype).cpu().numpy()
-            arrays = split(mean, self.batched.shapes).values()
+            arrays = unravel(mean, self.batched.shapes).values()
             self.result.arrays = pack(list(arrays), like=self.initial_arrays)
         return self.result
 

@@ -16,7 +16,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
-from gossiplib.core.result import split
+from gossiplib.core.models import unravel
 from gossiplib.tasks.task import Task
 from gossiplib.tasks.training import check_training, shuffle_keys
 from gossiplib.vectorized.rows import chunks, stack
@@ -128,7 +128,7 @@ class BatchedTask:
         self.chunk = self._chunk(len(self.initial) + in_batch * self._features)
 
         def logits(rows: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-            return functional_call(self._model, split(rows, self.shapes), (x,))
+            return functional_call(self._model, unravel(rows, self.shapes), (x,))
 
         def loss(model: dict, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             out = functional_call(self._model, model, (x,))
@@ -166,7 +166,7 @@ class BatchedTask:
         if unused:
             raise ValueError(f"no output depends on {', '.join(unused)}: take it out")
         self._model.zero_grad()
-        models = split(self.initial[None], self.shapes)
+        models = unravel(self.initial[None], self.shapes)
         try:
             gradient(models, x[None], torch.zeros_like(out)[None])
         except RuntimeError as error:
@@ -199,7 +199,7 @@ class BatchedTask:
         keys : list of numpy.ndarray or None
             What `keys` returns for this round.
         """
-        source, target = split(old, self.shapes), split(new, self.shapes)
+        source, target = unravel(old, self.shapes), unravel(new, self.shapes)
         velocity: dict[str, torch.Tensor] = {}
         losses = torch.zeros(len(old), dtype=old.dtype, device=self.device)
         for x, y in self._batches(clients, keys):

@@ -8,7 +8,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict
 from gossiplib.core import mixing, topology
 from gossiplib.core.averaging import weighted_mean
 from gossiplib.core.client import gossip
-from gossiplib.core.context import Turn, uniforms
+from gossiplib.core.context import RoundContext, uniforms
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.models import unpack
 from gossiplib.core.server import Gossip
@@ -22,7 +22,7 @@ STAR = topology.named("star", 5)
 
 def turn(clients, server_round=3):
     config = {"partition-id": clients, "num-partitions": 9}
-    return Turn(Context(0, 0, config, RecordDict(), {}), server_round)
+    return RoundContext(Context(0, 0, config, RecordDict(), {}), server_round)
 
 
 class Doubled:

@@ -22,8 +22,8 @@ from sklearn.datasets import load_digits
 import gossiplib.deployment.superlink
 from deployed import client, server
 from faults import shows
-from gossiplib.core.checkpoint import load
 from gossiplib.core.grid import LocalGrid
+from gossiplib.core.models import load
 from gossiplib.deployment.superlink import app_output
 from gossiplib.deployment.supernodes import Deployment
 from gossiplib.system.certificates import Authority, key_pair

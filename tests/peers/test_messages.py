@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given, settings, strategies as st
 
 from faults import shows
-from gossiplib.core import checkpoint
+from gossiplib.core import models
 from gossiplib.peers.messages import (
     AHEAD,
     Letter,
@@ -149,14 +149,14 @@ def test_a_process_that_starts_anew_counts_anew():
         (1, letter() + bytes(10_000), "too large"),
         (1, b"", "malformed"),
         (1, letter()[:-1], "malformed"),
-        (1, checkpoint.dump(RecordDict()), "malformed"),
-        (1, checkpoint.dump(RecordDict({"arrays": model()})), "malformed"),
+        (1, models.dump(RecordDict()), "malformed"),
+        (1, models.dump(RecordDict({"arrays": model()})), "malformed"),
         (
             1,
-            checkpoint.dump(RecordDict({"gossip": ConfigRecord({"round": 1})})),
+            models.dump(RecordDict({"gossip": ConfigRecord({"round": 1})})),
             "malformed",
         ),
-        (1, checkpoint.dump(RecordDict({"gossip": model()})), "malformed"),
+        (1, models.dump(RecordDict({"gossip": model()})), "malformed"),
         (1, letter(t=1, degree="2"), "malformed"),
         (1, letter(t=1, degree=True), "malformed"),
         (1, letter(t=1, degree=1.5), "malformed"),
@@ -198,9 +198,9 @@ def test_what_cannot_be_used_is_refused_and_counted(sender, data, reason):
 
 
 def test_a_letter_with_other_records_is_refused():
-    content = checkpoint.load(letter())
+    content = models.load(letter())
     content["more"] = MetricRecord({"x": 1.0})
-    assert refused(mailbox(), 1, checkpoint.dump(content)) == "malformed"
+    assert refused(mailbox(), 1, models.dump(content)) == "malformed"
 
 
 def test_before_the_layout_is_known_any_finite_model_is_kept_then_looked_at_again():

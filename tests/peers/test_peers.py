@@ -22,7 +22,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 import digits_peer
 import peer_apps
 from faults import shows
-from gossiplib.core import checkpoint, mixing
+from gossiplib.core import mixing, models
 from gossiplib.core.averaging import weighted_mean
 from gossiplib.core.client import choose, gossip
 from gossiplib.core.grid import LocalGrid
@@ -156,7 +156,7 @@ def test_a_hello_breaks_off_calls_to_one_that_was_lost_and_to_nobody_else():
     mailbox = Mailbox(clients=3, largest=1000, rounds=5)
     joining = Joining(0, 3, "127.0.0.1:1", [], None, mailbox, channels)
     told = ConfigRecord({"address": "127.0.0.1:2", "link": True})
-    hello = checkpoint.dump(RecordDict({"gossip": told}))
+    hello = models.dump(RecordDict({"gossip": told}))
     joining.answer(1, hello, 0)  # both may greet each other at once
     joining.answer(1, hello, 0)
     assert forgotten == []
@@ -339,7 +339,7 @@ def between(peer, act):
 
         if method != "Push":
             return again()
-        told = checkpoint.load(data)["gossip"]
+        told = models.load(data)["gossip"]
         return act(told["round"], int(name.removeprefix("peer-")), again)
 
     peer.channels.call = call
@@ -492,10 +492,10 @@ def test_a_peer_that_is_no_neighbour_is_refused(idle):
 
 
 def test_who_sends_is_told_by_the_certificate_not_by_the_letter(idle):
-    content = checkpoint.load(letter())
+    content = models.load(letter())
     content["gossip"]["sender"] = 1
     known = idle.crowd.peers[2].channels
-    answered = push(known, idle.address, 0, checkpoint.dump(content))
+    answered = push(known, idle.address, 0, models.dump(content))
     assert answered[1] == "not a neighbour"
 
 
@@ -533,9 +533,9 @@ def test_a_message_too_large_is_not_read_and_counted(idle):
 def test_others_cannot_say_where_a_peer_is(idle):
     idle.peer.joining.contacts.confirm(2, "127.0.0.1:2")
     claim = {"address": "127.0.0.1:1", "link": False}
-    hello = checkpoint.dump(RecordDict({"gossip": ConfigRecord(claim)}))
+    hello = models.dump(RecordDict({"gossip": ConfigRecord(claim)}))
     reply = idle.neighbour.call(idle.address, "peer-0", "Hello", hello, 5).result()
-    told = checkpoint.load(reply)["gossip"]
+    told = models.load(reply)["gossip"]
     assert dict(zip(told["clients"], told["addresses"], strict=True)) == {
         1: "127.0.0.1:1",
         2: "127.0.0.1:2",
@@ -710,7 +710,7 @@ TOLD |= {"clients": [], "addresses": []}
     ids=str,
 )
 def test_a_greeting_that_makes_no_sense_is_no_greeting(idle, lie):
-    answer = checkpoint.dump(RecordDict({"gossip": ConfigRecord(TOLD | lie)}))
+    answer = models.dump(RecordDict({"gossip": ConfigRecord(TOLD | lie)}))
     joining = idle.peer.joining
     joining._channels = SimpleNamespace(
         call=lambda *_: SimpleNamespace(result=lambda: answer)
@@ -732,7 +732,7 @@ def test_a_greeting_that_makes_no_sense_is_no_greeting(idle, lie):
 )
 def test_a_model_that_makes_no_sense_is_not_taken(idle, server_round, arrays, takes):
     told = {"gossip": ConfigRecord({"round": server_round}), "arrays": arrays}
-    answer = checkpoint.dump(RecordDict(told))
+    answer = models.dump(RecordDict(told))
     joining = idle.peer.joining
     joining._channels = SimpleNamespace(
         call=lambda *_: SimpleNamespace(result=lambda: answer)
@@ -745,7 +745,7 @@ def test_a_model_that_makes_no_sense_is_not_taken(idle, server_round, arrays, ta
 
 
 def test_a_hello_as_large_as_a_model_is_refused(idle):
-    hello = checkpoint.dump(
+    hello = models.dump(
         RecordDict({"gossip": ConfigRecord({"address": "a" * 5000, "link": False})})
     )
     call = idle.neighbour.call(idle.address, "peer-0", "Hello", hello, 5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flwr.app import Context, RecordDict
 
-from gossiplib.core.context import Turn
+from gossiplib.core.context import RoundContext
 from gossiplib.protocols.codecs import Parts, Qsgd, RandomK, TopK, _pack, _unpack
 
 CODECS = [TopK(0.1), RandomK(0.1), RandomK(0.1, unbiased=True), Qsgd(1), Qsgd(256)]
@@ -14,7 +14,7 @@ NAMES = [str(codec) for codec in CODECS]
 
 def turn(clients, server_round=1):
     config = {"partition-id": clients, "num-partitions": 10_000}
-    return Turn(Context(0, 0, config, RecordDict(), {}), server_round)
+    return RoundContext(Context(0, 0, config, RecordDict(), {}), server_round)
 
 
 def through(codec, x, server_round=1):

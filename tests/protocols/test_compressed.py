@@ -10,7 +10,7 @@ from flwr.app import Context, RecordDict
 from gossiplib.core import mixing
 from gossiplib.core.averaging import weighted_mean
 from gossiplib.core.client import gossip
-from gossiplib.core.context import Turn
+from gossiplib.core.context import RoundContext
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
 from gossiplib.core.topology import drop_links, named
@@ -237,7 +237,7 @@ def turn(client, server_round=1, state=None, senders=(0,)):
     """Return the turn of one client or of several."""
     config = {"partition-id": client, "num-partitions": 10_000}
     context = Context(0, 0, config, RecordDict() if state is None else state, {})
-    now = Turn(context, server_round, senders=senders)
+    now = RoundContext(context, server_round, senders=senders)
     now.state = context.state
     return now
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from gossiplib.core import mixing
 from gossiplib.core.averaging import weighted_mean
-from gossiplib.core.context import Turn
+from gossiplib.core.context import RoundContext
 from gossiplib.core.topology import named
 from gossiplib.protocols import robust
 from gossiplib.protocols.byzantine import lying
@@ -64,7 +64,7 @@ def even(n):
 
 def turn(client=0, senders=(), server_round=1):
     context = Context(0, 0, {"partition-id": client}, RecordDict(), {})
-    return Turn(context, server_round, senders=senders)
+    return RoundContext(context, server_round, senders=senders)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 8])

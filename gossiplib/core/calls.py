@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Iterable
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from gossiplib.core.models import array_bytes, array_records
@@ -37,9 +37,11 @@ class Calls:
     grid : flwr.serverapp.Grid
         Where the clients are.
     timeout : float
-        Seconds to wait for the replies to a set of calls.
+        Seconds to wait for the replies to a set of calls; None is for ever.
     result : GossipResult
         Takes the bytes and what is lost.
+    run : int, optional
+        The number of a run that goes on; by default a new one.
 
     Attributes
     ----------
@@ -54,16 +56,22 @@ class Calls:
         Why a client that did not join cannot be called.
     """
 
-    def __init__(self, grid: Grid, timeout: float, result: GossipResult) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        timeout: float | None,
+        result: GossipResult,
+        run: int | None = None,
+    ) -> None:
         self.nodes: dict[int, int] = {}
         self.server_round = 0
-        self.run = secrets.randbits(62)
+        self.run = secrets.randbits(62) if run is None else run
         self.why_missing = "is not on the grid"
         self._clients: dict[int, int] = {}
         self._grid = grid
         self._timeout = timeout
         self._ttl = 2 * timeout if timeout else None  # seconds that a message holds
-        self._result = result
+        self.result = result
         self._asked: set[int] = set()  # nodes that were asked to join
         self._owed: dict[str, int] = {}  # id of a message not answered -> node id
         self._warned: set[tuple[int, str]] = set()
@@ -224,9 +232,17 @@ class Calls:
                 for message in ready + replies
                 for arrays in array_records(message.content)
             )
-            booked = self._result.server_bytes
+            booked = self.result.server_bytes
             booked[self.server_round] = booked.get(self.server_round, 0) + sent
         return sorted(replies, key=self.client_of)
+
+    def book(self, models: list[ArrayRecord]) -> None:
+        """Count models that clients receive from neighbours."""
+        counts = len(models), sum(map(array_bytes, models))
+        for booked, more in zip(
+            (self.result.messages, self.result.bytes), counts, strict=True
+        ):
+            booked[self.server_round] = booked.get(self.server_round, 0) + more
 
     def _collect_late_replies(self) -> None:
         """Forget what is owed no longer: it has come, or its message has expired."""
@@ -244,7 +260,7 @@ class Calls:
         if (client, call) not in self._warned:
             self._warned.add((client, call))
             logger.warning("round %d: client %d lost in %s: %s", *loss)
-        self._result.lost.append(loss)
+        self.result.lost.append(loss)
 
 
 def _reason(reply: Message) -> str:

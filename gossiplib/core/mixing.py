@@ -10,7 +10,8 @@ FED-0002's Algorithm 2, are average functions: see `averaging`.
 """
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 import networkx as nx
 import numpy as np
@@ -20,9 +21,10 @@ from gossiplib.core import topology
 if TYPE_CHECKING:
     import scipy.sparse
 
-    Matrix = np.ndarray | scipy.sparse.csr_array
-
 __all__ = [
+    "Matrix",
+    "Weights",
+    "as_dense",
     "best_constant",
     "check_weights",
     "consensus_distance",
@@ -38,7 +40,13 @@ __all__ = [
 ]
 
 
-def uniform(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
+#: A mixing matrix; sparse ones need scipy.
+Matrix: TypeAlias = "np.ndarray | scipy.sparse.csr_array"
+#: What makes one of a graph: the functions below, or your own.
+Weights: TypeAlias = Callable[[nx.Graph], "Matrix"]
+
+
+def uniform(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
     """Weigh all models that a client has alike: W_ij = 1 / (1 + d_i).
 
     d_i is the number of clients that send to i. W is doubly stochastic only if all
@@ -61,7 +69,7 @@ def uniform(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
     return matrix(len(graph), i, j, 1 / (1 + incoming[i]), sparse)
 
 
-def metropolis(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
+def metropolis(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
     """Weigh a link by its busier end: W_ij = 1 / (1 + max(d_i, d_j)).
 
     Doubly stochastic on every undirected graph, and each client needs to know no more
@@ -78,7 +86,7 @@ def metropolis(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
     return matrix(len(graph), i, j, weights, sparse)
 
 
-def max_degree(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
+def max_degree(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
     """Weigh all links alike, by the busiest client: W_ij = 1 / d_max.
 
     The busiest client keeps nothing of its own model. Where that holds for all, on a
@@ -90,7 +98,7 @@ def max_degree(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
     return matrix(len(graph), i, j, weights, sparse)
 
 
-def best_constant(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
+def best_constant(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
     """Weigh all links alike, by the weight that converges fastest.
 
     W = I - a L with a = 2 / (λ₁(L) + λₙ₋₁(L)), the largest and the smallest non-zero
@@ -146,7 +154,7 @@ def _undirected(graph: nx.Graph, name: str) -> nx.Graph:
 
 def matrix(
     n: int, i: np.ndarray, j: np.ndarray, weights: np.ndarray, sparse: bool
-) -> "Matrix":
+) -> Matrix:
     """Return W: weights at (i, j), and what is left of 1 in a row on the diagonal."""
     own = 1 - np.bincount(i, weights, minlength=n)
     if sparse:
@@ -161,7 +169,12 @@ def matrix(
     return W
 
 
-def check_weights(W: "Matrix", graph: nx.Graph) -> None:
+def as_dense(W: Matrix) -> np.ndarray:
+    """Return a mixing matrix as a dense array, shape (n, n)."""
+    return W if isinstance(W, np.ndarray) else np.asarray(W.toarray())
+
+
+def check_weights(W: Matrix, graph: nx.Graph) -> None:
     """Raise an error unless W is a mixing matrix of this graph.
 
     Raises
@@ -192,7 +205,7 @@ def check_weights(W: "Matrix", graph: nx.Graph) -> None:
         raise ValueError(f"client {i} weighs client {j}, which sends it nothing")
 
 
-def slem(W: "Matrix") -> float:
+def slem(W: Matrix) -> float:
     """Return ``|λ₂|``, the second largest eigenvalue modulus of W: a round's factor.
 
     For a symmetric, doubly stochastic W the distance to consensus shrinks at least by
@@ -204,12 +217,12 @@ def slem(W: "Matrix") -> float:
     return float(moduli[-2])
 
 
-def spectral_gap(W: "Matrix") -> float:
+def spectral_gap(W: Matrix) -> float:
     """Return 1 - ``|λ₂|``: near 0 if news travels slowly, 1 if one round is enough."""
     return 1 - slem(W)
 
 
-def rounds_to_consensus(W: "Matrix", tolerance: float = 0.01) -> float:
+def rounds_to_consensus(W: Matrix, tolerance: float = 0.01) -> float:
     """Return the rounds until ``|λ₂|ᵗ`` ≤ tolerance; infinite if ``|λ₂|`` is 1."""
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must be between 0 and 1; got {tolerance}")
@@ -260,11 +273,11 @@ def consensus_distance(models: np.ndarray) -> float:
     return float(np.linalg.norm(models - models.mean(axis=0)) / math.sqrt(len(models)))
 
 
-def _symmetric(W: "Matrix") -> bool:
+def _symmetric(W: Matrix) -> bool:
     return abs(W - W.T).max() < 1e-12
 
 
-def _eigenvalues(W: "Matrix", k: int) -> np.ndarray:
+def _eigenvalues(W: Matrix, k: int) -> np.ndarray:
     """Return all eigenvalues of a dense W, or the k largest in modulus of a sparse."""
     if isinstance(W, np.ndarray):
         return np.linalg.eigvalsh(W) if _symmetric(W) else np.linalg.eigvals(W)

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,9 @@ __all__ = [
     "StackedModels",
 ]
 
-NodeMetrics = dict[int, Mapping[int, MetricRecord]]
+NodeMetrics: TypeAlias = dict[int, Mapping[int, MetricRecord]]
+#: (round, model) -> metrics of the model, or None where there is nothing to tell.
+EvaluateFn: TypeAlias = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
 class Loss(NamedTuple):
@@ -95,13 +97,23 @@ class GossipResult(Result):
         self,
         server_round: int,
         models: Mapping[int, ArrayRecord],
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None],
+        evaluate_fn: EvaluateFn,
     ) -> None:
         """Call `evaluate_fn` for each client's model, and keep what it tells."""
         told = {i: evaluate_fn(server_round, m.copy()) for i, m in models.items()}
         if metrics := {i: m for i, m in told.items() if m is not None}:
             self.node_server_metrics[server_round] = metrics
             self.evaluate_metrics_serverapp[server_round] = mean_metrics(metrics)
+
+    def raise_if_all_lost(self, num_clients: int, server_round: int, call: str) -> None:
+        """Raise RuntimeError if a call has failed at each client: no run is left."""
+        failed = {loss.client for loss in self.lost if loss.call == call}
+        if len(failed) == num_clients:
+            last = self.lost[-1]
+            raise RuntimeError(
+                f"all clients failed to {call} by round {server_round}; client "
+                f"{last.client}: {last.reason}"
+            )
 
     def __repr__(self) -> str:
         """Tell the size of the run, not its every number."""
@@ -212,11 +224,14 @@ def each_round(
     for t in range(first, last + 1):
         yield t
         ends = t == last or (interrupt is not None and interrupt.asked)
-        if ends or due(t, observe_every):
+        looks = due(t, observe_every)
+        if looks:
             observe(t)
         if save and (ends or due(t, save_every)):
             save(t)
-        if ends and t < last:
+        if ends and not looks:  # not in the checkpoint: a longer run has no such look
+            observe(t)
+        if interrupt is not None and interrupt.asked and t < last:
             interrupt.warn(t, last, unit)
             return
     if first > last:

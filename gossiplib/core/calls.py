@@ -12,8 +12,9 @@ import re
 import secrets
 import time
 from collections.abc import Iterable
+from typing import TypeAlias
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from gossiplib.core.models import array_bytes, array_records
@@ -25,6 +26,8 @@ __all__ = ["Calls"]
 _RAISED = re.compile(r"Exception ClientAppException occurred\. Message: (.*)'>", re.S)
 #: How Flower reports other errors of a worker; Ray adds more lines, with its paths.
 _FAILED = re.compile(r"<class '(?:\w+\.)*(\w+)'>:<['\"](.*?)(?:['\"]>)?$", re.M)
+
+Record: TypeAlias = ArrayRecord | MetricRecord | ConfigRecord
 
 logger = logging.getLogger("gossiplib")
 
@@ -165,7 +168,8 @@ class Calls:
         return came
 
     def _admit(self, reply: Message, n: int) -> int:
-        who, node = reply.content.get("gossip", {}), reply.metadata.src_node_id
+        node = reply.metadata.src_node_id
+        who = reply.content.config_records.get("gossip", ConfigRecord())
         client, partitions = who.get("partition-id"), who.get("num-partitions")
         if not isinstance(client, int) or not isinstance(partitions, int):
             raise ValueError(
@@ -186,7 +190,7 @@ class Calls:
         self._clients[node] = client
         return client
 
-    def message(self, call: str, client: int, **records) -> Message:
+    def message(self, call: str, client: int, **records: Record) -> Message:
         """Write a message to a client."""
         return Message(RecordDict(records), self.nodes[client], call, ttl=self._ttl)
 
@@ -215,9 +219,9 @@ class Calls:
         waiting = {message.metadata.message_id: message for message in ready}
         replies = []
         for reply in came:
-            message = waiting.pop(reply.metadata.reply_to_message_id, None)
-            if message is None:  # it came twice, or answers no call of this round
-                continue
+            if reply.metadata.reply_to_message_id not in waiting:
+                continue  # it came twice, or answers no call of this round
+            message = waiting.pop(reply.metadata.reply_to_message_id)
             if reply.has_error():
                 self._lose(message, _reason(reply))
             else:
@@ -265,7 +269,7 @@ class Calls:
 
 def _reason(reply: Message) -> str:
     """Return why a call failed, without what Ray and Flower put around it."""
-    reason = reply.error.reason
+    reason = reply.error.reason or "no reason is given"
     if raised := _RAISED.search(reason):
         return raised[1].strip()
     if failed := _FAILED.search(reason):

@@ -34,7 +34,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -107,7 +107,7 @@ class Checkpoint(NamedTuple):
     server_round: int
     identity: Identity
     result: GossipResult
-    more: dict
+    more: dict[str, Any]
     members: Mapping[str, Member]
 
     def check(self, identity: Identity, num_rounds: int) -> None:
@@ -138,7 +138,7 @@ def check_path(path: Where | None) -> None:
         )
 
 
-def fingerprint(*values: np.ndarray | ArrayRecord | Mapping) -> str:
+def fingerprint(*values: np.ndarray | ArrayRecord | ConfigRecord) -> str:
     """Return a SHA-256 of arrays (data type, shape and values) and records."""
     digest = hashlib.sha256()
     for value in values:
@@ -155,7 +155,7 @@ def save(
     server_round: int,
     identity: Identity,
     result: GossipResult,
-    more: dict,
+    more: dict[str, Any],
     members: Mapping[str, Member],
 ) -> None:
     """Write a checkpoint. If that fails, warn, and note the round as `unsaved`.
@@ -191,7 +191,7 @@ def reading(path: Where) -> Iterator[Checkpoint]:
     """
     with archive.reading(path) as members:
         try:
-            header = json.loads(members[_HEADER])
+            header = json.loads(cast(bytes, members[_HEADER]))
             version = header["format"]
         except _WRONG as error:
             raise ValueError(f"{path} is no checkpoint: {error!r}") from error
@@ -214,9 +214,9 @@ def reading(path: Where) -> Iterator[Checkpoint]:
 # The result so far --------------------------------------------------------------------
 
 
-def _of_result(result: GossipResult) -> tuple[dict, dict[str, np.ndarray]]:
+def _of_result(result: GossipResult) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return a result as JSON (which keeps each float to the bit) and arrays."""
-    told: dict = {}
+    told: dict[str, Any] = {}
     columns: dict[str, np.ndarray] = {}
     for name in (f.name for f in fields(result)):
         value = getattr(result, name)
@@ -237,14 +237,14 @@ def _of_result(result: GossipResult) -> tuple[dict, dict[str, np.ndarray]]:
     return told, columns
 
 
-def _of_clients(clients: Mapping[int, MetricRecord]) -> dict:
+def _of_clients(clients: Mapping[int, MetricRecord]) -> dict[str, Any]:
     records = list(clients.values())
     if len({id(record) for record in records}) == 1:
         records = records[:1]  # of round 0: one first model, measured once
     return {"clients": list(clients), "metrics": [dict(r) for r in records]}
 
 
-def _to_result(told: dict, members: Mapping[str, Member]) -> GossipResult:
+def _to_result(told: dict[str, Any], members: Mapping[str, Member]) -> GossipResult:
     result = GossipResult()
     for name, value in told.items():
         if isinstance(value, dict) and name != "seconds":
@@ -263,11 +263,11 @@ def _to_result(told: dict, members: Mapping[str, Member]) -> GossipResult:
 
 
 def _to_clients(
-    told: dict, at: str, members: Mapping[str, Member]
+    told: dict[str, Any], at: str, members: Mapping[str, Member]
 ) -> Mapping[int, MetricRecord]:
     if "columns" in told:
-        columns = {k: members[f"{at}/{k}"] for k in told["columns"]}
-        return StackedMetrics(members[f"{at}/clients"], columns)
+        columns = {k: np.asarray(members[f"{at}/{k}"]) for k in told["columns"]}
+        return StackedMetrics(np.asarray(members[f"{at}/clients"]), columns)
     records = [MetricRecord(metrics) for metrics in told["metrics"]]
     if len(records) == 1:
         return dict.fromkeys(told["clients"], records[0])
@@ -371,7 +371,9 @@ def restore(kept: Checkpoint, clients: Membership) -> None:
         )
     calls.server_round = kept.server_round
     told = [
-        calls.message("query.restore", i, **load(kept.members[f"state/{i}"]))
+        calls.message(
+            "query.restore", i, **load(cast(bytes, kept.members[f"state/{i}"]))
+        )
         for i in states
     ]
     back = {calls.client_of(reply) for reply in calls.send(told, counted=False)}
@@ -383,7 +385,8 @@ def restore(kept: Checkpoint, clients: Membership) -> None:
     clients.have_model.update(kept.more["have_model"])
     clients.late.update(kept.more["late"], set(calls.nodes).difference(states))
     for i in kept.more["first"]:
-        clients.first[i] = load(kept.members[f"first/{i}"])["arrays"]
+        first = load(cast(bytes, kept.members[f"first/{i}"]))
+        clients.first[i] = first.array_records["arrays"]
     clients.chosen.update(kept.more["chosen"])
 
 
@@ -391,7 +394,7 @@ def _check(kept: Checkpoint) -> None:
     """Raise ValueError unless a checkpoint holds what `take` has put there."""
     more, members = kept.more, kept.members
     try:
-        clients = range(kept.identity["clients"])
+        clients = range(int(kept.identity["clients"]))
         lists = [more[name] for name in ("states", "have_model", "late", "first")]
         for some in [*lists, [i for i, _ in more["chosen"]]]:
             if len(set(some)) < len(some) or not all(i in clients for i in some):

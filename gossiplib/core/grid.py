@@ -202,10 +202,12 @@ def _copied(records: RecordDict) -> RecordDict:
     """Copy a RecordDict, its records and their lists. Arrays do not change in place."""
     copied = RecordDict()
     for name, record in records.items():
-        copied[name] = record.copy()
+        fresh: Any = record.copy()
         if not isinstance(record, ArrayRecord):
-            lists = {k: v.copy() for k, v in record.items() if isinstance(v, list)}
-            copied[name].update(lists)
+            fresh.update(
+                {k: v.copy() for k, v in record.items() if isinstance(v, list)}
+            )
+        copied[name] = fresh
     return copied
 
 
@@ -253,7 +255,8 @@ def run_on_ray(
     """
     from flwr.simulation import run_simulation
 
-    init_args = {"log_to_driver": False, "logging_level": logging.ERROR}
+    init_args: dict[str, Any] = {"log_to_driver": False}
+    init_args["logging_level"] = logging.ERROR
     if num_workers:
         init_args["num_cpus"] = num_workers
     server_app = ServerApp()

@@ -127,11 +127,13 @@ class Membership:
         ]
         for reply in self.calls.send(messages):
             i = self.calls.client_of(reply)
-            chosen = reply.content.config_records.get("gossip", {}).get("neighbours")
+            chosen = reply.content.config_records.get("gossip", ConfigRecord()).get(
+                "neighbours"
+            )
             if isinstance(chosen, list) and set(chosen) <= set(offered[i]):
                 self.chosen[i] = sorted({int(j) for j in chosen})
             else:
-                reason = f"chose {chosen}, not of {offered[i]}"
+                reason = f"chose {chosen!r}, not of {offered[i]}"
                 self.calls.lose(i, "query.discover", reason)
 
     def catch_up(self) -> list[ArrayRecord]:

@@ -201,8 +201,8 @@ def check_weights(W: Matrix, graph: nx.Graph) -> None:
     rows, columns = (indices.astype(np.int64) for indices in W.nonzero())
     heard = np.concatenate([i * n + j, np.arange(n) * (n + 1)])
     if (unheard := np.setdiff1d(rows * n + columns, heard)).size:
-        i, j = divmod(int(unheard[0]), n)
-        raise ValueError(f"client {i} weighs client {j}, which sends it nothing")
+        who, whom = divmod(int(unheard[0]), n)
+        raise ValueError(f"client {who} weighs client {whom}, which sends it nothing")
 
 
 def slem(W: Matrix) -> float:
@@ -274,7 +274,7 @@ def consensus_distance(models: np.ndarray) -> float:
 
 
 def _symmetric(W: Matrix) -> bool:
-    return abs(W - W.T).max() < 1e-12
+    return bool(abs(W - W.T).max() < 1e-12)
 
 
 def _eigenvalues(W: Matrix, k: int) -> np.ndarray:
@@ -287,6 +287,6 @@ def _eigenvalues(W: Matrix, k: int) -> np.ndarray:
 
     solver = eigsh if _symmetric(W) else eigs
     try:
-        return solver(W, k=k, which="LM", return_eigenvectors=False)
+        return np.asarray(solver(W, k=k, which="LM", return_eigenvectors=False))
     except ArpackNoConvergence:  # many eigenvalues of nearly the same modulus
         return _eigenvalues(W.toarray(), k)

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -168,8 +168,9 @@ def _columns(source: str, rounds: NodeMetrics) -> pd.DataFrame:
     for t, clients in rounds.items():
         if not len(clients):
             continue
-        stacked = isinstance(clients, StackedMetrics)
-        columns = clients.columns if stacked else [dict(m) for m in clients.values()]
+        columns: Any = [dict(metrics) for metrics in clients.values()]
+        if isinstance(clients, StackedMetrics):
+            columns = clients.columns
         index = pd.MultiIndex.from_product([[t], list(clients)])
         frames.append(pd.DataFrame(columns, index=index))
     empty = pd.DataFrame(index=pd.MultiIndex.from_product([[], []]))

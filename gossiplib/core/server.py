@@ -311,13 +311,10 @@ class Gossip(Strategy):
             if i not in calls.nodes:
                 calls.lose(i, "train", calls.why_missing)
                 continue
-            receivers = len(topology.receivers(clients.graph, i))
-            gossip = {"server-round": server_round, "receivers": receivers}
-            gossip["run"] = calls.run
+            gossip = ConfigRecord({"server-round": server_round, "run": calls.run})
+            gossip["receivers"] = len(topology.receivers(clients.graph, i))
             first = clients.first_model(i)
-            yield calls.message(
-                "train", i, config=config, gossip=ConfigRecord(gossip), **first
-            )
+            yield calls.message("train", i, config=config, gossip=gossip, **first)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -330,7 +327,7 @@ class Gossip(Strategy):
         result.node_train_metrics[server_round] = metrics
         for reply in replies:
             i = calls.client_of(reply)
-            gossip = reply.content.config_records.get("gossip", {})
+            gossip = reply.content.config_records.get("gossip", ConfigRecord())
             if not gossip.get("joined", True):
                 calls.lapse(i, "train")
                 continue

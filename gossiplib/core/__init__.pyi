@@ -19,11 +19,7 @@ from .averaging import (
 )
 from .client import accept_all as accept_all, choose as choose, gossip as gossip
 from .context import RoundContext as RoundContext, uniforms as uniforms
-from .grid import (
-    LocalGrid as LocalGrid,
-    LocalNode as LocalNode,
-    run_on_ray as run_on_ray,
-)
+from .grid import LocalGrid as LocalGrid, LocalNode as LocalNode
 from .models import (
     array_bytes as array_bytes,
     dump as dump,

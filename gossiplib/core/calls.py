@@ -10,7 +10,6 @@ and come back, with an empty state, or the client come back on another node.
 import logging
 import re
 import secrets
-import time
 from collections.abc import Iterable
 from typing import TypeAlias
 
@@ -19,6 +18,7 @@ from flwr.serverapp import Grid
 
 from gossiplib.core.models import array_bytes, array_records
 from gossiplib.core.result import GossipResult, Loss
+from gossiplib.system.runs import wait_until
 
 __all__ = ["Calls"]
 
@@ -90,23 +90,18 @@ class Calls:
             If nobody joins.
         """
         failures: list[str] = []
-        deadline = time.monotonic() + wait
-        while True:
-            new = self._unasked()
-            if new:
-                for _, reply in self._invite(new):
-                    if reply.has_error():
-                        failures.append(_reason(reply))
-                    else:
-                        self._admit(reply, n)
-                # Replies may take long (Ray starts first); others may have come by now.
-                deadline = time.monotonic() + wait
-            elif (
-                len(self._asked) + len(self._owed) >= n or time.monotonic() >= deadline
-            ):
-                break
-            else:
-                time.sleep(0.1)
+
+        def settled() -> bool:
+            return bool(self._unasked()) or len(self._asked) + len(self._owed) >= n
+
+        # Replies may take long (Ray starts first), and others may have come meanwhile:
+        # each wait begins anew after them.
+        while wait_until(settled, wait, every=0.1) and (new := self._unasked()):
+            for _, reply in self._invite(new):
+                if reply.has_error():
+                    failures.append(_reason(reply))
+                else:
+                    self._admit(reply, n)
         if failures and len(self.nodes) < n:
             self.why_missing += f"; a client that did not join says: {failures[0]}"
         if not self.nodes:
@@ -182,9 +177,9 @@ class Calls:
                 f"client {client} of {partitions}"
             )
         twin = self.nodes.get(client, node)
-        alive = twin in self._grid.get_node_ids() and twin not in self._owed.values()
-        if twin != node and alive:
-            raise ValueError(f"two clients have the partition id {client}")
+        if twin != node and twin not in self._owed.values():
+            if twin in self._grid.get_node_ids():
+                raise ValueError(f"two clients have the partition id {client}")
         self._clients.pop(twin, None)
         self.nodes[client] = node
         self._clients[node] = client

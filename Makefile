@@ -4,6 +4,7 @@
 # make peers      run eight peers without a server; two die, one comes back
 # make test       lint, unit tests, every notebook, the state of the notebooks
 # make notebooks  re-execute the notebooks in place
+# make portable   run them as on older processors: the compared outputs must hold
 # make budget     measure the notebooks; fails over budget; writes README.md's table
 # make colab      run the notebooks with Colab's versions (OTHER=python3.13)
 # make binder     run them as on Binder, within 2 GiB and one processor (OTHER=python3.12)
@@ -25,7 +26,7 @@ export FLWR_DISABLE_UPDATE_CHECK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 export FLWR_HOME = $(CURDIR)/.venv/flwr
 
-.PHONY: lab run peers deploy test notebooks budget colab binder assignment site links bench
+.PHONY: lab run peers deploy test notebooks portable budget colab binder assignment site links bench
 
 lab: .venv/made
 	.venv/bin/jupyter lab notebooks/00_start_here.ipynb
@@ -46,6 +47,9 @@ test: .venv/made
 
 notebooks: .venv/made
 	.venv/bin/python tests/notebooks.py execute
+
+portable: .venv/made
+	.venv/bin/python tests/portable.py
 
 budget: .venv/made
 	.venv/bin/python tests/notebooks.py budget

@@ -60,6 +60,7 @@ assignment: .venv/made
 	.venv/bin/python tests/assignments.py
 
 site: .venv/made
+	.venv/bin/python tests/docstrings.py
 	rm -rf out/site notebooks/site/api
 	.venv/bin/sphinx-build -q -W --keep-going -c notebooks/site -d out/site/doctrees . out/site/html
 

@@ -43,7 +43,13 @@ _STYLES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
 
 
 def png(figure: Figure) -> bytes:
-    """Return a figure as PNG."""
+    """Return a figure as the bytes of a PNG, 90 dots to an inch.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        The picture, whose margins are cut off.
+    """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90, bbox_inches="tight")
     return buffer.getvalue()
@@ -225,8 +231,8 @@ def label_counts(counts: np.ndarray) -> Figure:
     """
     figure, ax = plt.subplots(figsize=(5.2, 0.22 * len(counts) + 1.4))
     text = [[str(count or "") for count in line] for line in counts]
-    shown = text if len(counts) <= 24 else None
-    heat_map(counts, shown, ax=ax, label="training examples", cmap="Blues")
+    text = text if len(counts) <= 24 else []
+    heat_map(counts, text, ax=ax, label="training examples", cmap="Blues")
     ax.set(xlabel="class", ylabel="client", xticks=range(counts.shape[1]))
     return figure
 
@@ -297,21 +303,14 @@ def graph(
     ax = ax or plt.subplots(figsize=(4, 3.6))[1]
     pos = pos or layout(graph)
     size = 40 if len(graph) > 24 else 160
-    colours: dict[str, Any] = {"node_color": COLOURS[4]}
+    look: dict[str, Any] = {"node_size": size, "edgecolors": "black", "linewidths": 0.8}
+    look["node_color"] = COLOURS[4]
     if values is not None:
         low, high = limits or (min(values), max(values))
-        colours = {"node_color": list(values), "cmap": "viridis"}
-        colours |= {"vmin": low, "vmax": high}
-    nodes = nx.draw_networkx_nodes(
-        graph,
-        pos,
-        ax=ax,
-        nodelist=range(len(graph)),
-        node_size=size,
-        edgecolors="black",
-        linewidths=0.8,
-        **colours,
-    )
+        look |= {"node_color": list(values), "cmap": "viridis"}
+        look |= {"vmin": low, "vmax": high}
+    nodelist = range(len(graph))
+    nodes = nx.draw_networkx_nodes(graph, pos, ax=ax, nodelist=nodelist, **look)
     nx.draw_networkx_edges(graph, pos, ax=ax, edge_color="#666666", node_size=size)
     if len(graph) <= 24 and values is None:
         nx.draw_networkx_labels(graph, pos, ax=ax, font_size=7)

@@ -5,8 +5,8 @@ Wings can be named: `python tests/docstrings.py core viz`.
 Public are the names on the packages' faces (`__init__.pyi`), those in `__all__` of the
 modules that notebooks/site/api.md lists, and the public methods of their classes. In
 numpydoc's form, each describes all its parameters; has a section Returns or Yields, or
-begins with "Return" or "Tell"; and has a section Raises for what its own body raises.
-A method of a class of Flower's that one of ours overrides is described there.
+begins with "Return" or "Tell whether"; and has a section Raises for what its own body
+raises. A method that overrides one of a class of Flower's is described there.
 
 Ruff finds sections that are too long (DOC102), and what is raised or yielded in silence
 (DOC501, DOC402). It does not ask for a section Parameters, takes no first line for a
@@ -115,7 +115,9 @@ def parameters(node: Definition) -> set[str]:
         names = parameters(init[0])
     elif any("dataclass" in ast.unparse(d) for d in node.decorator_list):
         fields = [f for f in node.body if isinstance(f, ast.AnnAssign)]
-        made = [f for f in fields if "init=False" not in ast.unparse(f)]
+        made = [
+            f for f in fields if not re.search("ClassVar|init=False", ast.unparse(f))
+        ]
         names = {ast.unparse(f.target) for f in made}
     else:
         names = set()
@@ -138,7 +140,7 @@ def lacks(node: Definition) -> Iterator[str]:
             yield "raises when it is made, and has no Raises"
     elif node.returns and ast.unparse(node.returns) not in ("None", "NoReturn"):
         told = {"Returns", "Yields"} & said.keys()
-        told = told or said[""].startswith(("Return", "Tell"))
+        told = told or said[""].startswith(("Return", "Tell whether"))
         if not told and not any(
             "property" in ast.unparse(d) for d in node.decorator_list
         ):

@@ -87,7 +87,7 @@ def definitions() -> Iterator[tuple[Path, str, Definition]]:
             yield path, name, node
             for one in node.body if isinstance(node, ast.ClassDef) else []:
                 public = isinstance(one, Function) and not one.name.startswith("_")
-                if public and not overrides(path, name, one.name):
+                if public and not (node.bases and overrides(path, name, one.name)):
                     yield path, f"{name}.{one.name}", one
 
 

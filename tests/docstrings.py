@@ -3,7 +3,7 @@
 Wings can be named: `python tests/docstrings.py core viz`.
 
 Public are the names on the packages' faces (`__init__.pyi`), those in `__all__` of the
-modules that notebooks/site/api.md lists, and the public methods of their classes. In
+modules that are on a face, and the public methods of their classes. In
 numpydoc's form, each describes all its parameters; has a section Returns or Yields, or
 begins with "Return" or "Tell whether"; and has a section Raises for what its own body
 raises. A method that overrides one of a class of Flower's is described there.
@@ -54,18 +54,18 @@ def wing(path: Path) -> str:
 
 @cache
 def public_names() -> set[tuple[Path, str]]:
-    """Return file and name of all that is on a face, or in `__all__` of a module."""
-    page = (ROOT / "notebooks" / "site" / "api.md").read_text("utf-8")
+    """Return file and name of all that is on a face, or in a module that is on one."""
     found = set()
-    for module in re.findall(r"(?m)^   (gossiplib[\w.]+)$", page):
-        path = ROOT / Path(*module.split(".")).with_suffix(".py")
-        found |= {(path, name) for name in offered(tree(path))}
     for face in (ROOT / "gossiplib").rglob("__init__.pyi"):
         for line in tree(face).body:
-            if isinstance(line, ast.ImportFrom) and line.module:
-                path = face.parent.joinpath(*line.module.split(".")).with_suffix(".py")
+            if not isinstance(line, ast.ImportFrom):
+                continue
+            for name in (alias.name for alias in line.names):
+                module = line.module or name
+                path = face.parent.joinpath(*module.split(".")).with_suffix(".py")
                 if path.exists():  # else another face
-                    found |= {(path, name.name) for name in line.names}
+                    named = {name} if line.module else offered(tree(path))
+                    found |= {(path, each) for each in named}
     return found
 
 

@@ -1,15 +1,7 @@
 from . import (
     averaging as averaging,
-    calls as calls,
-    checkpoint as checkpoint,
-    client as client,
-    context as context,
-    grid as grid,
-    membership as membership,
     mixing as mixing,
     models as models,
-    result as result,
-    server as server,
     topology as topology,
 )
 from .averaging import (

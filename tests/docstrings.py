@@ -3,10 +3,11 @@
 Wings can be named: `python tests/docstrings.py core viz`.
 
 Public are the names on the packages' faces (`__init__.pyi`), those in `__all__` of the
-modules that are on a face, and the public methods of their classes. In
-numpydoc's form, each describes all its parameters; has a section Returns or Yields, or
-begins with "Return" or "Tell whether"; and has a section Raises for what its own body
-raises. A method that overrides one of a class of Flower's is described there.
+modules that are on a face, and the public methods of their classes. In numpydoc's form,
+each describes all its parameters (one alone may do so in its text); has a section
+Returns or Yields, or begins with "Return" or "Tell whether"; and has a section Raises
+for what its own body raises. A method that overrides one of a class of Flower's is
+described there.
 
 Ruff finds sections that are too long (DOC102), and what is raised or yielded in silence
 (DOC501, DOC402). It does not ask for a section Parameters, takes no first line for a
@@ -130,7 +131,10 @@ def lacks(node: Definition) -> Iterator[str]:
     heads = said.get("Parameters", "") + "\n" + said.get("Attributes", "")
     heads = re.findall(r"(?m)^([*\w][^:\n]*)", heads)  # a, b : int
     known = {name.strip(" *") for head in heads for name in head.split(",")}
-    if missing := parameters(node) - known:
+    taken = parameters(node)
+    if len(taken) == 1:  # one that the text names needs no section
+        known |= set(re.findall(r"\w+", said[""]))
+    if missing := taken - known:
         yield "no word on " + ", ".join(sorted(missing))
     if isinstance(node, ast.ClassDef):
         names = ("__init__", "__post_init__")

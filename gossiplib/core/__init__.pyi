@@ -1,7 +1,6 @@
 from . import (
     averaging as averaging,
     mixing as mixing,
-    models as models,
     topology as topology,
 )
 from .averaging import (
@@ -15,6 +14,7 @@ from .grid import LocalGrid as LocalGrid, LocalNode as LocalNode
 from .models import (
     array_bytes as array_bytes,
     dump as dump,
+    flat as flat,
     load as load,
     pack as pack,
     ravel as ravel,

@@ -47,7 +47,17 @@ Discover: TypeAlias = Callable[[list[int], int, Context], list[int]]
 
 
 def accept_all(candidates: list[int], server_round: int, context: Context) -> list[int]:
-    """Take all clients that the server's graph offers as neighbours."""
+    """Return all clients that the server's graph offers: a discover function.
+
+    Parameters
+    ----------
+    candidates : list of int
+        Whom the graph offers.
+    server_round : int
+        The round.
+    context : flwr.app.Context
+        The client's own.
+    """
     return candidates
 
 

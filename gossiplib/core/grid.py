@@ -64,9 +64,12 @@ class LocalNode:
         )
 
     def receive(self, message: Message) -> Message | None:
-        """Run the app; return its reply, an error if it raises, None if it does.
+        """Run the app on a `message`; where it raises, its state is as before.
 
-        Where it raises, its state is as before.
+        Returns
+        -------
+        flwr.app.Message or None
+            Its reply; an error where it raises; None where it returns None.
         """
         # Client and server must not share records: elsewhere, they never do.
         received = copy.copy(message)
@@ -103,6 +106,11 @@ class LocalGrid(Grid):
         Number of clients; their partition ids are 0..num_nodes-1.
     run_config : dict, optional
         `context.run_config` of each client.
+
+    Raises
+    ------
+    ValueError
+        If there is not at least one node.
 
     Examples
     --------

@@ -74,7 +74,19 @@ def metropolis(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
 
     Doubly stochastic on every undirected graph, and each client needs to know no more
     than its neighbours' degrees. On a directed graph d_i counts the clients that send
-    to i and d_j those that j sends to. Parameters and result as in `uniform`.
+    to i and d_j those that j sends to.
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        Nodes 0..n-1; the edge (j, i) of a directed graph means that j sends to i.
+    sparse : bool
+        Return a `scipy.sparse.csr_array` (needs scipy) instead of a dense array.
+
+    Returns
+    -------
+    numpy.ndarray or scipy.sparse.csr_array
+        W, shape (n, n), float64.
 
     References
     ----------
@@ -90,8 +102,25 @@ def max_degree(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
     """Weigh all links alike, by the busiest client: W_ij = 1 / d_max.
 
     The busiest client keeps nothing of its own model. Where that holds for all, on a
-    bipartite graph such as an even ring, models swap for ever and never agree.
-    Undirected graphs only; parameters, result and source as in `metropolis`.
+    bipartite graph such as an even ring, models swap for ever and never agree (Xiao and
+    Boyd 2004, see `metropolis`).
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        Nodes 0..n-1; undirected.
+    sparse : bool
+        Return a `scipy.sparse.csr_array` (needs scipy) instead of a dense array.
+
+    Returns
+    -------
+    numpy.ndarray or scipy.sparse.csr_array
+        W, shape (n, n), float64.
+
+    Raises
+    ------
+    ValueError
+        If the graph is directed.
     """
     i, j, incoming, _ = _links(_undirected(graph, "max_degree"))
     weights = np.full(len(i), 1 / max(1, incoming.max(initial=0)))
@@ -103,9 +132,25 @@ def best_constant(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
 
     W = I - a L with a = 2 / (λ₁(L) + λₙ₋₁(L)), the largest and the smallest non-zero
     eigenvalue of the graph's Laplacian L. Then the rate (`slem`) is (κ - 1) / (κ + 1)
-    with κ = λ₁ / λₙ₋₁. The weights need the whole graph, and W_ii may be negative.
-    Undirected, connected graphs only; parameters, result and source as in
-    `metropolis`.
+    with κ = λ₁ / λₙ₋₁. The weights need the whole graph, and W_ii may be negative (Xiao
+    and Boyd 2004, see `metropolis`).
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        Nodes 0..n-1; undirected and connected.
+    sparse : bool
+        Return a `scipy.sparse.csr_array` (needs scipy) instead of a dense array.
+
+    Returns
+    -------
+    numpy.ndarray or scipy.sparse.csr_array
+        W, shape (n, n), float64.
+
+    Raises
+    ------
+    ValueError
+        If the graph is directed or disconnected.
     """
     i, j, incoming, _ = _links(_undirected(graph, "best_constant"))
     if len(graph) < 2:
@@ -129,9 +174,9 @@ def best_constant(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
 
 
 def links(graph: nx.Graph) -> tuple[np.ndarray, np.ndarray]:
-    """Return the receivers i and the senders j of all links; an edge has two.
+    """Return the receivers i and the senders j of all links of a graph.
 
-    In a directed graph it has one.
+    An edge is two links; in a directed graph it is one.
     """
     edges = np.array(graph.edges, dtype=np.int64).reshape(-1, 2)
     j, i = edges.T if graph.is_directed() else np.vstack([edges, edges[:, ::-1]]).T
@@ -155,7 +200,19 @@ def _undirected(graph: nx.Graph, name: str) -> nx.Graph:
 def matrix(
     n: int, i: np.ndarray, j: np.ndarray, weights: np.ndarray, sparse: bool
 ) -> Matrix:
-    """Return W: weights at (i, j), and what is left of 1 in a row on the diagonal."""
+    """Return W: weights at (i, j), and what is left of 1 in a row on the diagonal.
+
+    Parameters
+    ----------
+    n : int
+        Number of clients.
+    i, j : numpy.ndarray
+        Receiver and sender of each link, shape (links,).
+    weights : numpy.ndarray
+        What the receiver gives to the sender's model, shape (links,).
+    sparse : bool
+        Return a `scipy.sparse.csr_array` (needs scipy) instead of a dense array.
+    """
     own = 1 - np.bincount(i, weights, minlength=n)
     if sparse:
         from scipy.sparse import coo_array
@@ -170,12 +227,19 @@ def matrix(
 
 
 def as_dense(W: Matrix) -> np.ndarray:
-    """Return a mixing matrix as a dense array, shape (n, n)."""
+    """Return a mixing matrix W as a dense array, shape (n, n)."""
     return W if isinstance(W, np.ndarray) else np.asarray(W.toarray())
 
 
 def check_weights(W: Matrix, graph: nx.Graph) -> None:
     """Raise an error unless W is a mixing matrix of this graph.
+
+    Parameters
+    ----------
+    W : numpy.ndarray or scipy.sparse.csr_array
+        What to check.
+    graph : networkx.Graph
+        Nodes 0..n-1.
 
     Raises
     ------
@@ -218,12 +282,25 @@ def slem(W: Matrix) -> float:
 
 
 def spectral_gap(W: Matrix) -> float:
-    """Return 1 - ``|λ₂|``: near 0 if news travels slowly, 1 if one round is enough."""
+    """Return 1 - ``|λ₂|`` of W: near 0 if news travels slowly, 1 if one round is enough."""
     return 1 - slem(W)
 
 
 def rounds_to_consensus(W: Matrix, tolerance: float = 0.01) -> float:
-    """Return the rounds until ``|λ₂|ᵗ`` ≤ tolerance; infinite if ``|λ₂|`` is 1."""
+    """Return the rounds until ``|λ₂|ᵗ`` ≤ tolerance; infinite if ``|λ₂|`` is 1.
+
+    Parameters
+    ----------
+    W : numpy.ndarray or scipy.sparse.csr_array
+        Mixing matrix, shape (n, n).
+    tolerance : float
+        Share of the distance to consensus that may be left, between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If the tolerance is not between 0 and 1.
+    """
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must be between 0 and 1; got {tolerance}")
     rate = slem(W)
@@ -247,6 +324,11 @@ def effective_neighbours(W: np.ndarray, gamma: float) -> float:
         Symmetric mixing matrix, shape (n, n).
     gamma : float
         Decay, 0 ≤ γ < 1; near 1 for a small learning rate, which reaches further.
+
+    Raises
+    ------
+    ValueError
+        If γ is outside of its range, or W is not symmetric.
 
     References
     ----------

@@ -67,7 +67,15 @@ def _header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def pack(model: list[np.ndarray], like: ArrayRecord) -> ArrayRecord:
-    """Return a model as an ArrayRecord, with the names of another."""
+    """Return a model as an ArrayRecord, with the names of another.
+
+    Parameters
+    ----------
+    model : list of numpy.ndarray
+        Its arrays.
+    like : flwr.app.ArrayRecord
+        A record with as many.
+    """
     arrays = ArrayRecord()
     for name, array in zip(like, model, strict=True):
         arrays[name] = Array(np.asarray(array))
@@ -128,7 +136,7 @@ def array_bytes(arrays: ArrayRecord) -> int:
 
 
 def flat(arrays: ArrayRecord) -> np.ndarray:
-    """Return a model as one vector, float64."""
+    """Return the arrays of a model, end to end, as one vector, float64."""
     return ravel([array.astype(np.float64) for array in unpack(arrays)])
 
 

@@ -87,7 +87,7 @@ class GossipResult(Result):
 
     @contextlib.contextmanager
     def timed(self, what: str) -> Iterator[None]:
-        """Add the time that the `with` block takes to `seconds`."""
+        """Return a context that adds the time that it takes to ``seconds[what]``."""
         start = time.perf_counter()
         yield
         took = time.perf_counter() - start
@@ -99,14 +99,39 @@ class GossipResult(Result):
         models: Mapping[int, ArrayRecord],
         evaluate_fn: EvaluateFn,
     ) -> None:
-        """Call `evaluate_fn` for each client's model, and keep what it tells."""
+        """Measure each client's model on the server, and keep what comes of it.
+
+        Parameters
+        ----------
+        server_round : int
+            The round that it is kept for.
+        models : mapping
+            Partition id -> model.
+        evaluate_fn : callable
+            (round, arrays) -> MetricRecord or None.
+        """
         told = {i: evaluate_fn(server_round, m.copy()) for i, m in models.items()}
         if metrics := {i: m for i, m in told.items() if m is not None}:
             self.node_server_metrics[server_round] = metrics
             self.evaluate_metrics_serverapp[server_round] = mean_metrics(metrics)
 
     def raise_if_all_lost(self, num_clients: int, server_round: int, call: str) -> None:
-        """Raise RuntimeError if a call has failed at each client: no run is left."""
+        """Raise RuntimeError if a call has failed at each client: no run is left.
+
+        Parameters
+        ----------
+        num_clients : int
+            How many clients there are.
+        server_round : int
+            The round, for the message.
+        call : str
+            The call, such as "train".
+
+        Raises
+        ------
+        RuntimeError
+            It names the last client that failed, and why.
+        """
         failed = {loss.client for loss in self.lost if loss.call == call}
         if len(failed) == num_clients:
             last = self.lost[-1]
@@ -142,6 +167,16 @@ class GossipResult(Result):
             One row for each round and client, with the metrics `train_*`,
             `evaluate_*` and `server_*` and the number of `lost` calls; or one row for
             each round, with the consensus distance, messages and bytes.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The table, sorted by round and client.
+
+        Raises
+        ------
+        ValueError
+            If `by` is something else.
         """
         if by == "round":
             columns = ("consensus_distance", "messages", "bytes", "server_bytes")

@@ -340,7 +340,18 @@ class Gossip(Strategy):
         return None, mean_metrics(metrics)
 
     def configure_average(self, server_round: int) -> Iterable[Message]:
-        """Call average of each client that trained, with its neighbours' models."""
+        """Call average of each client that trained, with its neighbours' models.
+
+        Parameters
+        ----------
+        server_round : int
+            The round.
+
+        Yields
+        ------
+        flwr.app.Message
+            The calls, which the counters of `GossipResult` count once all are sent.
+        """
         clients = _clients()
         models, calls = clients.trained, clients.calls
         relayed: list[int] = []

@@ -157,7 +157,14 @@ def named(
 
 
 def at(schedule: Schedule, server_round: int) -> nx.Graph:
-    """Return the graph that a schedule gives for a round (1, 2, ...).
+    """Return the graph that a schedule gives for a round.
+
+    Parameters
+    ----------
+    schedule : networkx.Graph or callable
+        A graph, or a function from the round to a graph.
+    server_round : int
+        The round, 1, 2, ...
 
     Raises
     ------
@@ -177,18 +184,42 @@ def _check_kind(graph: object) -> None:
 
 
 def senders(graph: nx.Graph, client: int) -> list[int]:
-    """Return the clients whose models reach `client`, in ascending order."""
+    """Return the clients whose models reach `client`, in ascending order.
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        Nodes 0..n-1.
+    client : int
+        Which of them.
+    """
     heard = graph.predecessors(client) if graph.is_directed() else graph[client]
     return sorted(map(int, heard))
 
 
 def receivers(graph: nx.Graph, client: int) -> list[int]:
-    """Return the clients that the model of `client` reaches, in ascending order."""
+    """Return the clients that the model of `client` reaches, in ascending order.
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        Nodes 0..n-1.
+    client : int
+        Which of them.
+    """
     return sorted(map(int, graph[client]))
 
 
 def is_online(graph: nx.Graph, client: int) -> bool:
-    """Tell whether a client takes part in the round of this graph (see `churn`)."""
+    """Tell whether a client takes part in the round of this graph (see `churn`).
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        Nodes 0..n-1.
+    client : int
+        Which of them.
+    """
     return bool(graph.nodes[client].get("online", True))
 
 

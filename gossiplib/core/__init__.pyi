@@ -13,7 +13,7 @@ from . import (
     topology as topology,
 )
 from .averaging import (
-    softmax_distance as softmax_distance,
+    SoftmaxDistance as SoftmaxDistance,
     variance_corrected as variance_corrected,
     weighted_mean as weighted_mean,
 )

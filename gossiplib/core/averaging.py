@@ -42,23 +42,17 @@ class Average(Protocol):
         send(model, context) -> message
 
     which is called after training, and returns what leaves the client instead: a list
-    of arrays of any number, shapes and data types. Then `neighbours` holds such
-    messages.
+    of arrays of any number, shapes and data types. Then `neighbours` holds these.
 
-    An average function also takes many clients at once, as the vectorised engine calls
-    it. Then each array has one axis more, the first, for the clients, and so has each
-    weight, each array that is sent and each in the context's state. All of these
-    clients have the same number of neighbours. ``context.batch`` is that axis,
-    `per_client` multiplies by weights, and `models.ravel` makes vectors of models.
+    The vectorised engine calls an average function for many clients at once, with the
+    same number of neighbours each. Then each array has one axis more, the first, for
+    the clients; so has each weight, each array that is sent, and each in the state.
+    ``context.batch`` is that axis, `per_client` fits weights to arrays, `models.ravel`
+    makes vectors of models.
     """
 
     def __call__(
-        self,
-        own: Model,
-        neighbours: Models,
-        weights: np.ndarray,
-        context: Any,
-        /,
+        self, own: Model, neighbours: Models, weights: np.ndarray, context: Any, /
     ) -> Model:
         """Return the client's new model.
 
@@ -89,22 +83,8 @@ def weighted_mean(
 ) -> Model:
     """Average as FED-0002's Algorithm 1 does: W_ii M_i + Σ_j W_ij M_j.
 
-    Parameters
-    ----------
-    own : list of numpy.ndarray
-        The client's own model.
-    neighbours : sequence of lists of numpy.ndarray
-        The neighbours' models, arrays of the same shapes.
-    weights : numpy.ndarray
-        W_ii, then W_ij in the order of `neighbours`.
-    context : object
-        Not used.
-
-    Returns
-    -------
-    list of numpy.ndarray
-        The new model, in the data types of `own`. Sums are formed in float64;
-        arrays of integers (counters) are rounded.
+    Parameters and result are those of an `Average`; `context` is not used. Sums are
+    formed in float64; arrays of integers (counters) are rounded.
 
     Raises
     ------
@@ -284,18 +264,8 @@ def softmax_distance_weights(
 def name_of(average: object) -> str:
     """Return what tells an average function from others, the same in each process.
 
-    A checkpoint keeps it, so that it does not go on with another rule.
-
-    Parameters
-    ----------
-    average : object
-        An average function, or a part of one: a codec, an attack, a function.
-
-    Returns
-    -------
-    str
-        Of a dataclass its `repr`, with the names of the functions in it instead of
-        their addresses; of a function its module and qualified name.
+    Of a dataclass it is the `repr`, with names of functions instead of addresses; of a
+    function, module and qualified name. So a checkpoint refuses to go on with another.
     """
     if is_dataclass(average) and not isinstance(average, type):
         said = {f.name: getattr(average, f.name) for f in fields(average) if f.repr}

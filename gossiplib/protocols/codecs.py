@@ -14,7 +14,7 @@ doi:10.1016/j.jpdc.2020.10.006, for `Parts`.
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from gossiplib.system.numbers import check_whole
 __all__ = ["Codec", "Parts", "Qsgd", "RandomK", "TopK", "pack_bits", "unpack_bits"]
 
 Payload: TypeAlias = list[np.ndarray]
+Fill: TypeAlias = np.ndarray | float
 
 
 class Codec(Protocol):
@@ -47,9 +48,7 @@ class Codec(Protocol):
         """
         ...
 
-    def decode(
-        self, payload: Payload, size: int, missing: np.ndarray | float = 0.0
-    ) -> np.ndarray:
+    def decode(self, payload: Payload, size: int, missing: Fill = 0.0) -> np.ndarray:
         """Return Q(x), with the numbers of `missing` where the message has none.
 
         Raises
@@ -78,9 +77,7 @@ class TopK:
     def __post_init__(self) -> None:
         """Check the share."""
         if not 0 < self.share <= 1:
-            raise ValueError(
-                f"the share must be above 0 and at most 1; got {self.share}"
-            )
+            raise ValueError(f"share must be above 0 and at most 1; got {self.share}")
 
     def encode(self, x: np.ndarray, context: RoundContext) -> Payload:
         """Return places and values of the k numbers with the highest scores."""
@@ -95,9 +92,7 @@ class TopK:
     def _scores(self, x: np.ndarray, context: RoundContext) -> np.ndarray:
         return np.asarray(np.abs(x))
 
-    def decode(
-        self, payload: Payload, size: int, missing: np.ndarray | float = 0.0
-    ) -> np.ndarray:
+    def decode(self, payload: Payload, size: int, missing: Fill = 0.0) -> np.ndarray:
         """Return the vector that has these values at these places."""
         places, values = _two(payload)
         if places.size and not 0 <= places.min() <= places.max() < size:
@@ -194,9 +189,7 @@ class Qsgd:
         symbols = np.where(scaled < 0, s - level, s + level)
         return [norm, pack_bits(symbols, self.bits)]
 
-    def decode(
-        self, payload: Payload, size: int, missing: np.ndarray | float = 0.0
-    ) -> np.ndarray:
+    def decode(self, payload: Payload, size: int, missing: Fill = 0.0) -> np.ndarray:
         """Return Q(x); nothing is missing."""
         norm, packed = _two(payload)
         if packed.shape[-1] != -(-size * self.bits // 8):
@@ -236,9 +229,7 @@ class Parts:
         part = np.full((*x.shape[:-1], 1), first, np.min_scalar_type(self.count - 1))
         return [part, x[..., first :: self.count]]
 
-    def decode(
-        self, payload: Payload, size: int, missing: np.ndarray | float = 0.0
-    ) -> np.ndarray:
+    def decode(self, payload: Payload, size: int, missing: Fill = 0.0) -> np.ndarray:
         """Return the vector that has these values in this part."""
         part, values = _two(payload)
         x = _filled(values, size, missing)
@@ -256,7 +247,7 @@ def _check_finite(x: np.ndarray) -> None:
         raise ValueError("a vector with NaN or infinite values cannot be encoded")
 
 
-def _filled(values: np.ndarray, size: int, missing: Any) -> np.ndarray:
+def _filled(values: np.ndarray, size: int, missing: Fill) -> np.ndarray:
     """Return a vector for each client, in the data type of the values sent."""
     return np.array(np.broadcast_to(missing, (*values.shape[:-1], size)), values.dtype)
 

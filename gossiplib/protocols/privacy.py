@@ -45,13 +45,23 @@ class HonestButCurious:
     Parameters
     ----------
     heard : dict
-        Filled: partition id of the sender -> the model (or message) that it sent.
+        Filled: partition id of the sender -> the model that it sent.
     average : callable
         What the clients do with the models; one without a `send`.
+
+    Raises
+    ------
+    ValueError
+        If clients send something else than models.
     """
 
     heard: dict[int, Model] = field(repr=False, compare=False)
     average: Average = weighted_mean
+
+    def __post_init__(self) -> None:
+        """Check that clients send models."""
+        if hasattr(self.average, "send"):
+            raise ValueError(f"what {self.average} sends is no model to be overheard")
 
     def __call__(
         self, own: Model, neighbours: Models, weights: np.ndarray, context: RoundContext

@@ -1,22 +1,26 @@
 """What clients may send and how they may average: beyond the weighted mean.
 
 All average functions, for ``gossip(app, average=...)`` and
-``gossip_learning(..., average=...)``:
+``gossip_learning(..., average=...)``; the first three are in `core.averaging`:
 
-===============================  =====================================================
-`averaging.weighted_mean`        FED-0002's Algorithm 1, the default (in `core`)
-`averaging.SoftmaxDistance`      FED-0002's Algorithm 2 (in `core`)
-`averaging.variance_corrected`   keeps the variance of the start (in `core`)
-`PushSum`                        the true mean, on directed graphs
-`Compressed`, `Partial`,         fewer bytes by a codec: `TopK`, `RandomK`, `Qsgd`,
-`Choco`                          `Parts`
-`Shared`                         some arrays of the model, the rest private
-`coordinate_median`,             withstand Byzantine neighbours
-`TrimmedMean`, `ClippedGossip`
-`Byzantine`                      another one, attacked: `SignFlip`, `Noise`,
-                                 `ALittleIsEnough`, `Inconsistent`, `Dissensus`
-`HonestButCurious`               another one, overheard
-===============================  =====================================================
+====================  ================================================================
+`weighted_mean`       FED-0002's Algorithm 1, the default
+`SoftmaxDistance`     FED-0002's Algorithm 2: weights by what the models predict
+`variance_corrected`  a mean that keeps the variance of the models
+`PushSum`             the mean of all clients, also on directed graphs
+`Compressed`          a mean of encoded models, as if they were exact
+`Partial`             a mean of what was sent alone
+`Choco`               the mean, in the end, from encoded differences
+`Shared`              a mean of some arrays of the model; the rest stays private
+`coordinate_median`   robust: the median of each parameter
+`TrimmedMean`         robust: the mean of each parameter without its extremes
+`ClippedGossip`       robust: a mean with clipped differences
+`Byzantine`           another one, under attack
+`HonestButCurious`    another one, overheard
+====================  ================================================================
+
+Codecs are `TopK`, `RandomK`, `Qsgd` and `Parts`; attacks are `SignFlip`, `Noise`,
+`ALittleIsEnough`, `Inconsistent` and `Dissensus`.
 """
 
 import lazy_loader as lazy

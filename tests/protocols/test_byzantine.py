@@ -180,6 +180,12 @@ def test_a_cut_vertex_that_agrees_with_everyone_keeps_groups_apart():
         assert np.allclose(end[:5], 0) and np.allclose(end[6:], 1)
 
 
+def test_the_order_of_nodes_does_not_matter():
+    attack = byzantine.SignFlip()
+    found = Byzantine(weighted_mean, np.array([3, 1]), attack)
+    assert found == Byzantine(weighted_mean, (1, 3), attack)
+
+
 def test_bad_attacks_are_refused():
     own, *others = models(3)
     here = (own, others, even(3), in_round(senders=[1, 2]))

@@ -259,6 +259,17 @@ def test_choco_refuses_changes_and_keeps_its_state():
         choco(x, [message], weights, in_round(3, 2, senders=[7]))
 
 
+def test_choco_does_not_mind_in_which_order_messages_come():
+    choco, state = Choco(TopK(0.5), 0.5), RecordDict()
+    x, weights = [np.arange(4.0)], np.array([0.2, 0.3, 0.5])
+    for t, order in ((1, [7, 9]), (2, [9, 7])):
+        now = in_round(3, t, senders=order, state=state)
+        message = choco.send(x, now)
+        choco(x, [message] * 2, weights[[0, *np.argsort(order) + 1]], now)
+    with pytest.raises(RuntimeError, match="not those of the round before"):
+        choco(x, [message] * 2, weights, in_round(3, 3, senders=[9, 7], state=state))
+
+
 @pytest.mark.parametrize("step", [0, -1, 1.1, np.nan])
 def test_wrong_steps_are_refused(step):
     with pytest.raises(ValueError, match="step must be above 0 and at most 1; got"):
@@ -266,6 +277,7 @@ def test_wrong_steps_are_refused(step):
 
 
 def test_wrong_arrays_are_refused():
+    assert Shared([2, 0]) == Shared((0, 2, 2))
     with pytest.raises(ValueError, match="name at least one array"):
         Shared([])
     with pytest.raises(ValueError, match="array 2 is to be shared, but"):

@@ -17,6 +17,7 @@ from gossiplib.core.models import unpack
 from gossiplib.core.server import Gossip
 from gossiplib.core.topology import named
 from gossiplib.protocols import privacy
+from gossiplib.protocols.push_sum import PushSum
 from gossiplib.tasks.task import digits
 from gossiplib.vectorized.engine import gossip_learning
 
@@ -47,6 +48,11 @@ def test_both_engines_overhear_the_models_that_are_sent():
     for i in one:
         for a, b in zip(one[i], other[i], strict=True):
             assert np.allclose(a, b, atol=1e-5)
+
+
+def test_what_is_no_model_is_not_overheard():
+    with pytest.raises(ValueError, match=r"PushSum\(\) sends is no model"):
+        privacy.HonestButCurious({}, PushSum())
 
 
 def test_what_is_overheard_is_trained_and_not_yet_averaged():

@@ -4,7 +4,7 @@ from . import (
     topology as topology,
 )
 from .averaging import (
-    softmax_distance as softmax_distance,
+    SoftmaxDistance as SoftmaxDistance,
     variance_corrected as variance_corrected,
     weighted_mean as weighted_mean,
 )

@@ -268,7 +268,7 @@ class Task:
     def predict(self, model: list[np.ndarray], context: Context) -> np.ndarray:
         """Return softmax outputs on a client's validation part.
 
-        The `predict` that `averaging.softmax_distance` needs; shape (examples,
+        The `predict` that `averaging.SoftmaxDistance` needs; shape (examples,
         classes). For an array of clients and their stacked models, (clients, examples,
         classes).
         """

@@ -15,7 +15,7 @@ from gossiplib.core import topology
 from gossiplib.core.averaging import weighted_mean
 from gossiplib.core.models import array_bytes
 from gossiplib.protocols import byzantine
-from gossiplib.protocols.byzantine import lying
+from gossiplib.protocols.byzantine import Byzantine
 from gossiplib.tasks.task import digits
 from gossiplib.vectorized.engine import gossip_learning
 
@@ -39,18 +39,18 @@ def refused(source, text):
 
 
 def test_score_is_that_of_a_direct_run():
-    """Lies by `byzantine.lying`, at the receivers: another way to the same network."""
+    """Lies by `Byzantine`, at the receivers: another way to the same network."""
     seed, rounds = 0, 6
     who = [int(i) for i in project.liars(seed)]
     ring = topology.named("ring", 16)
-    assert not ring.has_edge(*who)  # `lying` spares liars from each other's lies
+    assert not ring.has_edge(*who)  # `Byzantine` spares liars from each other's lies
     task = digits(16, alpha=0.5, hidden=32, holdout=0, seed=seed)
     lossy = topology.drop_links(ring, 0.1, seed)
     result = gossip_learning(
         task,
         topology.churn(lossy, 0.95, seed),
         rounds,
-        average=lying(weighted_mean, who, byzantine.sign_flip()),
+        average=Byzantine(weighted_mean, who, byzantine.SignFlip()),
         epochs=2,
         evaluate_every=0,
         evaluate_fn=task.evaluate_fn,
@@ -224,7 +224,7 @@ def average(own, neighbours, weights, turn):
         (cheat("", "Plan(nx.cycle_graph(16), 2, batch_size=1)"), "batch_size"),
         (cheat("", "Plan(nx.cycle_graph(16), 2, lr=float('nan'))"), "lr"),
         (cheat("", "Plan('ring', 2)"), "networkx"),
-        (cheat("", "Plan(nx.cycle_graph(16), 2, average=robust.trimmed_mean(1))"), "f"),
+        (cheat("", "Plan(nx.cycle_graph(16), 2, average=robust.TrimmedMean(1))"), "f"),
         (cheat("class P(Plan): pass", "P(nx.cycle_graph(16), 2)"), "not a P"),
         (
             cheat(

@@ -817,7 +817,7 @@ WRONG += [
     ("13.4", "too few", lambda: ["mv"]),
 ]
 RAISES += [
-    ("13.3", "of gossiplib", lambda: [robust.trimmed_mean(2)], "more links"),
+    ("13.3", "of gossiplib", lambda: [robust.TrimmedMean(2)], "more links"),
 ]
 RIGHT_TOO += [("13.1", "of numpy", lambda: [np.int64(4)])]
 

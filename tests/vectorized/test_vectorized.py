@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from gossiplib.core import mixing
-from gossiplib.core.averaging import softmax_distance
+from gossiplib.core.averaging import SoftmaxDistance
 from gossiplib.core.client import gossip
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
@@ -158,7 +158,7 @@ def test_small_chunks_change_nothing(monkeypatch):
 @pytest.mark.parametrize("schedule", ["star", "regular", "directed one-peer", "churn"])
 def test_algorithm_2_is_batched(schedule, alpha):
     task = digits(N, hidden=8, dtype=torch.float64)
-    average = softmax_distance(task.predict, self_weight=0.4, alpha=alpha)
+    average = SoftmaxDistance(task.predict, self_weight=0.4, alpha=alpha)
     a, b = both(task, SCHEDULES[schedule], 3, average=average)
     assert difference(a, b) < 1e-10
 

@@ -24,7 +24,7 @@ def _(clients: int) -> None:
 def _(self_weight: float, alpha: float, rounds: int) -> None:
     from sklearn.datasets import load_digits
 
-    from gossiplib.core.averaging import softmax_distance
+    from gossiplib.core.averaging import SoftmaxDistance
     from gossiplib.tasks.task import Task
     from gossiplib.vectorized.engine import gossip_learning
 
@@ -36,7 +36,7 @@ def _(self_weight: float, alpha: float, rounds: int) -> None:
         task = Task(x / 16, y, 16, partition="iid", holdout=0.2, seed=seed)
         rows = task.parts.index[task.parts.starts[8] : task.parts.starts[16]]
         task.y[rows] = (task.y[rows] + 5) % 10
-        rule = softmax_distance(task.predict, self_weight=self_weight, alpha=alpha)
+        rule = SoftmaxDistance(task.predict, self_weight=self_weight, alpha=alpha)
         result = gossip_learning(
             task,
             nx.complete_graph(16),

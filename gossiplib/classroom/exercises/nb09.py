@@ -103,16 +103,16 @@ def _most_liars() -> dict[str, int]:
     """Return how many liars each rule withstands, in the first setting of 09."""
     # not at the top: notebooks 02 and 03 run without Flower
     from gossiplib.protocols import robust
-    from gossiplib.protocols.byzantine import lying
+    from gossiplib.protocols.byzantine import Byzantine
     from gossiplib.vectorized.consensus import averaging_rounds
 
     start = np.random.default_rng(0).normal(size=(11, 10))
 
     def drift(average: Callable, liars: int) -> float:
-        lied = lying(
+        lied = Byzantine(
             average,
             range(liars),
-            lambda scene: [[np.full_like(a, 1000.0) for a in m] for m in scene.true],
+            lambda view: [[np.full_like(a, 1000.0) for a in m] for m in view.true],
         )
         rounds = averaging_rounds(start, nx.complete_graph(11), average=lied)
         x = [next(rounds)[0] for _ in range(20)][-1]
@@ -120,8 +120,8 @@ def _most_liars() -> dict[str, int]:
 
     rules = {
         "the median": robust.coordinate_median,
-        "the trimmed mean": robust.trimmed_mean(f=3),
-        "clipping": robust.clipped(f=1),
+        "the trimmed mean": robust.TrimmedMean(f=3),
+        "clipping": robust.ClippedGossip(f=1),
     }
     return {
         rule: max(liars for liars in range(10) if drift(average, liars) < 10)

@@ -22,7 +22,8 @@ from gossiplib.core.client import gossip
 from gossiplib.core.grid import LocalGrid, run_on_ray
 from gossiplib.core.server import Gossip
 from gossiplib.core.topology import named
-from gossiplib.tasks.task import digits, train
+from gossiplib.tasks.task import digits
+from gossiplib.tasks.training import train
 
 MODEL = ArrayRecord([np.zeros(650, dtype=np.float32)])
 CLIENTS = 100

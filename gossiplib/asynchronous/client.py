@@ -79,7 +79,7 @@ def gossip_on_arrival(app: ClientApp, create: CreateModel = merge_update) -> Cli
             return app(message, context)
         like, before, ages = _state(message, context)
         arrived, configs = message.content.array_records, message.content.config_records
-        cycle = check_whole("cycle", configs["gossip"]["cycle"], 1)
+        cycle = check_whole("cycle", configs["gossip"]["cycle"], 0)
         *came, (age,) = unpack(arrived["arrays"])
         check_model(came, unpack(like), whose="the received")
         received = _row(came, age)

@@ -23,7 +23,8 @@ from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
 from gossiplib.core.topology import named
 from gossiplib.system.simulation import run_on_ray
-from gossiplib.tasks.task import digits, train
+from gossiplib.tasks.task import digits
+from gossiplib.tasks.training import train
 
 MODEL = ArrayRecord([np.zeros(650, dtype=np.float32)])
 CLIENTS = 100

@@ -112,14 +112,15 @@ def spambase(model: str, n: int, threads: int, updates: int) -> dict:
 
 def cycles(model: str, n: int, threads: int, updates: int) -> dict:
     """Measure gossip without rounds: Spambase, one record a client, Pegasos."""
-    from gossiplib.asynchronous import engine
+    from gossiplib.asynchronous import merging
+    from gossiplib.asynchronous.engine import gossip_cycles
     from gossiplib.tasks.task import spambase as task_of
 
     task = task_of(n, partition="dealt", examples=1, holdout=0)
     rates = []
     for _ in range(5):
-        result = engine.gossip_cycles(
-            task, updates // n, create=getattr(cycles, model), observe_every=0
+        result = gossip_cycles(
+            task, updates // n, create=getattr(merging, model), observe_every=0
         )
         rates.append(n * (updates // n) / result.seconds["train"])
     return {"rate": median(rates), "best": max(rates), "peak_mb": None}

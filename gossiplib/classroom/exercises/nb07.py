@@ -72,17 +72,17 @@ def _(push: Callable) -> None:
 
 @checks("07.4")
 def _(account: Any) -> None:
-    from gossiplib.asynchronous.network import Network, Simple
+    from gossiplib.asynchronous.network import NetworkModel, SimpleTokenAccount
 
-    age, most, _ = _walks(account, Network())
+    age, most, _ = _walks(account, NetworkModel())
     need(most <= 12, f"A balance of {most} tokens is more than 12.")
-    _, most, sent = _walks(account, Network(drop=1.0))
+    _, most, sent = _walks(account, NetworkModel(drop=1.0))
     need(most <= 12, f"If no message arrives, a balance grows to {most} tokens.")
     alone = (sent[12:] >= 1).all()
     need(alone, "If no message arrives, a client must still send once a period.")
     answers = account.reactive(np.arange(13), np.zeros(13, dtype=bool))
     need(np.all(np.equal(answers, 0)), "A message that is not useful gets no answer.")
-    plain, _, _ = _walks(Simple(0), Network())
+    plain, _, _ = _walks(SimpleTokenAccount(0), NetworkModel())
     need(
         age >= 6 * plain,
         f"Walks are {age / plain:.1f} times as old as with plain gossip. Do tokens "

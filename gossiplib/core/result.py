@@ -196,7 +196,8 @@ def each_round(
     observe_every : int
         Rounds between two looks; 0 is after the last round only.
     save : callable, optional
-        Called with the round after which a checkpoint is due, after `observe`.
+        Called with the round after which a checkpoint is due, after a look that is due
+        and before one that is taken only because the run ends.
     save_every : int
         Rounds between two checkpoints; 0 is after the last round only.
     interrupt : Interrupt, optional
@@ -211,11 +212,13 @@ def each_round(
     """
     for t in range(first, last + 1):
         yield t
+        if due(t, observe_every):
+            observe(t)  # in which a run may be interrupted
         ends = t == last or (interrupt is not None and interrupt.asked)
-        if ends or due(t, observe_every):
-            observe(t)
         if save and (ends or due(t, save_every)):
             save(t)
+        if ends and not due(t, observe_every):
+            observe(t)  # a run that goes on from the checkpoint would not have looked
         if ends and t < last:
             interrupt.warn(t, last, unit)
             return

@@ -184,18 +184,17 @@ def gossip_learning(
         if kept:
             kept.check(run.identity(), num_rounds)
         run.begin(kept)
-    rounds = functools.partial(
-        each_round,
-        done + 1,
-        num_rounds,
-        observe=run.observe,
-        observe_every=observe_every,
-        save=functools.partial(run.save, checkpoint) if checkpoint else None,
-        save_every=checkpoint_every,
-    )
     bar = updates_bar(num_rounds - done, run.n)
     with threads(run.X), Interrupt() as interrupt, bar:
-        for t in rounds(interrupt=interrupt):
+        for t in each_round(
+            done + 1,
+            num_rounds,
+            observe=run.observe,
+            observe_every=observe_every,
+            save=functools.partial(run.save, checkpoint) if checkpoint else None,
+            save_every=checkpoint_every,
+            interrupt=interrupt,
+        ):
             run.train(t, bar)
             run.average(t)
             if due(t, evaluate_every):
@@ -262,8 +261,6 @@ class _Run:
 
     def begin(self, kept: Checkpoint | None) -> None:
         """Take what a checkpoint holds, or the clients' first models; measure those."""
-        self.Y = repeat(self.stacked.initial, self.n)
-        keep_freed_memory()
         if kept:
             models = torch.from_numpy(np.asarray(kept.members["models"]))
             self.X = models.to(self.stacked.device)
@@ -271,12 +268,15 @@ class _Run:
             self.result = kept.result
             if self._exchange:
                 self._exchange.states.load(kept.more["states"], kept.members)
+        else:
+            self.X = self.stacked.start()
+            self.have_model = np.zeros(self.n, dtype=bool)
+            self.result = GossipResult()
+        self.Y = repeat(self.stacked.initial, self.n)
+        keep_freed_memory()
+        if kept or not self._evaluate_fn:
             return
-        self.X = self.stacked.start()
-        self.have_model = np.zeros(self.n, dtype=bool)
-        self.result = GossipResult()
-        first = self.task.initial_arrays()
-        if self._evaluate_fn and (metrics := self._evaluate_fn(0, first)):
+        if metrics := self._evaluate_fn(0, self.task.initial_arrays()):
             everyone = self._sampled(0, np.ones(self.n, dtype=bool))
             by_client = dict.fromkeys(everyone.tolist(), metrics)
             self.result.evaluate_metrics_serverapp[0] = metrics
@@ -300,9 +300,8 @@ class _Run:
     def identity(self) -> Identity:
         """Return what decides the models of a run, see `core.checkpoint`."""
         W = self.links.W
-        return self._identity | {
-            "graph or weights": fingerprint(W.indptr, W.indices, W.data)
-        }
+        weights = fingerprint(W.indptr, W.indices, W.data)
+        return self._identity | {"graph or weights": weights}
 
     def save(self, path: Path, server_round: int) -> None:
         """Write a checkpoint."""

@@ -73,12 +73,12 @@ def averaging_rounds(
         raise ValueError(f"the values of client {client} are not finite")
     n, d = values.shape
     exchange = Exchange(average, {"values": (d,)}, n, chunk=max(16, 2_500_000 // d))
-    links = RoundGraph(schedule, weights, n)
+    graph = RoundGraph(schedule, weights, n)
     server_round = 0
     while True:
         server_round += 1
-        links.go_to(server_round)
-        W, here = links.W, links.online
+        graph.go_to(server_round)
+        W, here = graph.W, graph.online
         after = values.copy()
         for ids, rows in exchange(torch.from_numpy(values), W, here, server_round):
             after[ids] = rows.numpy()

@@ -52,7 +52,7 @@ from gossiplib.vectorized.averaging import (
     among,
     to_torch,
 )
-from gossiplib.vectorized.rows import Place, chunks, consensus, place, put, take
+from gossiplib.vectorized.rows import Place, chunks, mean_and_distance, place, put, take
 from gossiplib.vectorized.training import Options, StackedTask
 
 __all__ = ["gossip_learning"]
@@ -115,8 +115,8 @@ def gossip_learning(
     evaluate_every : int
         Rounds between two evaluations of clients on their own test parts; 0 is never.
     observe_every : int
-        Rounds between two looks at all clients' models, which measure the consensus
-        distance and call `evaluate_fn`; 0 is after the last round only.
+        Rounds between two measurements of the consensus distance, and by `evaluate_fn`;
+        0 is after the last round only.
     evaluate_fn : callable, optional
         (round, arrays) -> MetricRecord or None, for each client's model.
         `task.evaluate_fn` is not called: it is computed for many models at once. Any
@@ -178,9 +178,9 @@ def gossip_learning(
     opened = contextlib.nullcontext() if resume is None else reading(resume)
     with opened as kept:
         done = kept.server_round if kept else 0
-        links = RoundGraph(schedule, weights, task.num_clients)
-        links.go_to(max(done, 1))
-        run = _Run(stacked, links, average, evaluate_fn, sample)
+        graph = RoundGraph(schedule, weights, task.num_clients)
+        graph.go_to(max(done, 1))
+        run = _Run(stacked, graph, average, evaluate_fn, sample)
         if kept:
             kept.check(run.identity(), num_rounds)
         run.begin(kept)
@@ -226,12 +226,12 @@ class _Run:
     def __init__(
         self,
         stacked: StackedTask,
-        links: RoundGraph,
+        graph: RoundGraph,
         average: Average,
         evaluate_fn: EvaluateFn | None,
         sample: int | None,
     ) -> None:
-        self.stacked, self.task, self.links = stacked, stacked.task, links
+        self.stacked, self.task, self.graph = stacked, stacked.task, graph
         self.n = n = self.task.num_clients
         self._average, self._evaluate_fn, self._sample = average, evaluate_fn, sample
         self._exchange: Exchange | None = None
@@ -249,7 +249,7 @@ class _Run:
         self._product: tuple[csr_array, torch.Tensor] | None = None
 
     def _check_memory(self) -> None:
-        stacked, model, graph = self.stacked, self.stacked.initial, self.links.graph
+        stacked, model, graph = self.stacked, self.stacked.initial, self.graph.graph
         edges = graph.number_of_edges() * (1 if graph.is_directed() else 2)
         needed = (
             2 * self.n * len(model) * model.element_size()  # X and Y
@@ -299,7 +299,7 @@ class _Run:
 
     def identity(self) -> Identity:
         """Return what decides the models of a run, see `core.checkpoint`."""
-        W = self.links.W
+        W = self.graph.W
         weights = fingerprint(W.indptr, W.indices, W.data)
         return self._identity | {"graph or weights": weights}
 
@@ -315,8 +315,8 @@ class _Run:
 
     def train(self, server_round: int, bar: tqdm) -> None:
         """Train the models of the clients that are online."""
-        self.links.go_to(server_round)
-        self.W, online = self.links.W, self.links.online
+        self.graph.go_to(server_round)
+        self.W, online = self.graph.W, self.graph.online
         self.trained = online.copy()
         losses = np.empty(self.n)
         with self.result.timed("train"):
@@ -402,7 +402,7 @@ class _Run:
 
     def evaluate(self, server_round: int) -> None:
         """Evaluate clients on the test part of their own."""
-        kept = self._sampled(server_round, self.have_model & self.links.online)
+        kept = self._sampled(server_round, self.have_model & self.graph.online)
         with self.result.timed("measure"):
             columns = self.stacked.evaluate(self.X, kept, "test")
         _, columns["num-examples"] = self.stacked.span(kept, "test")
@@ -417,7 +417,7 @@ class _Run:
             members = np.flatnonzero(self.have_model)
             if not members.size:
                 return
-            self._mean, distance = consensus(self.X, members)
+            self._mean, distance = mean_and_distance(self.X, members)
             result.consensus_distance[server_round] = distance
             if self._evaluate_fn is None:
                 return

@@ -15,7 +15,15 @@ from flwr.app import Array, ArrayRecord, RecordDict
 
 from gossiplib.core.models import unpack
 
-__all__ = ["Place", "StackedStates", "chunks", "consensus", "place", "put", "take"]
+__all__ = [
+    "Place",
+    "StackedStates",
+    "chunks",
+    "mean_and_distance",
+    "place",
+    "put",
+    "take",
+]
 
 #: Where some rows are.
 Place: TypeAlias = slice | torch.Tensor
@@ -47,10 +55,12 @@ def put(models: torch.Tensor, at: Place, rows: torch.Tensor) -> None:
         models[at] = rows
 
 
-def consensus(models: torch.Tensor, clients: np.ndarray) -> tuple[torch.Tensor, float]:
-    """Return the mean of clients' models and their distance, in float64.
+def mean_and_distance(
+    models: torch.Tensor, clients: np.ndarray
+) -> tuple[torch.Tensor, float]:
+    """Return the mean of clients' models and their distance to it, in float64.
 
-    The distance is `mixing.consensus_distance`; this one takes some rows at a time.
+    The distance is `mixing.consensus_distance`, with few rows at a time in memory.
     """
     pieces = np.array_split(clients, 1 + len(clients) * models.shape[1] // 2**20)
     places = [place(ids, models.device) for ids in pieces]

@@ -252,8 +252,7 @@ def by_link(seen: Case) -> Figure:
 
 
 def _map(ax: plt.Axes, values: np.ndarray, title: str, across: str) -> None:
-    image = ax.imshow(values, aspect="auto", cmap="cividis", vmin=0)
+    plots.heat_map(values, ax=ax, least=0)
     ax.set_title(title, fontsize=9)
     ax.set(xlabel=across, ylabel="client", yticks=range(CLIENTS))
     ax.tick_params(labelsize=7)
-    ax.figure.colorbar(image, ax=ax)

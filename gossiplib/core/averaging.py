@@ -26,6 +26,7 @@ Nothing here knows graphs or Flower. More average functions: `push_sum` (directe
 graphs, ages), `compressed` (fewer bytes), `robust` (neighbours that lie).
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -241,3 +242,11 @@ def check_model(model: Model, like: Model, whose: str = "its") -> None:
             raise ValueError(f"{whose} array {k} holds {array.dtype}, not numbers")
         if not np.isfinite(array).all():
             raise ValueError(f"{whose} array {k} has NaN or infinite values")
+
+
+def name_of(average: Average) -> str:
+    """Return what tells an average function from others, its parameters included."""
+    if dataclasses.is_dataclass(average):
+        return repr(average)
+    kind = average if hasattr(average, "__qualname__") else type(average)
+    return f"{kind.__module__}.{kind.__qualname__}"

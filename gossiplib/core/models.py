@@ -12,6 +12,7 @@ import io
 import math
 import re
 from collections.abc import Mapping
+from typing import Any, TypeAlias, TypeVar
 
 import msgpack
 import numpy as np
@@ -34,6 +35,8 @@ __all__ = [
     "ravel",
     "unpack",
     "unravel",
+    "whole",
+    "wholes",
 ]
 
 
@@ -64,11 +67,35 @@ def _header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def pack(model: list[np.ndarray], like: ArrayRecord) -> ArrayRecord:
-    """Return a model as an ArrayRecord, with the names of another."""
+    """Return a model as an ArrayRecord, with the names of another.
+
+    Parameters
+    ----------
+    model : list of numpy.ndarray
+        Its arrays.
+    like : flwr.app.ArrayRecord
+        A record with as many.
+    """
     arrays = ArrayRecord()
     for name, array in zip(like, model, strict=True):
         arrays[name] = Array(np.asarray(array))
     return arrays
+
+
+def whole(record: ConfigRecord, key: str) -> int:
+    """Return a whole number of a record; raise ValueError where there is none."""
+    value = record.get(key)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{key} must be a whole number; got {value!r}")
+    return value
+
+
+def wholes(record: ConfigRecord, key: str) -> list[int]:
+    """Return a list of whole numbers of a record; raise ValueError if there is none."""
+    value = record.get(key)
+    if not isinstance(value, list) or not all(type(v) is int for v in value):
+        raise ValueError(f"{key} must be a list of whole numbers; got {value!r}")
+    return [int(v) for v in value]
 
 
 def array_records(content: RecordDict) -> list[ArrayRecord]:
@@ -109,23 +136,24 @@ def array_bytes(arrays: ArrayRecord) -> int:
 
 
 def flat(arrays: ArrayRecord) -> np.ndarray:
-    """Return a model as one vector, float64."""
-    parts = [array.ravel().astype(np.float64) for array in unpack(arrays)]
-    return np.concatenate(parts) if parts else np.empty(0)
+    """Return the arrays of a model, end to end, as one vector, float64."""
+    return ravel([array.astype(np.float64) for array in unpack(arrays)])
 
 
 def mean_arrays(models: list[ArrayRecord]) -> ArrayRecord:
     """Return the mean of models, in the data types of the first."""
     layers = zip(*map(unpack, models), strict=True)
     mean = [
-        as_dtype(np.mean(layer, axis=0, dtype=np.float64), layer[0].dtype)
+        as_dtype(np.asarray(np.mean(layer, axis=0, dtype=np.float64)), layer[0].dtype)
         for layer in layers
     ]
     return pack(mean, models[0])
 
 
+#: numpy.ndarray or torch.Tensor.
+Rows = TypeVar("Rows", bound=Any)
 #: Names of a model's arrays, in order, and their shapes.
-Shapes = Mapping[str, tuple[int, ...]]
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 
 def ravel(model: Model, batch: tuple[int, ...] = ()) -> np.ndarray:
@@ -147,7 +175,7 @@ def ravel(model: Model, batch: tuple[int, ...] = ()) -> np.ndarray:
     return np.concatenate(parts, axis=-1) if parts else np.empty((*batch, 0))
 
 
-def unravel(rows, shapes: Shapes) -> dict:
+def unravel(rows: Rows, shapes: Shapes) -> dict[str, Rows]:
     """Take vectors apart, the inverse of `ravel`.
 
     Parameters

@@ -76,9 +76,9 @@ def local_grid(model: str, n: int, threads: int, updates: int) -> dict:
 def ray(model: str, n: int, threads: int, updates: int) -> dict:
     """Measure Flower's simulation on Ray, with two processes, without its start."""
     from gossiplib.core.client import gossip
-    from gossiplib.core.grid import run_on_ray
     from gossiplib.core.server import Gossip
     from gossiplib.core.topology import named
+    from gossiplib.system.simulation import run_on_ray
     from gossiplib.tasks.task import digits
 
     task = digits(n, partition="dealt", hidden=HIDDEN[model])

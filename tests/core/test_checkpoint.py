@@ -167,16 +167,20 @@ def test_a_run_that_had_ended_is_not_run_again(tmp_path):
     assert (tmp_path / "run.zip").read_bytes() == before
 
 
-def test_checkpoints_are_written_every_few_rounds_and_after_the_last(tmp_path):
-    class Spy(Gossip):
-        def _save(self, server_round):
-            saved.append(server_round)
-            super()._save(server_round)
+def test_checkpoints_are_written_every_few_rounds_and_after_the_last(
+    tmp_path, monkeypatch
+):
+    save = checkpoint.save_clients
 
+    def spy(path, server_round, *more):
+        saved.append(server_round)
+        save(path, server_round, *more)
+
+    monkeypatch.setattr(checkpoint, "save_clients", spy)
     for every, rounds in {1: [*range(1, 8)], 3: [3, 6, 7], 0: [7]}.items():
         saved = []
         path = tmp_path / f"{every}.zip"
-        strategy = Spy(RING, checkpoint=path, checkpoint_every=every)
+        strategy = Gossip(RING, checkpoint=path, checkpoint_every=every)
         strategy.start(LocalGrid(gossip(drifting_app()), N), zeros(), 7)
         assert saved == rounds
         with checkpoint.reading(path) as kept:

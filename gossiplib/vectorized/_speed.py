@@ -62,11 +62,7 @@ class Recorded:
     `vmap` and `grad` work out anew at each call which operations they come to. For few
     clients that takes longer than to run them; so the operations are recorded (which
     takes as long as some hundred calls), and repeated for inputs of the same shapes.
-
-    Parameters
-    ----------
-    function : callable
-        (models, x, y) -> tensors. The shape of x must give all other shapes and types.
+    The shape of x must give all other shapes and types.
     """
 
     #: Calls with one shape before the operations are recorded.

@@ -9,7 +9,7 @@ import inspect
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -26,35 +26,21 @@ from gossiplib.vectorized.rows import StackedStates, chunks, place, take
 __all__ = [
     "Exchange",
     "RoundGraph",
-    "Weights",
     "among",
     "by_degree",
     "mixing_matrix",
     "to_torch",
 ]
 
-#: graph -> W, dense or sparse. Where it takes `sparse=True`, as those of `mixing` do,
-#: it is asked for a sparse one: a dense one of a million clients fits nowhere.
-Weights: TypeAlias = Callable[..., "np.ndarray | csr_array"]
 
+def mixing_matrix(graph: nx.Graph, weights: mixing.Weights) -> csr_array:
+    """Return W of a graph, (n, n), with an entry for each link and each client's own.
 
-def mixing_matrix(graph: nx.Graph, weights: Weights) -> csr_array:
-    """Return W of a graph, with an entry for each link and for each client's own.
-
-    Parameters
-    ----------
-    graph : networkx.Graph
-        Nodes 0..n-1, see `topology`.
-    weights : callable
-        graph -> W, shape (n, n): a numpy array, or a matrix of scipy.sparse.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is no mixing matrix of this graph, see `mixing.check_weights`.
+    Where `weights` takes `sparse=True`, as those of `mixing` do, it is asked for a
+    sparse W: a dense one of a million clients fits nowhere.
     """
     sparse = "sparse" in inspect.signature(weights).parameters
-    W = weights(graph, sparse=True) if sparse else weights(graph)
+    W: Any = weights(graph, **({"sparse": True} if sparse else {}))
     if isinstance(W, np.ndarray) or hasattr(W, "tocsr"):
         W = csr_array(W)
     mixing.check_weights(W, graph)
@@ -67,9 +53,9 @@ def mixing_matrix(graph: nx.Graph, weights: Weights) -> csr_array:
 
 
 def among(W: csr_array, here: np.ndarray) -> csr_array:
-    """Return W where only some clients, of which `here` is True, send and average.
+    """Return W where only the clients of which `here` is True send and average.
 
-    What a client would give to those that are not there it gives to its own model.
+    What a client would give to others it gives to its own model.
     """
     if here.all():
         return W
@@ -95,20 +81,10 @@ def to_torch(W: csr_array, like: torch.Tensor) -> torch.Tensor:
 def by_degree(
     W: csr_array, *also: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Group the clients that have senders by how many they have.
+    """Group the clients that have senders by how many, and by more of their properties.
 
-    Parameters
-    ----------
-    W : scipy.sparse.csr_array
-        See `mixing_matrix`.
-    *also : numpy.ndarray
-        More properties of each client, in which those of a group agree.
-
-    Yields
-    ------
-    tuple of numpy.ndarray
-        Clients, shape (clients,); their senders, (senders, clients), in ascending
-        order; and the weights, (1 + senders, clients), with each client's own first.
+    Yields clients, shape (clients,); their senders, (senders, clients), in ascending
+    order; and the weights, (1 + senders, clients), with each client's own first.
     """
     degree = np.diff(W.indptr) - 1
     kinds, kind = np.unique(np.stack([degree, *also]), axis=1, return_inverse=True)
@@ -124,19 +100,11 @@ def by_degree(
 
 
 class RoundGraph:
-    """The graph of a round, who is online in it, shape (n,), and W.
+    """The graph of a round of n clients, who is `online` in it, shape (n,), and W."""
 
-    Parameters
-    ----------
-    schedule : networkx.Graph or callable
-        A graph, or round -> graph, see `topology`.
-    weights : callable
-        graph -> W, see `mixing_matrix`.
-    n : int
-        Number of clients.
-    """
-
-    def __init__(self, schedule: topology.Schedule, weights: Weights, n: int) -> None:
+    def __init__(
+        self, schedule: topology.Schedule, weights: mixing.Weights, n: int
+    ) -> None:
         self._schedule, self._weights, self._n = schedule, weights, n
         self._static = isinstance(schedule, nx.Graph)
         self._round = 0
@@ -173,26 +141,10 @@ class Exchange:
     first rounds, one of each group is also called alone, since a function that takes
     the first axis for one of a model's would go wrong in silence.
 
-    Parameters
-    ----------
-    average : callable
-        Average function, see `core.averaging`.
-    shapes : dict[str, tuple of int]
-        Names and shapes of a model's arrays.
-    n : int
-        Number of clients.
-    chunk : int
-        Models that are best worked on at once.
-    kinds : numpy.ndarray, optional
-        Clients of different kinds, shape (n,), are not called together.
-
-    Attributes
-    ----------
-    states : StackedStates
-        What clients remember.
-    message_bytes : int
-        Size of the last message that `send` made, as Flower encodes it; 0 if the
-        function has no `send`, and models are sent.
+    `shapes` are those of a model's arrays, `n` is the number of clients, `chunk` that
+    of the models that are best worked on at once. Clients of different `kinds`, shape
+    (n,), are not called together. `states` is what they remember. `message_bytes` is
+    the size of the last message that `send` made, as Flower encodes it, or 0.
     """
 
     def __init__(
@@ -215,28 +167,10 @@ class Exchange:
     ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """Let the clients that are here send, and average what reaches them.
 
-        Parameters
-        ----------
-        trained : torch.Tensor
-            All clients' models, shape (n, parameters).
-        W : scipy.sparse.csr_array
-            The mixing matrix of the round, shape (n, n).
-        here : numpy.ndarray
-            Whether each client sends and averages, shape (n,).
-        server_round : int
-            The round.
-
-        Yields
-        ------
-        tuple
-            Clients that have senders, shape (clients,), and their averages, shape
-            (clients, parameters).
-
-        Raises
-        ------
-        ValueError
-            If the averages are of other shapes than the models, or depend on who else
-            is averaged at the same time.
+        `trained` are all clients' models, shape (n, parameters), W is that of the
+        round, `here` of shape (n,). Yields clients that have senders, and their
+        averages, (clients, parameters). ValueError if these are of other shapes than
+        the models, or depend on who else is averaged at the same time.
         """
         payload = self._messages(trained, W, here, server_round)
         groups = by_degree(among(W, here), self._kinds, self.states.kinds())

@@ -13,7 +13,7 @@ from flwr.app import ArrayRecord
 from gossiplib.core import mixing, topology
 from gossiplib.core.averaging import Average, weighted_mean
 from gossiplib.core.models import array_bytes
-from gossiplib.vectorized.averaging import Exchange, RoundGraph, Weights, among
+from gossiplib.vectorized.averaging import Exchange, RoundGraph, among
 
 __all__ = ["averaging_rounds"]
 
@@ -23,7 +23,7 @@ def averaging_rounds(
     schedule: topology.Schedule,
     *,
     average: Average = weighted_mean,
-    weights: Weights = mixing.metropolis,
+    weights: mixing.Weights = mixing.metropolis,
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Go through rounds of averaging, without end: take as many as you need.
 

@@ -8,24 +8,20 @@ to them.
 """
 
 import contextlib
-import dataclasses
 import functools
-import os
-import re
-from collections.abc import Callable
-from typing import TypeAlias
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, MetricRecord
+from flwr.app import MetricRecord
 from scipy.sparse import csr_array
 from tqdm import tqdm
 
 from gossiplib.core import mixing, topology
-from gossiplib.core.averaging import Average, weighted_mean
+from gossiplib.core.averaging import Average, name_of, weighted_mean
 from gossiplib.core.checkpoint import (
     Checkpoint,
     Identity,
+    Where,
     check_path,
     fingerprint,
     reading,
@@ -33,6 +29,7 @@ from gossiplib.core.checkpoint import (
 )
 from gossiplib.core.models import array_bytes, pack, unravel
 from gossiplib.core.result import (
+    EvaluateFn,
     GossipResult,
     Loss,
     StackedMetrics,
@@ -48,7 +45,6 @@ from gossiplib.vectorized._speed import keep_freed_memory, repeat, threads
 from gossiplib.vectorized.averaging import (
     Exchange,
     RoundGraph,
-    Weights,
     among,
     to_torch,
 )
@@ -56,9 +52,6 @@ from gossiplib.vectorized.rows import Place, chunks, mean_and_distance, place, p
 from gossiplib.vectorized.training import Options, StackedTask
 
 __all__ = ["gossip_learning"]
-
-Path: TypeAlias = str | os.PathLike[str]
-EvaluateFn: TypeAlias = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
 def gossip_learning(
@@ -72,15 +65,15 @@ def gossip_learning(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     average: Average = weighted_mean,
-    weights: Weights = mixing.metropolis,
+    weights: mixing.Weights = mixing.metropolis,
     evaluate_every: int = 1,
     observe_every: int = 1,
     evaluate_fn: EvaluateFn | None = None,
     sample: int | None = None,
     device: str | torch.device | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Where | None = None,
     checkpoint_every: int = 1,
-    resume: Path | None = None,
+    resume: Where | None = None,
 ) -> GossipResult:
     """Run gossip learning on arrays.
 
@@ -211,16 +204,8 @@ class _Run:
     `Exchange`; `Task.evaluate_fn` of this task is computed for many models at once,
     and any other `evaluate_fn` is called for one model after the other.
 
-    Attributes
-    ----------
-    n : int
-        Number of clients.
-    X : torch.Tensor
-        All models, shape (n, parameters).
-    Y : torch.Tensor
-        The models of the round, trained and not yet averaged.
-    result : GossipResult
-        The result so far.
+    X are all models, shape (n, parameters); Y are those of the round, trained and not
+    yet averaged.
     """
 
     def __init__(
@@ -294,16 +279,17 @@ class _Run:
             "same_start": task.same_start,
             "seed": task.seed,
             **stacked.options._asdict(),
-            "average": _name_of(self._average),
+            "average": name_of(self._average),
         }
 
     def identity(self) -> Identity:
         """Return what decides the models of a run, see `core.checkpoint`."""
         W = self.graph.W
-        weights = fingerprint(W.indptr, W.indices, W.data)
+        places = (a.astype(np.int64) for a in (W.indptr, W.indices))
+        weights = fingerprint(*places, W.data)
         return self._identity | {"graph or weights": weights}
 
-    def save(self, path: Path, server_round: int) -> None:
+    def save(self, path: Where, server_round: int) -> None:
         """Write a checkpoint."""
         with self.result.timed("checkpoint"):
             members = {"models": self.X.cpu().numpy(), "have_model": self.have_model}
@@ -446,11 +432,3 @@ class _Run:
             arrays = unravel(mean, self.stacked.shapes).values()
             self.result.arrays = pack(list(arrays), like=self.initial_arrays)
         return self.result
-
-
-def _name_of(average: Average) -> str:
-    """Return what tells one average function from another, from run to run."""
-    if dataclasses.is_dataclass(average):
-        return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(average))
-    named = average if hasattr(average, "__qualname__") else type(average)
-    return f"{named.__module__}.{named.__qualname__}"

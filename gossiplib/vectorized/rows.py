@@ -73,13 +73,7 @@ def mean_and_distance(
 
 
 class StackedStates:
-    """What clients keep in the `state` of their Context: ArrayRecords, stacked.
-
-    Parameters
-    ----------
-    n : int
-        Number of clients.
-    """
+    """What n clients keep in the `state` of their Context: ArrayRecords, stacked."""
 
     def __init__(self, n: int) -> None:
         self._n = n
@@ -107,15 +101,7 @@ class StackedStates:
         )
 
     def put(self, clients: np.ndarray, state: RecordDict) -> None:
-        """Set the state of clients.
-
-        Raises
-        ------
-        TypeError
-            If it holds other records than ArrayRecords.
-        ValueError
-            If the first axis of an array is not the clients.
-        """
+        """Set the state of clients."""
         for key, record in state.items():
             if not isinstance(record, ArrayRecord):
                 raise TypeError(

@@ -37,34 +37,11 @@ class Options(NamedTuple):
 
 
 class StackedTask:
-    """A task's training and evaluation, for many clients at once.
+    """A task's training and evaluation, for many clients at once, on a device.
 
-    Parameters
-    ----------
-    task : Task
-        Data, model and seed.
-    device : torch.device
-        Where data and models are.
-    options : Options
-        How clients train.
-
-    Attributes
-    ----------
-    shapes : dict[str, tuple of int]
-        Names and shapes of a model's arrays.
-    initial : torch.Tensor
-        The first model, as a row.
-    sizes : numpy.ndarray
-        Training examples of each client.
-    chunk : int
-        Clients that are best trained at once.
-
-    Raises
-    ------
-    ValueError
-        If the model has something that no gradient trains: buffers, as batch
-        normalisation does, frozen, shared or unused parameters; if it has too few
-        outputs, or something that `vmap` does not take, such as dropout.
+    `initial` is the first model, as a row, and `shapes` are those of its arrays.
+    `sizes` are the training examples of each client. `chunk` clients are best trained
+    at once.
     """
 
     def __init__(self, task: Task, device: torch.device, options: Options) -> None:
@@ -159,14 +136,9 @@ class StackedTask:
     ) -> np.ndarray:
         """Train models; return each client's mean loss, as `tasks.training.train`.
 
-        Parameters
-        ----------
-        old, new : torch.Tensor
-            The models before, and where to write them, (clients, parameters).
-        clients : numpy.ndarray
-            Their numbers, those with most training examples first.
-        keys : list of numpy.ndarray or None
-            What `keys` returns for this round.
+        `old` are the models before, (clients, parameters), and `new` is where to write
+        them. Clients with most training examples come first. `keys` are those of the
+        round.
         """
         source, target = unravel(old, self.shapes), unravel(new, self.shapes)
         velocity: Tensors = {}
@@ -274,21 +246,10 @@ class StackedTask:
     def evaluate(
         self, models: torch.Tensor, clients: np.ndarray, part: str
     ) -> dict[str, np.ndarray]:
-        """Return each client's metrics, as `tasks.training.evaluate`.
+        """Return loss and accuracy of some clients, as `tasks.training.evaluate`.
 
-        Parameters
-        ----------
-        models : torch.Tensor
-            All clients' models, shape (n, parameters).
-        clients : numpy.ndarray
-            Those to evaluate.
-        part : str
-            "common" for the common test set, or a part of the client's own.
-
-        Returns
-        -------
-        dict[str, numpy.ndarray]
-            "loss" and "accuracy", shape (clients,).
+        `models` are all clients', (n, parameters). `part` is one of the client's own,
+        or "common", the common test set.
         """
         loss, accuracy = np.empty(len(clients)), np.empty(len(clients))
         common = part == "common"

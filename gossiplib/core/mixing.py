@@ -282,7 +282,7 @@ def slem(W: Matrix) -> float:
 
 
 def spectral_gap(W: Matrix) -> float:
-    """Return 1 - ``|λ₂|`` of W: near 0 if news travels slowly, 1 if one round is enough."""
+    """Return 1 - ``|λ₂|`` of W: near 0 if news travels slowly, 1 if one round does."""
     return 1 - slem(W)
 
 

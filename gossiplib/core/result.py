@@ -244,7 +244,8 @@ def each_round(
     observe_every : int
         Rounds between two looks; 0 is after the last round only.
     save : callable, optional
-        Called with the round after which a checkpoint is due, after `observe`.
+        Called with the round after which a checkpoint is due, after a look that is due
+        and before one that is taken only because the run ends.
     save_every : int
         Rounds between two checkpoints; 0 is after the last round only.
     interrupt : Interrupt, optional
@@ -259,15 +260,15 @@ def each_round(
     """
     for t in range(first, last + 1):
         yield t
-        ends = t == last or (interrupt is not None and interrupt.asked)
         looks = due(t, observe_every)
         if looks:
-            observe(t)
+            observe(t)  # which may take long, and be interrupted
+        ends = t == last or (interrupt is not None and interrupt.asked)
         if save and (ends or due(t, save_every)):
             save(t)
         if ends and not looks:  # not in the checkpoint: a longer run has no such look
             observe(t)
-        if interrupt is not None and interrupt.asked and t < last:
+        if interrupt is not None and ends and t < last:
             interrupt.warn(t, last, unit)
             return
     if first > last:

@@ -132,12 +132,12 @@ def mixing(model: str, n: int, threads: int, updates: int) -> dict:
 
     from gossiplib.core import mixing as weights
     from gossiplib.core.topology import named
-    from gossiplib.vectorized.averaging import weigh
-    from gossiplib.vectorized.rows import stack
+    from gossiplib.vectorized._speed import repeat
+    from gossiplib.vectorized.averaging import mixing_matrix, to_torch
 
     torch.set_num_threads(threads)
-    X, Y = stack(torch.rand(650), n), stack(torch.rand(650), n)
-    W = weigh(named("regular", n), weights.metropolis).matrix(X)
+    X, Y = repeat(torch.rand(650), n), repeat(torch.rand(650), n)
+    W = to_torch(mixing_matrix(named("regular", n), weights.metropolis), X)
     size = X.numel() * X.element_size()
     work = {
         "copy": (2 * size, lambda: Y.copy_(X)),

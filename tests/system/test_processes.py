@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from gossiplib.system.processes import Processes, free_ports
+from gossiplib.system.runs import wait_until
 
 # Says that it is up, has a child that leaves the group, and ignores SIGTERM.
 STUBBORN = """
@@ -49,13 +50,6 @@ def alive(mark):
     return found
 
 
-def wait_for_none(mark, seconds=20):
-    deadline = time.monotonic() + seconds
-    while alive(mark) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert alive(mark) == []
-
-
 @pytest.fixture
 def mark(tmp_path):
     return str(tmp_path)
@@ -88,19 +82,16 @@ def owner(mark):
         process.kill()
 
 
-def wait_until_gone(folder, seconds=20):
-    deadline = time.monotonic() + seconds
-    while folder.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not folder.exists()
+def nothing_is_left(mark, folder):
+    assert wait_until(lambda: alive(mark) == [], 20), alive(mark)
+    assert wait_until(lambda: not folder.exists(), 20)
 
 
 @pytest.mark.parametrize("then", ["pass", "raise KeyError", "os._exit(3)"])
 def test_nothing_is_left_when_the_block_ends(owner, mark, then):
     process, folder = owner(then)
     process.wait(30)
-    wait_for_none(mark)
-    wait_until_gone(folder)
+    nothing_is_left(mark, folder)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -109,8 +100,7 @@ def test_nothing_is_left_when_the_owner_is_ended(owner, mark, how):
     assert len(alive(mark)) >= 4  # owner, guard, process and its child
     process.send_signal(how)
     process.wait(30)
-    wait_for_none(mark)
-    wait_until_gone(folder)
+    nothing_is_left(mark, folder)
 
 
 def test_a_second_interrupt_does_not_save_anybody(owner, mark):
@@ -119,8 +109,7 @@ def test_a_second_interrupt_does_not_save_anybody(owner, mark):
     time.sleep(0.5)  # now it waits for the process that ignores SIGTERM
     process.send_signal(signal.SIGINT)
     process.wait(30)
-    wait_for_none(mark)
-    wait_until_gone(folder)
+    nothing_is_left(mark, folder)
 
 
 def test_a_folder_that_was_given_stays_with_its_logs(tmp_path):

@@ -122,8 +122,8 @@ def reading(path: str | os.PathLike[str]) -> Iterator[Mapping[str, Member]]:
         digest = _digest(file)
         if file.read() != digest:
             raise ValueError(
-                f"{path} was cut short or altered, or was never a checkpoint: the "
-                "SHA-256 at its end is not that of the file"
+                f"{path} was cut short or altered, or is something else: the SHA-256 "
+                "at its end is not that of the file"
             )
         try:
             members = zipfile.ZipFile(file).infolist()

@@ -11,7 +11,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +23,10 @@ from deployed import client, server
 from faults import shows
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.models import load
-from gossiplib.deployment.superlink import app_output
+from gossiplib.deployment.superlink import SuperLink, app_output, missing_commands
 from gossiplib.deployment.supernodes import Deployment
 from gossiplib.system.certificates import Authority, key_pair
+from gossiplib.system.runs import wait_until
 from notebooks import ROOT
 
 APP = ROOT / "tests" / "deployed"
@@ -85,18 +85,15 @@ def seen(deployment, data):
     return load(out.read_bytes())
 
 
-def wait_for_death(program, deployment, seconds=30):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+def wait_for_death(program, deployment):
+    def dead():
         lines = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
                 lines.append(" ".join(process.cmdline()))
-        address = deployment.address
-        if not any(program in line and address in line for line in lines):
-            return
-        time.sleep(0.1)
-    raise TimeoutError(f"{program} lives on")
+        return not any(program in x and deployment.address in x for x in lines)
+
+    assert wait_until(dead, 30), f"{program} lives on"
 
 
 def listening(deployment):
@@ -105,11 +102,8 @@ def listening(deployment):
         return one.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_for_end(processes, name, seconds=60):
-    deadline = time.monotonic() + seconds
-    while processes.is_running(name) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not processes.is_running(name)
+def wait_for_end(processes, name):
+    assert wait_until(lambda: not processes.is_running(name), 60)
     return processes.tail(name, 10**6)
 
 
@@ -247,10 +241,10 @@ def test_a_port_that_is_taken_is_named(monkeypatch):
         monkeypatch.setattr(
             gossiplib.deployment.superlink, "free_ports", lambda n: [port] * n
         )
-        deployment = Deployment(1)
+        superlink = SuperLink()
         with pytest.raises(RuntimeError, match="address already in use"):
-            deployment.__enter__()
-    assert not deployment.folder.exists()
+            superlink.__enter__()
+    assert not superlink.folder.exists()
 
 
 @shows("expired", "deployment", "refused at once, with the reason")
@@ -262,7 +256,9 @@ def test_an_expired_certificate_is_named():
 
 
 def test_missing_commands_are_named(monkeypatch, tmp_path):
+    assert missing_commands() == []
     monkeypatch.setattr(gossiplib.deployment.superlink, "PATH", str(tmp_path))
+    assert len(missing_commands()) == 4
     with pytest.raises(FileNotFoundError, match="flower-superlink"):
         Deployment(1).__enter__()
 

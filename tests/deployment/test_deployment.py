@@ -6,11 +6,13 @@ One deployment serves all tests that do no harm to it; the others start what the
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +20,11 @@ import psutil
 import pytest
 from sklearn.datasets import load_digits
 
-import gossiplib.deployment.superlink
 from deployed import client, server
 from faults import shows
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.models import load
+from gossiplib.deployment import superlink
 from gossiplib.deployment.superlink import SuperLink, app_output, missing_commands
 from gossiplib.deployment.supernodes import Deployment
 from gossiplib.system.certificates import Authority, key_pair
@@ -238,13 +240,11 @@ def test_a_port_that_is_taken_is_named(monkeypatch):
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        monkeypatch.setattr(
-            gossiplib.deployment.superlink, "free_ports", lambda n: [port] * n
-        )
-        superlink = SuperLink()
+        monkeypatch.setattr(superlink, "free_ports", lambda n: [port] * n)
+        block = SuperLink()
         with pytest.raises(RuntimeError, match="address already in use"):
-            superlink.__enter__()
-    assert not superlink.folder.exists()
+            block.__enter__()
+    assert not block.folder.exists()
 
 
 @shows("expired", "deployment", "refused at once, with the reason")
@@ -255,9 +255,28 @@ def test_an_expired_certificate_is_named():
     assert not deployment.folder.exists()
 
 
+def test_the_project_itself_can_be_run_from_its_bundle(tmp_path):
+    program = [shutil.which("flwr", path=superlink.PATH), "build", "--app", str(ROOT)]
+    quiet = os.environ | {"FLWR_HOME": str(tmp_path), "FLWR_TELEMETRY_ENABLED": "0"}
+    subprocess.run(program, cwd=tmp_path, env=quiet, check=True, capture_output=True)
+    (bundle,) = tmp_path.glob("*.fab")
+    with zipfile.ZipFile(bundle) as file:
+        file.extractall(tmp_path / "app")
+    paths = f"{tmp_path / 'app'}{os.pathsep}{ROOT}"  # as Flower puts it first
+    script = "from importlib.util import find_spec; print(find_spec('gossiplib.app'))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert "ModuleSpec" in done.stdout, done.stderr
+
+
 def test_missing_commands_are_named(monkeypatch, tmp_path):
     assert missing_commands() == []
-    monkeypatch.setattr(gossiplib.deployment.superlink, "PATH", str(tmp_path))
+    monkeypatch.setattr(superlink, "PATH", str(tmp_path))
     assert len(missing_commands()) == 4
     with pytest.raises(FileNotFoundError, match="flower-superlink"):
         Deployment(1).__enter__()

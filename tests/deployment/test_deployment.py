@@ -30,6 +30,7 @@ from gossiplib.deployment.supernodes import Deployment
 from gossiplib.system.certificates import Authority, key_pair
 from gossiplib.system.runs import wait_until
 from notebooks import ROOT
+from processes import carrying
 
 APP = ROOT / "tests" / "deployed"
 N, ROUNDS, KILLED = 4, 7, 3
@@ -308,14 +309,7 @@ def test_a_script_that_is_interrupted_leaves_nothing_behind(tmp_path):
     assert not Path(folder).exists()
     with socket.socket() as one:
         assert one.connect_ex(("127.0.0.1", int(address.split(":")[1]))) != 0
-    left = []
-    for one in psutil.process_iter():
-        try:
-            if one.environ().get("TEST_MARK") == str(tmp_path):
-                left.append(one)
-        except (psutil.Error, OSError):
-            continue
-    assert left == []
+    assert carrying(str(tmp_path)) == []
 
 
 def test_flowers_own_log_is_taken_away():

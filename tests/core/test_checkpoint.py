@@ -946,7 +946,7 @@ def test_a_real_limit_on_the_length_of_files(tmp_path):
 def with_digest(path):
     """Give a made-up archive the digest that it needs."""
     data = path.read_bytes()
-    blank = archive._BLANK
+    blank = archive.BLANK
     path.write_bytes(data + hashlib.sha256(data + blank).hexdigest().encode())
 
 
@@ -954,8 +954,8 @@ def test_an_archive_that_could_grow_in_memory_is_refused(tmp_path):
     path = tmp_path / "bomb.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
         bomb.writestr("checkpoint.json", b" " * 10**6)
-        bomb.comment = archive._BLANK
-    data = path.read_bytes()[: -len(archive._BLANK)]
+        bomb.comment = archive.BLANK
+    data = path.read_bytes()[: -len(archive.BLANK)]
     path.write_bytes(data)
     with_digest(path)
     with pytest.raises(ValueError, match="no archive that `write` has made"):

@@ -360,17 +360,17 @@ def test_too_little_memory_is_told_before_the_work(monkeypatch):
         gossip_learning(digits(N), named("ring", N), 1)
 
 
-def test_free_memory_heeds_a_container_s_limit(monkeypatch, tmp_path):
+def test_free_memory_heeds_a_container_s_limit(tmp_path):
     limit, used = tmp_path / "max", tmp_path / "current"
-    monkeypatch.setattr(runs, "_CGROUPS", [(str(limit), str(used))])
+    cgroups = [(str(limit), str(used))]
     cpu = torch.device("cpu")
-    free = runs.free_memory(cpu)  # no such files: the machine's
+    free = runs.free_memory(cpu, cgroups)  # no such files: the machine's
     assert free > 10**8
     limit.write_text("3000\n")
     used.write_text("1000\n")
-    assert runs.free_memory(cpu) == 2000
+    assert runs.free_memory(cpu, cgroups) == 2000
     limit.write_text("max\n")
-    assert runs.free_memory(cpu) > 10**8
+    assert runs.free_memory(cpu, cgroups) > 10**8
 
 
 @pytest.mark.parametrize(

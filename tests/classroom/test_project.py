@@ -19,6 +19,8 @@ from gossiplib.protocols.byzantine import lying
 from gossiplib.tasks.task import digits
 from gossiplib.vectorized.engine import gossip_learning
 
+#: Each has an idea more than the one before.
+REFERENCES = (project.start, project.at_home, project.wary, project.brief)
 QUICK = """
 def quick(network):
     return Plan(topology.named("ring", network.num_clients), num_rounds=2)
@@ -90,7 +92,7 @@ def test_an_entry_is_told_the_size_of_a_model():
 
 def test_references_grow_by_more_than_their_spread():
     worst = []
-    for entry in project.REFERENCES:
+    for entry in REFERENCES:
         worst.append([o.worst for o in scored(entry, FINAL).outcomes])
         assert len(project.source_of(entry).splitlines()) <= 20
     for less, more in zip(worst, worst[1:], strict=False):
@@ -160,8 +162,7 @@ def sends(what):
     body = f"""
 class Said:
     def send(self, model, turn):
-        many = np.ndim(turn.node_config["partition-id"])
-        n = (len(model[0]),) if many else ()
+        n = turn.batch
         return [{what}]
     def __call__(self, own, neighbours, weights, turn):
         return own"""
@@ -186,8 +187,7 @@ class Fat(np.ndarray):
     pass
 class Said:
     def send(self, model, turn):
-        one = np.ndim(turn.node_config["partition-id"])
-        fat = np.zeros((len(model[0]), 1) if one else 1).view(Fat)
+        fat = np.zeros((*turn.batch, 1)).view(Fat)
         fat.secret = model
         return [fat]
     def __call__(self, own, neighbours, weights, turn):
@@ -408,8 +408,8 @@ def test_laws_of_merge(tmp_path_factory, files, data):
     assert all("(Mallory): its checksum" in text for text in board.refused)
     honest = [r for lines in files for r in lines if r["name"] != "Mallory"]
     for row in board.rows:
-        mine = [leaderboard._rank(r) for r in honest if r["name"] == row["name"]]
-        assert leaderboard._rank(row) == min(mine)
+        mine = [leaderboard.rank(r) for r in honest if r["name"] == row["name"]]
+        assert leaderboard.rank(row) == min(mine)
     assert {r["name"] for r in board.rows} == {r["name"] for r in honest}
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gossiplib.asynchronous import merging, network
-from gossiplib.classroom.check import CHECKS, verdict
+from gossiplib.classroom.checking import checks_of, verdict
 from gossiplib.core import averaging, mixing, topology
 from gossiplib.core.client import choose, gossip
 from gossiplib.core.grid import LocalGrid
@@ -22,7 +22,7 @@ from notebooks import ROOT, find, read
 from toy_apps import still_app, zeros
 
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.py"))
-EXERCISES = sorted(CHECKS)
+EXERCISES = list(checks_of())
 RING = named("ring", 16)
 REGULAR = named("regular", 16, seed=0)
 SIZE, TORUS_RATE = 2600, 0.8828
@@ -868,6 +868,14 @@ def test_mistake_gets_a_hint_that_does_not_leak(exercise, mistake, answer):
 def test_mistake_that_raises_is_told_so(exercise, mistake, answer, part):
     said = verdict(exercise, *answer())
     assert said.startswith("your answer raised ") and part in said
+
+
+@pytest.mark.parametrize(
+    ("exercise", "part"), [("02.9", "02.1, 02.2, 02.3, 02.4"), ("2.1", "none")]
+)
+def test_what_is_no_exercise_is_named(exercise, part):
+    with pytest.raises(ValueError, match=f"no exercise '{exercise}'; there are {part}"):
+        verdict(exercise, None)
 
 
 def test_each_exercise_has_mistakes():

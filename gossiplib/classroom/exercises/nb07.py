@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from gossiplib.classroom.exercises.registry import checks, need
+from gossiplib.asynchronous.merging import Linear
+from gossiplib.asynchronous.network import Network, Simple, Traffic
+from gossiplib.classroom.checking import checks, need
 
 
 @checks("07.1")
@@ -18,9 +20,7 @@ def _(in_100: float, in_10: float) -> None:
 
 
 @checks("07.2")
-def _(create: Callable) -> None:
-    from gossiplib.asynchronous.merging import Linear  # not at the top: it loads torch
-
+def _(create: Callable[..., Any]) -> None:
     rng = np.random.default_rng(0)
     ages = [np.array([3.0, 0, 0, 5, 2]), np.array([1.0, 4, 0, 5, 0])]
     received, before = (Linear(rng.normal(size=(5, 3)), age) for age in ages)
@@ -48,7 +48,7 @@ def _(create: Callable) -> None:
 
 
 @checks("07.3")
-def _(push: Callable) -> None:
+def _(push: Callable[..., Any]) -> None:
     rng = np.random.default_rng(0)
     n, s = 30, np.arange(30.0)
     w = np.ones(n)
@@ -72,8 +72,6 @@ def _(push: Callable) -> None:
 
 @checks("07.4")
 def _(account: Any) -> None:
-    from gossiplib.asynchronous.network import Network, Simple
-
     age, most, _ = _walks(account, Network())
     need(most <= 12, f"A balance of {most} tokens is more than 12.")
     _, most, sent = _walks(account, Network(drop=1.0))
@@ -90,10 +88,8 @@ def _(account: Any) -> None:
     )
 
 
-def _walks(account: Any, network: Any) -> tuple[float, int, np.ndarray]:
+def _walks(account: Any, network: Network) -> tuple[float, int, np.ndarray]:
     """Return the mean age of random walks, the largest balance, and who sent when."""
-    from gossiplib.asynchronous.network import Traffic
-
     traffic = Traffic(200, 0, slots=10, network=network, account=account)
     age, mail, most, sent = np.zeros(200), [], 0, []
     for t in range(1, 61):

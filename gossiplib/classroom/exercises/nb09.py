@@ -1,12 +1,19 @@
 """Checks of the exercises of notebook 09: liars and eavesdroppers."""
 
 from collections.abc import Callable
+from functools import cache
 from itertools import combinations
+from typing import Any
 
 import networkx as nx
 import numpy as np
+from scipy.optimize import minimize
 
-from gossiplib.classroom.exercises.registry import checks, need
+from gossiplib.classroom.checking import checks, need
+from gossiplib.protocols import robust
+from gossiplib.protocols.byzantine import lying
+from gossiplib.protocols.privacy import exact_epsilon
+from gossiplib.vectorized.consensus import averaging_rounds
 
 
 @checks("09.1")
@@ -38,7 +45,7 @@ def _(graph: nx.Graph) -> None:
 
 
 @checks("09.3")
-def _(average: Callable) -> None:
+def _(average: Callable[..., Any]) -> None:
     rng = np.random.default_rng(0)
     for case in range(4):
         models = [[rng.normal(size=(3, 2)), rng.normal(size=4)] for _ in range(6)]
@@ -71,9 +78,6 @@ def _(average: Callable) -> None:
 
 @checks("09.4")
 def _(std: float) -> None:
-    # not at the top: notebooks 02 and 03 run without Flower
-    from gossiplib.protocols.privacy import exact_epsilon
-
     need(std > 0, "A standard deviation is above 0.")
     epsilon = exact_epsilon(2, std, 1e-5, rounds=20)
     need(epsilon <= 1 + 1e-6, f"Then ε of the twenty together is {epsilon:.4g}.")
@@ -99,16 +103,12 @@ def _(median: int, trimmed: int, clipped: int) -> None:
         need(given == most, f"Another number for {rule}: {hints[rule]}")
 
 
+@cache
 def _most_liars() -> dict[str, int]:
     """Return how many liars each rule withstands, in the first setting of 09."""
-    # not at the top: notebooks 02 and 03 run without Flower
-    from gossiplib.protocols import robust
-    from gossiplib.protocols.byzantine import lying
-    from gossiplib.vectorized.consensus import averaging_rounds
-
     start = np.random.default_rng(0).normal(size=(11, 10))
 
-    def drift(average: Callable, liars: int) -> float:
+    def drift(average: Callable[..., Any], liars: int) -> float:
         lied = lying(
             average,
             range(liars),
@@ -135,7 +135,5 @@ def _sum_of_distances(x: np.ndarray, rows: np.ndarray) -> float:
 
 def _least(rows: np.ndarray) -> float:
     """Return the smallest sum of distances that scipy or one of the rows reaches."""
-    from scipy.optimize import minimize
-
     found = minimize(_sum_of_distances, np.median(rows, axis=0), args=(rows,))
-    return min(found.fun, *(_sum_of_distances(row, rows) for row in rows))
+    return min(float(found.fun), *(_sum_of_distances(row, rows) for row in rows))

@@ -7,10 +7,16 @@ to notebook 02 stands in `exercises/nb02.py`, which is loaded when it is asked f
 notebook pays for its own exercises only.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from importlib import import_module
+from inspect import Parameter, Signature
 from pkgutil import iter_modules
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from gossiplib.classroom import exercises
 
@@ -19,14 +25,17 @@ __all__ = [
     "checks",
     "checks_of",
     "need",
-    "need_changes",
     "need_clients",
     "need_words",
+    "predicts",
+    "untouched",
     "verdict",
 ]
 
 #: Raises AssertionError(hint) if a property of the answers fails.
-Properties = Callable[..., None]
+Properties: TypeAlias = Callable[..., None]
+#: Returns how much changes, for each thing that is asked for.
+Truth: TypeAlias = Callable[[], Iterable[float]]
 
 _CHECKS: dict[str, Properties] = {}
 
@@ -50,20 +59,7 @@ def check(exercise: str, *answers: Any) -> None:
 
 
 def verdict(exercise: str, *answers: Any) -> str:
-    """Return the verdict: "right!", or why it is not.
-
-    Parameters
-    ----------
-    exercise : str
-        Notebook and number, such as "02.1".
-    *answers : object
-        What the exercise asks for.
-
-    Raises
-    ------
-    ValueError
-        If there is no such exercise.
-    """
+    """Return what `check` prints: "right!", or why it is not."""
     there = checks_of(exercise[:2])
     if exercise not in there:
         others = ", ".join(there) or "none in a notebook of this number"
@@ -99,11 +95,49 @@ def checks_of(notebook: str = "") -> dict[str, Properties]:
 
 
 def checks(exercise: str) -> Callable[[Properties], Properties]:
-    """Register the function that checks an exercise."""
+    """Register a function of the answers as the check of an exercise."""
 
     def register(function: Properties) -> Properties:
         _CHECKS[exercise] = function
         return function
+
+    return register
+
+
+def predicts(
+    exercise: str, more: str, less: str, *hints: str, same: float
+) -> Callable[[Truth], Truth]:
+    """Register the check of a prediction: which way something changes.
+
+    It decorates a function () -> the true changes, which may train for some seconds:
+    it is called once, and only if all answers are words for a change.
+
+    Parameters
+    ----------
+    exercise : str
+        Notebook and number, such as "00.3".
+    more, less : str
+        Words for a change above 0, and below.
+    *hints : str
+        One for each change.
+    same : float
+        A change that is smaller is none: its word is "same".
+    """
+
+    def register(truth: Truth) -> Truth:
+        changes = cache(truth)
+
+        @checks(exercise)
+        def properties(*answers: str) -> None:
+            need_words(answers, more, less, "same")
+            for answer, change, hint in zip(answers, changes(), hints, strict=True):
+                word = more if change > 0 else less
+                need(answer == ("same" if abs(change) < same else word), hint)
+
+        one = Parameter("answer", Parameter.POSITIONAL_ONLY)
+        takes = [one.replace(name=f"answer_{k}") for k in range(len(hints))]
+        properties.__signature__ = Signature(takes)  # type: ignore[attr-defined]
+        return truth
 
     return register
 
@@ -128,32 +162,15 @@ def need_words(answers: Iterable[str], *words: str) -> None:
     need(set(answers) <= set(words), f"Each answer is {', '.join(first)} or {last}.")
 
 
-def need_changes(
-    answers: Sequence[str],
-    more: str,
-    less: str,
-    changes: Callable[[], Iterable[float]],
-    hints: Iterable[str],
-    *,
-    same: float,
-) -> None:
-    """Raise AssertionError unless each answer is the word for what changed.
+@contextlib.contextmanager
+def untouched(what: str, *given: Any) -> Iterator[None]:
+    """Raise AssertionError if arrays, or lists of them, change within the block."""
+    before = copy.deepcopy(given)
+    yield
+    need(_equal(before, given), f"Do not change the {what} that you are given.")
 
-    Parameters
-    ----------
-    answers : sequence of str
-        What was predicted: the words `more`, `less` or "same".
-    more, less : str
-        Words for a change above 0, and below.
-    changes : callable
-        () -> the true changes. It is called if all answers are such words: it may take
-        some seconds, so let it remember (`functools.cache`).
-    hints : iterable of str
-        One for each answer.
-    same : float
-        A smaller change than this is none.
-    """
-    need_words(answers, more, less, "same")
-    for answer, change, hint in zip(answers, changes(), hints, strict=True):
-        word = more if change > 0 else less
-        need(answer == ("same" if abs(change) < same else word), hint)
+
+def _equal(some: Any, others: Any) -> bool:
+    if isinstance(some, list | tuple):
+        return len(some) == len(others) and all(map(_equal, some, others))
+    return np.array_equal(some, others)

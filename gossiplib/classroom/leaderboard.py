@@ -20,7 +20,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -55,7 +55,7 @@ __all__ = [
     "verify",
 ]
 
-Row = dict[str, Any]
+Row: TypeAlias = dict[str, Any]
 
 #: How far accuracies of the same entry may be apart on two machines.
 TOLERANCE = 0.02

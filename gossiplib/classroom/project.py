@@ -183,15 +183,9 @@ class _Lies:
             self.budget.message_bytes = max(self.budget.message_bytes, one)
         return said
 
-    def __call__(
-        self,
-        own: Model,
-        neighbours: Sequence[Model],
-        weights: np.ndarray,
-        turn: RoundContext,
-    ) -> Model:
+    def __call__(self, *heard: Any) -> Model:
         """Average as the plan does."""
-        return self.average(own, neighbours, weights, turn)
+        return self.average(*heard)
 
 
 #: Of this yardstick. Scores of two versions cannot be compared.

@@ -18,6 +18,7 @@ from gossiplib.core.server import Gossip
 from gossiplib.core.topology import named
 from gossiplib.protocols import privacy, robust
 from gossiplib.protocols.codecs import Qsgd, RandomK, TopK
+from gossiplib.vectorized.engine import gossip_learning
 from notebooks import ROOT, find, read
 from toy_apps import still_app, zeros
 
@@ -67,14 +68,11 @@ def solution(number):
 
 
 def digits_run(schedule, rounds):
-    """Run the clients of notebook 00, and evaluate the last round only."""
-    start, task = solution("00"), solution("00").task
-    strategy = Gossip(schedule, evaluate_every=0, observe_every=rounds)
-    return strategy.start(
-        LocalGrid(start.app, num_nodes=16),
-        task.initial_arrays(),
-        num_rounds=rounds,
-        evaluate_fn=task.evaluate_fn,
+    """Run the clients of notebook 00 as arrays, and evaluate the last round only."""
+    task = solution("00").task
+    measure = {"evaluate_every": 0, "observe_every": rounds}
+    return gossip_learning(
+        task, schedule, rounds, evaluate_fn=task.evaluate_fn, **measure
     )
 
 

@@ -1,10 +1,8 @@
 """Checks of the exercises of notebook 03: averaging."""
 
-from functools import cache
-
 import numpy as np
 
-from gossiplib.classroom.checking import checks, need, need_changes
+from gossiplib.classroom.checking import checks, need, predicts
 from gossiplib.core import mixing, topology
 
 
@@ -41,23 +39,15 @@ def _(matrices: list[np.ndarray]) -> None:
     need(error < 1e-9, f"The largest error after the last round is {error:.2g}.")
 
 
-@checks("03.4")
-def _(first: str, later: str) -> None:
-    need_changes(
-        (first, later),
-        "more",
-        "less",
-        _taken_on_a_ring,
-        (
-            "The first meeting: Two fresh numbers: does it matter who has them?",
-            "The later meeting: How far apart are neighbours by then?",
-        ),
-        same=1e-3,
-    )
-
-
-@cache
-def _taken_on_a_ring() -> tuple[float, float]:
+@predicts(
+    "03.4",
+    "more",
+    "less",
+    "The first meeting: Two fresh numbers: does it matter who has them?",
+    "The later meeting: How far apart are neighbours by then?",
+    same=1e-3,
+)
+def _() -> tuple[float, float]:
     """Return how much more variance a meeting takes away than on the complete graph.
 
     The first meeting, and one after 200 others: as a share, on average over all pairs

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
-from gossiplib.classroom.checking import checks, need
+from gossiplib.classroom.checking import checks, need, untouched
 from gossiplib.core.averaging import softmax_distance_weights
 from gossiplib.core.grid import LocalGrid
 from gossiplib.tasks.task import digits
@@ -47,8 +47,8 @@ def _(average: Callable[..., Any]) -> None:
     weights = np.array([0.4, 0.3, 0.2, 0.1])
     for place in range(3):
         neighbours = [*near[:place], far, *near[place:]]
-        mixed = average(own, neighbours, weights, None)
-        need(len(neighbours) == 3, "Do not change the list that you are given.")
+        with untouched("list", neighbours):
+            mixed = average(own, neighbours, weights, None)
         need(len(mixed) == 2, "Return a list with the arrays of a model.")
         need(mixed[0].shape == (2, 3), "Keep the shapes of the arrays.")
         worst = max(np.abs(m - a).max() for m, a in zip(mixed, own, strict=True))

@@ -1,13 +1,12 @@
 """Checks of the exercises of notebook 05: the server."""
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import networkx as nx
 import numpy as np
 
-from gossiplib.classroom.checking import checks, need, need_changes, need_clients
+from gossiplib.classroom.checking import checks, need, need_clients, predicts
 from gossiplib.classroom.exercises.runs import compare_runs
 from gossiplib.core import mixing, topology
 
@@ -45,23 +44,15 @@ def _(schedule: Callable[[int], nx.Graph]) -> None:
     need(spread < ring / 10, "It should come ten times nearer than a ring does.")
 
 
-@checks("05.4")
-def _(two_epochs: str, alike: str) -> None:
-    need_changes(
-        (two_epochs, alike),
-        "larger",
-        "smaller",
-        _distances_compared,
-        (
-            "With two epochs: how far does training pull models apart?",
-            "With clients alike: how far does training pull models apart?",
-        ),
-        same=0.05,
-    )
-
-
-@cache
-def _distances_compared() -> list[float]:
+@predicts(
+    "05.4",
+    "larger",
+    "smaller",
+    "With two epochs: how far does training pull models apart?",
+    "With clients alike: how far does training pull models apart?",
+    same=0.05,
+)
+def _() -> list[float]:
     """Return by which share two epochs, or clients alike, widen the distance."""
     graph = topology.named("regular", 16, seed=0)
 

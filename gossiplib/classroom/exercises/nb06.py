@@ -9,7 +9,7 @@ import networkx as nx
 import numpy as np
 from sklearn.datasets import load_digits
 
-from gossiplib.classroom.checking import checks, need, need_changes
+from gossiplib.classroom.checking import checks, need, predicts
 from gossiplib.classroom.exercises.runs import SEEDS, accuracies, compare_runs
 from gossiplib.core import mixing, topology
 from gossiplib.core.averaging import softmax_distance
@@ -116,29 +116,17 @@ def _(average: Callable[..., Any]) -> None:
             )
 
 
-@checks("06.5")
-def _(star: str, ring: str) -> None:
-    need_changes(
-        (star, ring),
-        "better",
-        "worse",
-        _with_uniform_weights,
-        (
-            (
-                "The star: with each kind of weights, how much of the centre's model "
-                "does another client take?"
-            ),
-            (
-                "The ring: with each kind of weights, write down three neighbouring "
-                "clients' rows of W."
-            ),
-        ),
-        same=0.01,
-    )
-
-
-@cache
-def _with_uniform_weights() -> list[float]:
+@predicts(
+    "06.5",
+    "better",
+    "worse",
+    "The star: with each kind of weights, how much of the centre's model does another "
+    "client take?",
+    "The ring: with each kind of weights, write down three neighbouring clients' rows "
+    "of W.",
+    same=0.01,
+)
+def _() -> list[float]:
     """Return what accuracy gains by uniform weights, on the star and on the ring."""
 
     def accuracy(graph: nx.Graph, weights: Callable[[nx.Graph], np.ndarray]) -> float:

@@ -9,7 +9,7 @@ import networkx as nx
 import numpy as np
 from scipy.optimize import minimize
 
-from gossiplib.classroom.checking import checks, need
+from gossiplib.classroom.checking import checks, need, untouched
 from gossiplib.protocols import robust
 from gossiplib.protocols.byzantine import lying
 from gossiplib.protocols.privacy import exact_epsilon
@@ -55,17 +55,11 @@ def _(average: Callable[..., Any]) -> None:
             models[1:4] = [[a.copy() for a in models[0]] for _ in range(3)]
         if case == 3:
             models = models[:1]
-        before = [[a.copy() for a in model] for model in models]
         weights = np.array([0.5] + [0.5 / max(1, len(models) - 1)] * (len(models) - 1))
-        mixed = average(models[0], models[1:], weights, None)
+        with untouched("models", models):
+            mixed = average(models[0], models[1:], weights, None)
         shapes = [np.shape(a) for a in mixed]
         need(shapes == [(3, 2), (4,)], "Return a model: arrays like those of own.")
-        same = all(
-            np.array_equal(a, b)
-            for old, new in zip(before, models, strict=True)
-            for a, b in zip(old, new, strict=True)
-        )
-        need(same, "Do not change the models that you are given.")
         rows = np.stack([np.concatenate([a.ravel() for a in m]) for m in models])
         found = np.concatenate([np.ravel(a) for a in mixed])
         need(np.isfinite(found).all(), "It gave NaN: a distance may be 0.")

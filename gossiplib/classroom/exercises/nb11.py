@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from gossiplib.classroom.checking import checks, need, need_words
+from gossiplib.classroom.checking import checks, need, need_words, untouched
 from gossiplib.core.client import gossip
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
@@ -53,9 +53,8 @@ def _(is_online: Callable[[Sequence[float], float, float], bool]) -> None:
         now, interval = float(rng.integers(0, 300)), float(rng.integers(1, 50))
         past = [now - t for t in times if t <= now]
         wanted = bool(past) and min(past) <= 2 * interval
-        given = times.copy()
-        answer = is_online(given, now, interval)
-        need(given == times, "Do not change the list that you are given.")
+        with untouched("list", times):
+            answer = is_online(times, now, interval)
         need(
             bool(answer) == wanted,
             f"heartbeats {times}, now {now:g}, interval {interval:g}: look again.",

@@ -21,9 +21,11 @@ import numpy as np
 from gossiplib.classroom import exercises
 
 __all__ = [
+    "CHECKS",
     "check",
     "checks",
     "checks_of",
+    "close",
     "need",
     "need_clients",
     "need_words",
@@ -37,7 +39,8 @@ Properties: TypeAlias = Callable[..., None]
 #: Returns how much changes, for each thing that is asked for.
 Truth: TypeAlias = Callable[[], Iterable[float]]
 
-_CHECKS: dict[str, Properties] = {}
+#: Exercise -> what is asked of its answers, of the notebooks that were asked for.
+CHECKS: dict[str, Properties] = {}
 
 
 def check(exercise: str, *answers: Any) -> None:
@@ -91,14 +94,14 @@ def checks_of(notebook: str = "") -> dict[str, Properties]:
     for module in iter_modules(exercises.__path__):
         if module.name.startswith(f"nb{notebook}"):
             import_module(f"{exercises.__name__}.{module.name}")
-    return {e: _CHECKS[e] for e in sorted(_CHECKS) if e.startswith(notebook)}
+    return {e: CHECKS[e] for e in sorted(CHECKS) if e.startswith(notebook)}
 
 
 def checks(exercise: str) -> Callable[[Properties], Properties]:
     """Register a function of the answers as the check of an exercise."""
 
     def register(function: Properties) -> Properties:
-        _CHECKS[exercise] = function
+        CHECKS[exercise] = function
         return function
 
     return register
@@ -167,10 +170,13 @@ def untouched(what: str, *given: Any) -> Iterator[None]:
     """Raise AssertionError if arrays, or lists of them, change within the block."""
     before = copy.deepcopy(given)
     yield
-    need(_equal(before, given), f"Do not change the {what} that you are given.")
+    same = close(before, given, rtol=0, atol=0)
+    need(same, f"Do not change the {what} that you are given.")
 
 
-def _equal(some: Any, others: Any) -> bool:
-    if isinstance(some, list | tuple):
-        return len(some) == len(others) and all(map(_equal, some, others))
-    return np.array_equal(some, others)
+def close(some: Any, others: Any, rtol: float = 1e-5, atol: float = 1e-8) -> bool:
+    """Tell whether arrays are close, or all those of lists, such as models."""
+    if isinstance(others, list | tuple):
+        pairs = zip(some, others, strict=False)
+        return len(some) == len(others) and all(close(*p, rtol, atol) for p in pairs)
+    return np.shape(some) == np.shape(others) and np.allclose(some, others, rtol, atol)

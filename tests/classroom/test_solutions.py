@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gossiplib.asynchronous import merging, network
-from gossiplib.classroom.checking import checks_of, verdict
+from gossiplib.classroom.checking import CHECKS, checks_of, predicts, verdict
 from gossiplib.core import averaging, mixing, topology
 from gossiplib.core.client import choose, gossip
 from gossiplib.core.grid import LocalGrid
@@ -874,6 +874,23 @@ def test_mistake_that_raises_is_told_so(exercise, mistake, answer, part):
 def test_what_is_no_exercise_is_named(exercise, part):
     with pytest.raises(ValueError, match=f"no exercise '{exercise}'; there are {part}"):
         verdict(exercise, None)
+
+
+def test_a_truth_is_measured_once_and_only_for_words(monkeypatch):
+    monkeypatch.setitem(CHECKS, "99.1", None)  # and is taken out again
+    measured = []
+
+    @predicts("99.1", "up", "down", "Look up.", "Look down.", same=0.1)
+    def changes():
+        measured.append("once")
+        return [0.2, -0.2]
+
+    assert verdict("99.1", "over", "under").startswith("not yet. Each answer is")
+    assert measured == []
+    assert verdict("99.1", "same", "down") == "not yet. Look up."
+    assert verdict("99.1", "up", "up") == "not yet. Look down."
+    assert verdict("99.1", "up", "down") == "right!"
+    assert len(measured) == 1
 
 
 def test_each_exercise_has_mistakes():

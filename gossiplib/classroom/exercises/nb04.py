@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
-from gossiplib.classroom.checking import checks, need, untouched
+from gossiplib.classroom.checking import checks, close, need, untouched
 from gossiplib.core.averaging import softmax_distance_weights
 from gossiplib.core.grid import LocalGrid
 from gossiplib.tasks.task import digits
@@ -53,16 +53,12 @@ def _(average: Callable[..., Any]) -> None:
         need(mixed[0].shape == (2, 3), "Keep the shapes of the arrays.")
         worst = max(np.abs(m - a).max() for m, a in zip(mixed, own, strict=True))
         need(worst < 1, "The farthest neighbour, over all arrays, still has a say.")
-        need(
-            all(np.allclose(m, e) for m, e in zip(mixed, expected, strict=True)),
-            "All that remain, and the own model, must weigh alike.",
-        )
+        alike = "All that remain, and the own model, must weigh alike."
+        need(close(mixed, expected), alike)
     for few in ([], [far]):
         kept = average(own, few, np.full(1 + len(few), 1 / (1 + len(few))), None)
-        need(
-            all(np.allclose(k, a) for k, a in zip(kept, own, strict=True)),
-            f"With {len(few)} neighbours, nothing but the own model remains.",
-        )
+        alone = f"With {len(few)} neighbours, nothing but the own model remains."
+        need(close(kept, own), alone)
 
 
 @checks("04.4")

@@ -9,7 +9,7 @@ import networkx as nx
 import numpy as np
 from sklearn.datasets import load_digits
 
-from gossiplib.classroom.checking import checks, need, predicts
+from gossiplib.classroom.checking import checks, close, need, predicts
 from gossiplib.classroom.exercises.runs import SEEDS, accuracies, compare_runs
 from gossiplib.core import mixing, topology
 from gossiplib.core.averaging import softmax_distance
@@ -103,17 +103,14 @@ def _(average: Callable[..., Any]) -> None:
             need(len(mixed) == 2, "Return a list with the arrays of a model.")
             if t <= 3:
                 need(
-                    all(np.allclose(a, b) for a, b in zip(mixed, winner, strict=True)),
+                    close(mixed, winner),
                     f"In round {t}, adopt the model of the largest norm, which is over "
                     "all its arrays. It may be the own one.",
                 )
                 continue
             layers = zip(*order, strict=True)
             mean = [np.tensordot(weights, np.stack(a), 1) for a in layers]
-            need(
-                all(np.allclose(a, b) for a, b in zip(mixed, mean, strict=True)),
-                f"In round {t}, average with the weights.",
-            )
+            need(close(mixed, mean), f"In round {t}, average with the weights.")
 
 
 @predicts(

@@ -430,7 +430,7 @@ def _run(plan: Plan, seed: int) -> Outcome:
         worst=round(float(np.min(accuracy)), 4),
         mean=round(float(np.mean(accuracy)), 4),
         bytes=int(spent),
-        rounds=(budget.dark or plan.num_rounds + 1) - 1,
+        rounds=int(budget.dark or plan.num_rounds + 1) - 1,
         digest=fingerprint(result.models()),
     )
 

@@ -76,6 +76,12 @@ def test_the_same_entry_has_the_same_models():
     assert score(QUICK, PRACTICE) == scored(QUICK)
 
 
+def test_a_row_takes_what_numpy_counts():
+    source = QUICK.replace("num_rounds=2", "num_rounds=np.int64(2)")
+    row = make_row("Ada", score(source, np.array(PRACTICE)))
+    assert json.loads(json.dumps(row)) == row
+
+
 def test_a_plan_ends_where_the_budget_does():
     (outcome,) = scored(project.start).outcomes
     assert outcome.rounds < 20 and outcome.bytes <= NETWORK.budget

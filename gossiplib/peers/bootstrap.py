@@ -12,9 +12,10 @@ import grpc
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from gossiplib.core import models
-from gossiplib.core.models import check_arrays, unpack
+from gossiplib.core.models import check_arrays
 from gossiplib.peers.messages import Mailbox
 from gossiplib.peers.transport import Channels, Contacts, name_of
+from gossiplib.system.records import unpack
 
 __all__ = ["Joining"]
 

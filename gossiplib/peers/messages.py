@@ -20,7 +20,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from gossiplib.core import models
-from gossiplib.core.models import unpack
+from gossiplib.system.records import unpack
 
 __all__ = [
     "AHEAD",

@@ -35,12 +35,13 @@ from flwr.clientapp import ClientApp
 from gossiplib.core import models
 from gossiplib.core.client import NEIGHBOURS
 from gossiplib.core.grid import LocalNode
-from gossiplib.core.models import array_bytes, check_initial, only_arrays
+from gossiplib.core.models import check_initial, only_arrays
 from gossiplib.peers.bootstrap import Joining
 from gossiplib.peers.log import Journal
 from gossiplib.peers.messages import Letter, Mailbox
 from gossiplib.peers.transport import Channels, Outbox, Server, client_of, name_of
 from gossiplib.system.certificates import Identity
+from gossiplib.system.records import array_bytes
 
 if TYPE_CHECKING:
     pass

@@ -27,18 +27,10 @@ from gossiplib.core.checkpoint import (
     reading,
     save,
 )
-from gossiplib.core.models import array_bytes, pack, unravel
-from gossiplib.core.result import (
-    EvaluateFn,
-    GossipResult,
-    Loss,
-    StackedMetrics,
-    StackedModels,
-    draw,
-    due,
-    each_round,
-)
+from gossiplib.core.models import pack
+from gossiplib.core.result import EvaluateFn, GossipResult, Loss, draw, due, each_round
 from gossiplib.system.numbers import check_whole
+from gossiplib.system.records import StackedMetrics, StackedModels, array_bytes, unravel
 from gossiplib.system.runs import Interrupt, check_memory, updates_bar
 from gossiplib.tasks.task import Task
 from gossiplib.vectorized._speed import keep_freed_memory, repeat, threads

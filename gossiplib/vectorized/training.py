@@ -13,7 +13,7 @@ import torch
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
 
-from gossiplib.core.models import unravel
+from gossiplib.system.records import unravel
 from gossiplib.tasks.task import Task
 from gossiplib.tasks.training import check_training, shuffle_keys
 from gossiplib.vectorized._speed import CHUNK, Recorded, repeat

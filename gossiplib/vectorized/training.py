@@ -61,7 +61,7 @@ class StackedTask:
         self.initial = torch.cat([p.detach().ravel() for p in state.values()])
         self._x, self._y = task.x.to(device), task.y.to(device)
         self._last: tuple[np.ndarray, list[Batch]] | None = None
-        _, self.sizes = self.span(np.arange(task.num_clients), "train")
+        _, self.sizes = task.parts.span(np.arange(task.num_clients), "train")
         most = int(self.sizes.max())
         self._one_batch = most <= options.batch_size
         self.chunk_bytes = CHUNK.get(device.type, CHUNK["cuda"])
@@ -112,11 +112,6 @@ class StackedTask:
         """Return how many clients with so many examples each make a good chunk."""
         values = len(self.initial) + examples * self._x[0].numel()
         return max(16, int(self.chunk_bytes / (values * self.initial.element_size())))
-
-    def span(self, clients: np.ndarray, part: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return where a part of clients begins in `parts.index`, and its length."""
-        first, count = self.task.parts.span(clients, part)
-        return np.asarray(first), np.asarray(count)
 
     def start(self) -> torch.Tensor:
         """Return what each client starts with, shape (clients, parameters)."""
@@ -203,7 +198,7 @@ class StackedTask:
     def _make_batches(
         self, clients: np.ndarray, keys: Iterable[np.ndarray | None]
     ) -> Iterator[Batch]:
-        first, count = self.span(clients, "train")
+        first, count = self.task.parts.span(clients, "train")
         for keys_of_epoch in keys:
             order = self._order(first, count, keys_of_epoch)
             for start in range(0, order.shape[1], self.options.batch_size):
@@ -258,7 +253,7 @@ class StackedTask:
             if not (width := len(y)):
                 raise ValueError("the common test set is empty: test_fraction is 0")
         else:
-            first, count = self.span(clients, part)
+            first, count = self.task.parts.span(clients, part)
             width = count.max(initial=1)
         for some in chunks(np.arange(len(clients)), self._chunk(width)):
             ids = torch.from_numpy(clients[some]).to(self.device)

@@ -152,16 +152,15 @@ class StackedTask:
         self, models: Tensors, gradient: Tensors, velocity: Tensors, target: Tensors
     ) -> None:
         """Make a step of `torch.optim.SGD`; write it to the first rows of target."""
+        how = self.options
         for name, array in models.items():
             step = gradient[name]
-            if self.options.weight_decay:
-                step.add_(array, alpha=self.options.weight_decay)
-            if self.options.momentum:
+            if how.weight_decay:
+                step.add_(array, alpha=how.weight_decay)
+            if how.momentum:
                 v = velocity.setdefault(name, torch.zeros_like(step))[: len(step)]
-                step = v.mul_(self.options.momentum).add_(step)
-            torch.sub(
-                array, step, alpha=self.options.lr, out=target[name][: len(array)]
-            )
+                step = v.mul_(how.momentum).add_(step)
+            torch.sub(array, step, alpha=how.lr, out=target[name][: len(array)])
 
     def keys(self, server_round: int) -> list[np.ndarray] | None:
         """Return all examples' places in each epoch of a round, see `shuffle_keys`.

@@ -21,6 +21,7 @@
 
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
+JOBS ?= 2
 
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
@@ -45,7 +46,8 @@ test: .venv/made
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/lint-imports
-	.venv/bin/pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks tests
+	.venv/bin/mypy
+	.venv/bin/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder --durations=20 --nbval-lax --nbval-current-env notebooks tests
 
 notebooks: .venv/made
 	.venv/bin/python tests/notebooks.py execute

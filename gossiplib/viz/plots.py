@@ -68,7 +68,7 @@ def show(figure: Figure, alt: str) -> None:
     from IPython.display import display
 
     data = {"image/png": png(figure), "text/plain": alt}
-    display(data, metadata={"image/png": {"alt": alt}}, raw=True)  # type: ignore[no-untyped-call]
+    display(data, metadata={"image/png": {"alt": alt}}, raw=True)
     plt.close(figure)
 
 

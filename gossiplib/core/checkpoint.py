@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 #: The version of the format; another one is refused.
-FORMAT = 1
+FORMAT = 2
 
 _HEADER = "checkpoint.json"
 #: What comes of a header that somebody has made up.

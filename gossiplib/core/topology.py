@@ -35,7 +35,7 @@ __all__ = [
     "senders",
 ]
 
-Schedule: TypeAlias = "nx.Graph | Callable[[int], nx.Graph]"
+Schedule: TypeAlias = nx.Graph | Callable[[int], nx.Graph]
 
 
 def _torus(n: int) -> nx.Graph:

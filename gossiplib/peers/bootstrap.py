@@ -5,7 +5,6 @@ the addresses that the other knows. So one known peer is enough to find all. Lin
 mutual.
 """
 
-import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, cast
 
@@ -33,20 +32,9 @@ _NO_ANSWER = (grpc.RpcError, Refused, ValueError, KeyError, TypeError)
 class Bootstrap:
     """Find neighbours, and be found.
 
-    Parameters
-    ----------
-    address : str
-        Where this peer listens.
-    addresses : AddressBook
-        Where the others are.
-    mailbox : Mailbox
-        Gets the neighbours.
-    channels : Channels
-        How others are called.
-    known : sequence of str
-        Addresses of peers to ask first.
-    neighbours : collection of int, optional
-        Partition ids that may be neighbours; by default all.
+    `address` is where this peer listens, `known` are the addresses of peers to ask
+    first, and `neighbours` the partition ids that may be neighbours; by default all.
+    Those that are found go into the mailbox.
     """
 
     def __init__(
@@ -64,13 +52,7 @@ class Bootstrap:
         self._allowed = None if neighbours is None else sorted({*neighbours} - {own})
 
     def answer(self, sender: int, data: bytes, server_round: int) -> bytes:
-        """Answer a handshake.
-
-        Raises
-        ------
-        Refused
-            If it is none.
-        """
+        """Answer a handshake; raise Refused if it is none."""
         try:
             caller = models.load(data).config_records["gossip"]
             address, link = caller["address"], caller["link"]
@@ -91,27 +73,15 @@ class Bootstrap:
             client=self._addresses.client,
             round=server_round,
             linked=linked,
-            neighbours=sorted(self._mailbox.neighbours),
             clients=list(known),
             addresses=list(known.values()),
         )
 
     def handshake(self, client: int | None, address: str, *, link: bool) -> int | None:
-        """Call a peer; learn where others are, and which round it is in.
+        """Call a peer, known by its partition id or not; learn where others are.
 
-        Parameters
-        ----------
-        client : int or None
-            Its partition id, if that is known.
-        address : str
-            Where it is.
-        link : bool
-            Whether it shall be a neighbour.
-
-        Returns
-        -------
-        int or None
-            Its round. None if it gave no answer of use, or not the link.
+        Returns the round that it is in, or None: it gave no answer of use, or not the
+        link that was asked for.
         """
         name = _ANY if client is None else name_of(client)
         data = _record(address=self._address, link=link)
@@ -142,47 +112,39 @@ class Bootstrap:
         timeout: float,
         closed: Callable[[], bool],
     ) -> dict[int, int]:
-        """Find neighbours.
+        """Find the neighbours that `discover` chooses among all that it offers.
 
-        Parameters
-        ----------
-        discover : callable
-            candidates -> neighbours: the client's choice.
-        timeout : float
-            Seconds after which the peer makes do with those that it has found.
-        closed : callable
-            () -> whether to give up.
-
-        Returns
-        -------
-        dict
-            Neighbour that was found -> its round.
+        After `timeout` seconds the peer makes do with those that it has found, and it
+        gives up when `closed()` holds. Returns neighbour -> its round.
         """
         wanted = None if self._allowed is None else discover(self._allowed)
         found: dict[int, int] = {}
         asked: set[int] = set()
-        end = time.monotonic() + timeout
-        while not closed():
-            late = time.monotonic() > end
+
+        def search(late: bool = False) -> bool:
+            """Call whom it may; return whether all that are wanted are found."""
+            nonlocal wanted
             known = self._addresses.all()
-            if wanted is None and (
-                late or len(known) == self._addresses.num_clients - 1
-            ):
+            all_known = len(known) == self._addresses.num_clients - 1
+            if wanted is None and (late or all_known):
                 wanted = discover(list(known))
-            for client in wanted or ():
-                if client in known and client not in found:
-                    t = self.handshake(client, known[client], link=True)
-                    if t is not None:
-                        found[client] = t
-            if wanted is not None and (late or set(wanted) <= set(found)):
-                break
+            for client in sorted(known.keys() & set(wanted or ()) - found.keys()):
+                t = self.handshake(client, known[client], link=True)
+                if t is not None:
+                    found[client] = t
+            complete = wanted is not None and set(wanted) <= found.keys()
+            if complete or late or closed():
+                return True
             for address in self._known:
                 if address not in known.values() or wanted is None:
                     self.handshake(None, address, link=False)
             for client in sorted(known.keys() - asked):
                 if self.handshake(client, known[client], link=False) is not None:
                     asked.add(client)
-            time.sleep(_PAUSE)
+            return False
+
+        if not wait_until(search, timeout, every=_PAUSE):
+            search(late=True)
         if self._allowed is None and not any(found.values()):
             self._settle(closed)
         return found
@@ -204,19 +166,8 @@ class Bootstrap:
 
         It is the one in the middle, by rounds: neither the one that says it is far
         ahead, nor the one that is behind. Nobody can say more than one round more than
-        the middle one.
-
-        Parameters
-        ----------
-        found : dict
-            Neighbour -> its round.
-        like : flwr.app.ArrayRecord
-            What the model's layout must be.
-
-        Returns
-        -------
-        tuple or None
-            The round, the model, and whose it is.
+        the middle one. The model must have the layout of `like`. Returns the round,
+        the model, and whose it is.
         """
         rounds = sorted((t, j) for j, t in found.items())
         middle = (len(rounds) - 1) // 2

@@ -7,6 +7,7 @@ server.
 
 import os
 import sys
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -173,13 +174,9 @@ class Peers:
         """
 
         def late() -> list[int]:
-            self._check()
             return [i for i in self._running() if self._round(i) < server_round]
 
-        if not wait_until(lambda: not late(), timeout):
-            raise TimeoutError(
-                f"peers {late()} are not in round {server_round} after {timeout:g} s"
-            )
+        self._wait(late, timeout, f"are not in round {server_round}")
 
     def wait(self, timeout: float = 60.0) -> None:
         """Wait until all peers that were not killed have ended.
@@ -191,23 +188,24 @@ class Peers:
         TimeoutError
             If it takes longer than so many seconds.
         """
-        if not wait_until(lambda: not self._running(), timeout):
-            raise TimeoutError(f"peers {self._running()} still run after {timeout:g} s")
-        self._check()
+        self._wait(self._running, timeout, "still run")
 
-    def _alive(self) -> list[int]:
-        """Return the peers that were not killed, whether or not they have ended."""
-        return [i for i in range(self.num_clients) if i not in self._killed]
+    def _wait(self, late: Callable[[], list[int]], timeout: float, what: str) -> None:
+        """Wait until nobody is late, as long as nobody fails."""
+
+        def done() -> bool:
+            for i in set(range(self.num_clients)) - self._killed - {*self._running()}:
+                if all(e["event"] != "ended" for e in self._events_of(i)):
+                    log = self.processes.tail(name_of(i))
+                    raise RuntimeError(f"peer {i} has failed:\n{log}")
+            return not late()
+
+        if not wait_until(done, timeout):
+            raise TimeoutError(f"peers {late()} {what} after {timeout:g} s")
 
     def _running(self) -> list[int]:
-        return [i for i in self._alive() if self.processes.is_running(name_of(i))]
-
-    def _check(self) -> None:
-        """Raise RuntimeError if a peer has ended, and not at its end."""
-        for i in set(self._alive()) - set(self._running()):
-            if all(e["event"] != "ended" for e in self._events_of(i)):
-                log = self.processes.tail(name_of(i))
-                raise RuntimeError(f"peer {i} has failed:\n{log}")
+        clients = range(self.num_clients)
+        return [i for i in clients if self.processes.is_running(name_of(i))]
 
     def _round(self, i: int) -> int:
         rounds = [e["round"] for e in self._events_of(i) if e["event"] == "round"]

@@ -106,17 +106,11 @@ def decode(data: bytes) -> PeerMessage:
 def check_usable(arrays: object, like: ArrayRecord | None = None) -> ArrayRecord:
     """Return a model that another peer has sent, if it can be used.
 
-    Parameters
-    ----------
-    arrays : object
-        What came in its place.
-    like : flwr.app.ArrayRecord, optional
-        A model whose names, shapes and data types it must have.
-
     Raises
     ------
     Refused
-        If it is no model, holds other than finite numbers, or has another layout.
+        If it is no model, holds other than finite numbers, or has not the names, shapes
+        and data types of `like`.
     """
     if not isinstance(arrays, ArrayRecord):
         raise Refused("malformed")

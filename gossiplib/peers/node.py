@@ -1,6 +1,6 @@
 """One peer: a gossip client that talks to its neighbours, with no server.
 
-    python -m gossiplib.peers module:client module:initial --client 3 ...
+    python -m gossiplib.peers module:client module:initial client=3 num_clients=8 ...
 
 A `Peer` runs any gossip ClientApp and plays the server's part for this one client: it
 calls `train`, sends what came out to its neighbours, hands theirs to `train.average`,
@@ -13,10 +13,11 @@ import argparse
 import importlib
 import inspect
 import json
+import os
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +28,6 @@ from gossiplib.core import models
 from gossiplib.core.client import NEIGHBOURS
 from gossiplib.core.grid import LocalNode
 from gossiplib.core.models import array_bytes, check_initial, only_arrays
-from gossiplib.core.result import due
 from gossiplib.peers.bootstrap import Bootstrap
 from gossiplib.peers.log import EventLog
 from gossiplib.peers.messages import Mailbox
@@ -51,7 +51,7 @@ _HANDSHAKE = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class PeerConfig:
-    """What a peer needs to know; on the command line, `--num-clients` and so on.
+    """What a peer needs to know; on the command line, `num_clients=8` and so on.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class PeerConfig:
         The peer's partition id, and how many there are.
     address : str
         Where it listens, host:port.
-    folder : Path
+    folder : str or Path
         Has the files `authority.pem`, and for client 3 `peer-3.pem` and `peer-3.key`;
         its events and models go into `peer-3/`.
     known : sequence of str
@@ -81,7 +81,7 @@ class PeerConfig:
     observe_every : int
         Write the model down after rounds k, 2k, ... and the last; 0 is the last only.
     config : dict
-        For the client, with `server-round` added; JSON on the command line.
+        For the client, with `server-round` added.
 
     Raises
     ------
@@ -93,7 +93,7 @@ class PeerConfig:
     client: int
     num_clients: int
     address: str
-    folder: Path
+    folder: str | Path
     known: Sequence[str] = ()
     neighbours: Sequence[int] | None = None
     num_rounds: int | None = None
@@ -117,25 +117,10 @@ class PeerConfig:
 
     def arguments(self) -> list[str]:
         """Return the words of the command line that say the same."""
-        words = []
-        for name, value in vars(self).items():
-            if value is not None:
-                words.append(_option(name))
-                several = name in _SEVERAL
-                words += map(str, value) if several else [_word(value)]
-        return words
-
-
-#: Options that take several words.
-_SEVERAL = ("known", "neighbours")
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _word(value: object) -> str:
-    return json.dumps(value) if isinstance(value, dict) else str(value)
+        return [
+            f"{name}={json.dumps(value, default=os.fspath)}"
+            for name, value in vars(self).items()
+        ]
 
 
 class Peer:
@@ -168,7 +153,7 @@ class Peer:
     ) -> None:
         check_initial(initial)
         client, n = config.client, config.num_clients
-        name, folder = name_of(client), config.folder
+        name, folder = name_of(client), Path(config.folder)
         identity = Identity(folder / f"{name}.pem", folder / f"{name}.key")
         authority = folder / "authority.pem"
         max_bytes = 2 * array_bytes(initial) + 128 * n + 2**16
@@ -246,7 +231,8 @@ class Peer:
 
     def run_synchronous(self) -> None:
         """Train and average with the neighbours, round by round, to the last one."""
-        config, last = self.config, self.config.num_rounds or 0
+        config, every = self.config, self.config.observe_every
+        last = config.num_rounds or 0
         self._join()
         # Some may still be starting; later, all have begun.
         timeout = max(config.start_timeout, config.timeout)
@@ -258,11 +244,11 @@ class Peer:
                 self.log.write("skipped", t, rounds=t - self.round - 1)
             self._run_round(t, timeout)
             timeout = config.timeout
-            if due(t, config.evaluate_every):
+            if config.evaluate_every and t % config.evaluate_every == 0:
                 reply = self.call("evaluate", t, gossip=ConfigRecord())
                 if reply is not None:
                     self.log.write("evaluated", t, metrics=_metrics(reply))
-            if t == last or due(t, config.observe_every):
+            if t == last or (every and t % every == 0):
                 self.log.write_model(t, self.model)
             self.log.write("round", t, refused=dict(self.mailbox.refused))
         self.finish()
@@ -330,10 +316,10 @@ class Peer:
             self._learn(t, tick - time.monotonic(), done)
             if time.monotonic() >= tick:
                 tick = max(tick + config.send_interval, time.monotonic())
-                said, neighbours = self.call("query.send", t), self._neighbours()
-                if said is not None and neighbours:
+                newest, neighbours = self.call("query.send", t), self._neighbours()
+                if newest is not None and neighbours:
                     to = [int(stream.choice(neighbours))]
-                    self.outbox.send(t, len(neighbours), only_arrays(said), to)
+                    self.outbox.send(t, len(neighbours), only_arrays(newest), to)
                 self._finish_round(t)
                 self.log.write_model(t, self.model)
                 self.log.write("round", t, refused=dict(self.mailbox.refused))
@@ -379,7 +365,8 @@ class Peer:
         if last := self.config.num_rounds:
             if got := self.bootstrap.fetch_model(found, self.initial):
                 server_round, self.initial, other = got
-                self.round, self.model = min(server_round, last), self.initial
+                with self._lock:
+                    self.round, self.model = min(server_round, last), self.initial
                 self.log.write("caught up", self.round, other=other)
 
     def _discover(self, candidates: list[int]) -> list[int]:
@@ -475,22 +462,17 @@ def main() -> None:
         description="Run one peer: a gossip client, with no server.",
         epilog=inspect.getdoc(PeerConfig),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("app", help="module:name of a gossip ClientApp")
     parser.add_argument("initial", help="module:name of () -> ArrayRecord")
-    types = {"address": str, "known": str, "folder": Path}
-    for option in fields(PeerConfig):
-        parser.add_argument(
-            _option(option.name),
-            type=types.get(option.name, json.loads),  # numbers, or JSON
-            nargs="*" if option.name in _SEVERAL else None,
-        )
-    options = vars(parser.parse_args())
-    app, initial = (_named(options.pop(name)) for name in ("app", "initial"))
+    parser.add_argument(
+        "name=value", nargs="+", type=_option, help="see below; JSON, or a text"
+    )
+    given = vars(parser.parse_args())
+    app, initial = _named(given["app"]), _named(given["initial"])
     try:
-        config = PeerConfig(**options)
-    except (TypeError, ValueError) as error:  # an option is missing, or out of range
+        config = PeerConfig(**dict(given["name=value"]))
+    except (TypeError, ValueError) as error:  # one is missing, or out of range
         parser.error(str(error))
     try:
         peer = Peer(app, initial(), config)
@@ -503,3 +485,12 @@ def _named(name: str) -> Any:
     """Return what "module:name" names."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def _option(word: str) -> tuple[str, Any]:
+    """Take "name=value" apart."""
+    name, _, value = word.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

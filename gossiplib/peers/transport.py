@@ -9,9 +9,9 @@ neighbours at once, so one that hangs delays no other, and to each in order.
 import re
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -134,8 +134,8 @@ class Server:
         # Whoever opens a call and says nothing would keep a thread.
         late = threading.Timer(_SECONDS, context.cancel)
         late.daemon = True
-        late.start()
         try:
+            late.start()
             data = next(messages, None)
             late.cancel()
             if data is None:
@@ -242,19 +242,12 @@ class AddressBook:
 
     A peer's own word about its address, given under its certificate, counts. The word
     of others may add a peer that is not known yet, and is dropped again when nobody
-    with the right certificate is found there.
-
-    Parameters
-    ----------
-    client : int
-        The own partition id, which is not in the book.
-    num_clients : int
-        Number of partition ids.
+    with the right certificate is found there. The book of client 3 has no client 3.
     """
 
     def __init__(self, client: int, num_clients: int) -> None:
         self.client, self.num_clients = client, num_clients
-        # Threads share these; each step below is one that no other can come between.
+        # Threads share these; no two of them can meet within one of the steps below.
         self._confirmed: dict[int, str] = {}
         self._suggested: dict[int, str] = {}
 
@@ -282,20 +275,10 @@ class AddressBook:
 
 
 class Outbox:
-    """Send messages, and log what became of them.
+    """Send a peer's messages, and log what became of them.
 
-    Parameters
-    ----------
-    channels : Channels
-        How neighbours are called.
-    addresses : AddressBook
-        Where they are.
-    mailbox : Mailbox
-        Waits no longer for neighbours that are not reached.
-    log : EventLog
-        Where messages and losses are written.
-    timeout : float
-        Seconds after which a message that is not answered is lost.
+    Each neighbour has a thread of its own. One that is not reached within `timeout`
+    seconds is no longer waited for in the mailbox.
     """
 
     def __init__(
@@ -311,9 +294,9 @@ class Outbox:
         self._start, self._count = time.time_ns(), 0
         self._last: tuple[PeerMessage, bytes] | None = None
         self._lock = threading.Lock()
-        self._threads: dict[int, ThreadPoolExecutor]  # one for each neighbour
+        self._waiting: Counter[int] = Counter()  # messages for each neighbour
+        self._threads: dict[int, ThreadPoolExecutor]
         self._threads = defaultdict(partial(ThreadPoolExecutor, 1))
-        self._waiting: dict[int, list[Future[None]]] = {}
         self._closed = False
 
     def send(
@@ -339,36 +322,40 @@ class Outbox:
         with self._lock:
             if self._closed:
                 return
-            waiting = [one for one in self._waiting.get(client, ()) if not one.done()]
-            if len(waiting) < AHEAD:
-                push = self._threads[client].submit(self._push, client, message, data)
-                push.add_done_callback(_show_error)
-                self._waiting[client] = [*waiting, push]
-                return
-        # It hangs: no more for it in memory.
-        reason = "still owes answers to earlier messages"
-        self._log.lost(message.round, client, "Push", reason)
+            hangs = self._waiting[client] >= AHEAD
+            if not hangs:
+                self._waiting[client] += 1
+                self._threads[client].submit(self._push, client, message, data)
+        if hangs:  # no more for it in memory
+            reason = "still owes answers to earlier messages"
+            self._log.lost(message.round, client, "Push", reason)
 
     def _push(self, client: int, message: PeerMessage, data: bytes) -> None:
-        """Send a message, wait for the answer, and log what became of it."""
+        """Send a message, and wait for the answer."""
         t, address = message.round, self._addresses.all().get(client)
-        if address is None:  # it never was there
-            return
         fields = {"start": message.start, "count": message.count, "bytes": len(data)}
-        self._log.write("sent", t, other=client, **fields)
-        name = name_of(client)
-        push = self._channels.call(address, name, "Push", data, self._timeout)
-        code = push.code()
-        if code is grpc.StatusCode.PERMISSION_DENIED:
-            self._log.lost(t, client, "Push", f"refused: {push.details()}")
-        elif code is not grpc.StatusCode.OK:
-            self._mailbox.suspect(client)
-            self._log.lost(t, client, "Push", f"not reached: {code.name}")
+        try:
+            if address is None:  # it never was there
+                return
+            self._log.write("sent", t, other=client, **fields)
+            name = name_of(client)
+            push = self._channels.call(address, name, "Push", data, self._timeout)
+            code = push.code()
+            if code is grpc.StatusCode.PERMISSION_DENIED:
+                self._log.lost(t, client, "Push", f"refused: {push.details()}")
+            elif code is not grpc.StatusCode.OK:
+                self._mailbox.suspect(client)
+                self._log.lost(t, client, "Push", f"not reached: {code.name}")
+        except Exception as error:  # in a thread, nobody would see it
+            self._log.lost(t, client, "Push", f"not sent: {error!r}")
+        finally:
+            with self._lock:
+                self._waiting[client] -= 1
 
     def is_empty(self) -> bool:
         """Tell whether all messages were answered, or are lost."""
         with self._lock:
-            return all(one.done() for w in self._waiting.values() for one in w)
+            return not any(self._waiting.values())
 
     def close(self) -> None:
         """Send nothing more."""
@@ -376,9 +363,3 @@ class Outbox:
             self._closed = True
             for thread in self._threads.values():
                 thread.shutdown(wait=False, cancel_futures=True)
-
-
-def _show_error(push: Future[None]) -> None:
-    """Raise what a thread has raised, which gets into the peer's output that way."""
-    if not push.cancelled():
-        push.result()

@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import grpc
@@ -137,9 +136,14 @@ def push(channels, address, client, data, seconds=20.0):
 
 def test_digits_on_four_peers_give_the_models_of_local_grid_to_the_bit():
     with Peers(
-        "digits_peer:client", "digits_peer:initial", RING, path=HERE, num_rounds=5
+        "digits_peer:client",
+        "digits_peer:initial",
+        RING,
+        path=HERE,
+        num_rounds=5,
+        timeout=60,
     ) as all_:
-        all_.wait(120)
+        all_.wait(240)
         result, refused = all_.result(), all_.refused()
     grid = LocalGrid(digits_peer.client, 4)
     expected = Gossip(RING).start(grid, digits_peer.initial(), num_rounds=5)
@@ -191,14 +195,16 @@ def test_average_functions_with_a_message_of_their_own_work(crowd):
 
 @shows("killed", "peers", "counted; neighbours go on without it")
 @shows("restarted", "peers", "finds its neighbours again, takes round and model of one")
-def test_two_of_eight_are_killed_and_one_comes_back():
+def test_two_of_eight_are_killed_and_one_comes_back(tmp_path):
+    """In round 15 they wait until it is back: a process may be slow to start."""
     graph = nx.cycle_graph(8)
     graph.add_edges_from([(0, 4), (2, 6)])
     rng = np.random.default_rng(0)
     first, second = rng.permutation(8)[:2].tolist()
     t, later = sorted(rng.integers(2, 8, size=2).tolist())
-    config = {"nap": 0.2}
-    options = {"num_rounds": 30, "timeout": 20, "start_timeout": 120, "config": config}
+    go = tmp_path / "go"
+    config = {"nap": 0.2, "last": 15, "go": str(go)}
+    options = {"num_rounds": 30, "timeout": 60, "start_timeout": 120, "config": config}
     with Peers(
         "peer_apps:pulling", "peer_apps:zeros", graph, path=HERE, **options
     ) as all_:
@@ -207,6 +213,11 @@ def test_two_of_eight_are_killed_and_one_comes_back():
         all_.wait_for_round(later, 120)
         all_.kill(second)
         all_.restart(first)
+        log = all_.processes.folder / f"peer-{first}"
+        assert wait_until(
+            lambda: any(e["event"] == "caught up" for e in read_events(log)), 120
+        )
+        go.touch()
         all_.wait(120)
         result, events = all_.result(), all_.events()
         kept = [read_models(all_.processes.folder / f"peer-{i}") for i in range(8)]
@@ -550,7 +561,7 @@ def test_others_cannot_say_where_a_peer_is(idle):
         1: "127.0.0.1:1",
         2: "127.0.0.1:2",
     }
-    assert answer["neighbours"] == [1] and answer["client"] == 0
+    assert answer["client"] == 0
 
 
 @shows("port", "peers", "the peer ends, and says so")
@@ -573,7 +584,7 @@ def test_ten_thousand_bad_messages_change_nothing(tmp_path):
     """
     graph, go = nx.complete_graph(4), tmp_path / "go"
     config = {"nap": 0.1, "last": 20, "go": str(go)}
-    options = {"num_rounds": 20, "timeout": 20, "start_timeout": 120, "config": config}
+    options = {"num_rounds": 20, "timeout": 60, "start_timeout": 120, "config": config}
     with Peers(
         "peer_apps:pulling", "peer_apps:zeros", graph, path=HERE, **options
     ) as all_:
@@ -582,7 +593,7 @@ def test_ten_thousand_bad_messages_change_nothing(tmp_path):
         folder, address = all_.processes.folder, all_.addresses[0]
         identity = Identity(folder / "peer-3.pem", folder / "peer-3.key")
         liar = Channels(identity, folder / "authority.pem", 10**6)
-        (process,) = processes_of(folder, "--client 0")
+        (process,) = processes_of(folder, "client=0 ")
         codes, held = Counter(), []
         for k in range(200):
             calls = [
@@ -639,9 +650,10 @@ def bad_messages(k, n):
 
 
 def test_all_join_through_one_and_the_graph_they_find_is_as_good_as_a_given_one():
-    options = {"path": HERE, "num_rounds": 5, "start_timeout": 120}
-    with Peers("peer_apps:chosen", "peer_apps:zeros", 6, **options) as all_:
-        all_.wait(120)
+    options = {"num_rounds": 5, "timeout": 60, "start_timeout": 120}
+    names = ("peer_apps:chosen", "peer_apps:zeros")
+    with Peers(*names, 6, path=HERE, **options) as all_:
+        all_.wait(240)
         result, events = all_.result(), all_.events()
     (graph,) = {
         frozenset(
@@ -658,10 +670,11 @@ def test_all_join_through_one_and_the_graph_they_find_is_as_good_as_a_given_one(
 
 
 def test_without_rounds_models_learn_and_all_have_joined_through_one():
-    options = {"num_sends": 25, "send_interval": 0.2, "start_timeout": 120}
+    options = {"num_sends": 25, "send_interval": 0.2, "timeout": 60}
+    options |= {"start_timeout": 120}
     names = ("arriving_apps:client", "arriving_apps:initial")
     with Peers(*names, 3, path=HERE, **options) as all_:
-        all_.wait(150)
+        all_.wait(240)
         result, events, refused = all_.result(), all_.events(), all_.refused()
     import arriving_apps
 
@@ -715,8 +728,7 @@ def answered(data):
     return Bootstrap("127.0.0.1:0", addresses, mailbox, channels)
 
 
-ANSWER = {"client": 1, "round": 4, "linked": True, "neighbours": []}
-ANSWER |= {"clients": [], "addresses": []}
+ANSWER = {"client": 1, "round": 4, "linked": True, "clients": [], "addresses": []}
 
 
 @pytest.mark.parametrize(
@@ -783,7 +795,7 @@ def test_a_config_says_the_same_in_python_and_on_the_command_line(monkeypatch):
         client=1,
         num_clients=3,
         address="127.0.0.1:7000",
-        folder=Path("some folder"),
+        folder="some folder",
         known=["127.0.0.1:7001", "[::1]:7002"],
         neighbours=[0, 2],
         num_sends=7,
@@ -809,7 +821,7 @@ def test_a_config_that_cannot_be_is_refused_before_a_process_starts(
         Peers(*names)
     with pytest.raises(ValueError, match="evaluate_every must be a whole number"):
         Peers(*names, num_rounds=3, evaluate_every="0")
-    monkeypatch.setattr("sys.argv", ["-", *names[:2], "--client", "1"])
+    monkeypatch.setattr("sys.argv", ["-", *names[:2], "client=1"])
     with pytest.raises(SystemExit):
         main()
     assert "num_clients" in capsys.readouterr().err

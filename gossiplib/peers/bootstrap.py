@@ -32,9 +32,20 @@ _NO_ANSWER = (grpc.RpcError, Refused, ValueError, KeyError, TypeError)
 class Bootstrap:
     """Find neighbours, and be found.
 
-    `address` is where this peer listens, `known` are the addresses of peers to ask
-    first, and `neighbours` the partition ids that may be neighbours; by default all.
-    Those that are found go into the mailbox.
+    Parameters
+    ----------
+    address : str
+        Where this peer listens.
+    addresses : AddressBook
+        Where the others are.
+    mailbox : Mailbox
+        Gets the neighbours.
+    channels : Channels
+        How others are called.
+    known : sequence of str
+        Addresses of peers to ask first.
+    neighbours : collection of int, optional
+        Partition ids that may be neighbours; by default all.
     """
 
     def __init__(
@@ -52,13 +63,33 @@ class Bootstrap:
         self._allowed = None if neighbours is None else sorted({*neighbours} - {own})
 
     def answer(self, sender: int, data: bytes, server_round: int) -> bytes:
-        """Answer a handshake; raise Refused if it is none."""
+        """Answer a handshake.
+
+        Parameters
+        ----------
+        sender : int
+            Whose certificate it came with.
+        data : bytes
+            What came.
+        server_round : int
+            The last round that this peer has finished.
+
+        Returns
+        -------
+        bytes
+            Whether the two are linked, the round, and where other peers are.
+
+        Raises
+        ------
+        Refused
+            If it is no handshake.
+        """
         try:
             caller = models.load(data).config_records["gossip"]
             address, link = caller["address"], caller["link"]
-            if not isinstance(address, str) or not isinstance(link, bool):
-                raise ValueError("not a handshake")
         except (ValueError, KeyError):
+            self._mailbox.refuse("malformed")
+        if not isinstance(address, str) or not isinstance(link, bool):
             self._mailbox.refuse("malformed")
         self._addresses.confirm(sender, address)
         linked = link and (self._allowed is None or sender in self._allowed)
@@ -78,10 +109,21 @@ class Bootstrap:
         )
 
     def handshake(self, client: int | None, address: str, *, link: bool) -> int | None:
-        """Call a peer, known by its partition id or not; learn where others are.
+        """Call a peer; learn where others are, and which round it is in.
 
-        Returns the round that it is in, or None: it gave no answer of use, or not the
-        link that was asked for.
+        Parameters
+        ----------
+        client : int or None
+            Its partition id, if that is known.
+        address : str
+            Where it is.
+        link : bool
+            Whether it shall be a neighbour.
+
+        Returns
+        -------
+        int or None
+            Its round. None if it gave no answer of use, or not the link.
         """
         name = _ANY if client is None else name_of(client)
         data = _record(address=self._address, link=link)
@@ -112,10 +154,21 @@ class Bootstrap:
         timeout: float,
         closed: Callable[[], bool],
     ) -> dict[int, int]:
-        """Find the neighbours that `discover` chooses among all that it offers.
+        """Find neighbours.
 
-        After `timeout` seconds the peer makes do with those that it has found, and it
-        gives up when `closed()` holds. Returns neighbour -> its round.
+        Parameters
+        ----------
+        discover : callable
+            candidates -> neighbours: the client's choice.
+        timeout : float
+            Seconds after which the peer makes do with those that it has found.
+        closed : callable
+            () -> whether to give up.
+
+        Returns
+        -------
+        dict
+            Neighbour that was found -> its round.
         """
         wanted = None if self._allowed is None else discover(self._allowed)
         found: dict[int, int] = {}
@@ -166,8 +219,19 @@ class Bootstrap:
 
         It is the one in the middle, by rounds: neither the one that says it is far
         ahead, nor the one that is behind. Nobody can say more than one round more than
-        the middle one. The model must have the layout of `like`. Returns the round,
-        the model, and whose it is.
+        the middle one.
+
+        Parameters
+        ----------
+        found : dict
+            Neighbour -> its round.
+        like : flwr.app.ArrayRecord
+            The model must have its names, shapes and data types.
+
+        Returns
+        -------
+        tuple or None
+            The round, the model, and whose it is.
         """
         rounds = sorted((t, j) for j, t in found.items())
         middle = (len(rounds) - 1) // 2

@@ -153,24 +153,43 @@ class Peers:
         self.processes.start(name_of(i), command, env)
 
     def kill(self, i: int) -> None:
-        """End a peer at once, as a crash would."""
+        """End a peer at once, as a crash would.
+
+        Parameters
+        ----------
+        i : int
+            Its partition id.
+        """
         self.processes.kill(name_of(i))
         self._killed.add(i)
 
     def restart(self, i: int) -> None:
-        """Start a peer that was killed, at the same address."""
+        """Start a peer that was killed, at the same address.
+
+        Parameters
+        ----------
+        i : int
+            Its partition id.
+        """
         self._killed.discard(i)
         self._start(i)
 
     def wait_for_round(self, server_round: int, timeout: float = 60.0) -> None:
         """Wait until all peers that run have finished a round.
 
+        Parameters
+        ----------
+        server_round : int
+            The round.
+        timeout : float
+            Seconds that it may take.
+
         Raises
         ------
         RuntimeError
-            If one of them failed; with the end of its log.
+            If a peer failed; with the end of its log.
         TimeoutError
-            If it takes longer than so many seconds.
+            If it takes longer.
         """
 
         def late() -> list[int]:
@@ -181,23 +200,32 @@ class Peers:
     def wait(self, timeout: float = 60.0) -> None:
         """Wait until all peers that were not killed have ended.
 
+        Parameters
+        ----------
+        timeout : float
+            Seconds that it may take.
+
         Raises
         ------
         RuntimeError
-            If one of them failed; with the end of its log.
+            If a peer failed; with the end of its log.
         TimeoutError
-            If it takes longer than so many seconds.
+            If it takes longer.
         """
         self._wait(self._running, timeout, "still run")
 
     def _wait(self, late: Callable[[], list[int]], timeout: float, what: str) -> None:
         """Wait until nobody is late, as long as nobody fails."""
 
+        ended: set[int] = set()
+
         def done() -> bool:
-            for i in set(range(self.num_clients)) - self._killed - {*self._running()}:
+            stopped = set(range(self.num_clients)) - self._killed - {*self._running()}
+            for i in stopped - ended:
                 if all(e["event"] != "ended" for e in self._events_of(i)):
                     log = self.processes.tail(name_of(i))
                     raise RuntimeError(f"peer {i} has failed:\n{log}")
+                ended.add(i)
             return not late()
 
         if not wait_until(done, timeout):

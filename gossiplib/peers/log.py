@@ -15,19 +15,11 @@ from flwr.app import ArrayRecord, RecordDict
 
 from gossiplib.core import models
 
-__all__ = ["EventLog", "read_events", "read_models"]
+__all__ = ["read_events", "read_models"]
 
 
 class EventLog:
-    """Write the events and models of one peer.
-
-    Parameters
-    ----------
-    folder : Path
-        Made if it is not there. What is in it stays, and is added to.
-    client : int
-        The peer's partition id.
-    """
+    """Write the events and models of one peer to its folder, beside what is there."""
 
     def __init__(self, folder: Path, client: int) -> None:
         self._models, self._client = folder / "models", client
@@ -64,7 +56,13 @@ class EventLog:
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Return the events of a peer. Of a line that was cut short nothing is left."""
+    """Return the events of a peer. A line that was cut short is left out.
+
+    Parameters
+    ----------
+    folder : Path
+        The peer's own.
+    """
     path = folder / "events.jsonl"
     events = []
     for line in path.read_text().splitlines() if path.exists() else ():
@@ -76,7 +74,13 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_models(folder: Path) -> dict[int, ArrayRecord]:
-    """Return round -> model of a peer."""
+    """Return round -> model of a peer.
+
+    Parameters
+    ----------
+    folder : Path
+        The peer's own.
+    """
     return {
         int(path.name): models.load(path.read_bytes()).array_records["arrays"]
         for path in sorted((folder / "models").glob("*[0-9]"))

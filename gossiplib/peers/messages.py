@@ -20,15 +20,7 @@ from gossiplib.core import models
 from gossiplib.core.models import unpack
 from gossiplib.system.numbers import check_whole
 
-__all__ = [
-    "AHEAD",
-    "Mailbox",
-    "PeerMessage",
-    "Refused",
-    "check_usable",
-    "decode",
-    "encode",
-]
+__all__ = ["Mailbox", "PeerMessage", "Refused", "decode", "encode"]
 
 Layout: TypeAlias = list[tuple[str, tuple[int, ...], np.dtype]]
 
@@ -73,7 +65,13 @@ _HEADER = ("round", "degree", "start", "count")
 
 
 def encode(message: PeerMessage) -> bytes:
-    """Return a message as bytes."""
+    """Return a message as bytes.
+
+    Parameters
+    ----------
+    message : PeerMessage
+        What to send. Its arrays are of numbers.
+    """
     content = RecordDict({"gossip": ConfigRecord({**message.header})})
     if message.arrays is not None:
         content["arrays"] = message.arrays
@@ -83,6 +81,11 @@ def encode(message: PeerMessage) -> bytes:
 def decode(data: bytes) -> PeerMessage:
     """Return the message that `encode` made bytes of.
 
+    Parameters
+    ----------
+    data : bytes
+        What came.
+
     Raises
     ------
     Refused
@@ -90,17 +93,15 @@ def decode(data: bytes) -> PeerMessage:
     """
     try:
         content = models.load(data)
-        header, arrays = content.pop("gossip"), content.pop("arrays", None)
-        if content or not isinstance(header, ConfigRecord):
-            raise ValueError("other records")
-        if set(header) != set(_HEADER):
-            raise ValueError("other fields")
+        header = content.config_records["gossip"]
         numbers = {name: check_whole(name, header[name], 0) for name in _HEADER}
     except (ValueError, KeyError):
         raise Refused("malformed") from None
-    if arrays is not None:
-        arrays = check_usable(arrays)
-    return PeerMessage(**numbers, arrays=arrays)
+    arrays = content.get("arrays")
+    if set(header) != set(_HEADER) or not set(content) <= {"gossip", "arrays"}:
+        raise Refused("malformed")
+    usable = None if arrays is None else check_usable(arrays)
+    return PeerMessage(**numbers, arrays=usable)
 
 
 def check_usable(arrays: object, like: ArrayRecord | None = None) -> ArrayRecord:
@@ -180,7 +181,13 @@ class Mailbox:
         self._closed = False
 
     def expect(self, like: ArrayRecord) -> None:
-        """Take only models of this layout from now on; refuse others that are here."""
+        """Take only models of one layout from now on; refuse others that are here.
+
+        Parameters
+        ----------
+        like : flwr.app.ArrayRecord
+            A model with these names, shapes and data types.
+        """
         with self._changed:
             self._layout = _layout(like)
             for waiting in self._messages.values():
@@ -194,14 +201,26 @@ class Mailbox:
         return _layout(message.arrays) == self._layout
 
     def link(self, client: int) -> None:
-        """Take messages of this neighbour, and wait for them."""
+        """Take messages of a neighbour, and wait for them.
+
+        Parameters
+        ----------
+        client : int
+            Its partition id.
+        """
         with self._changed:
             self.neighbours.add(client)
             self.alive.add(client)
             self._messages.setdefault(client, {})
 
     def suspect(self, client: int) -> None:
-        """Wait no longer for a neighbour that was not reached, until it sends again."""
+        """Wait no longer for a neighbour that was not reached, until it sends again.
+
+        Parameters
+        ----------
+        client : int
+            Its partition id.
+        """
         with self._changed:
             self.alive.discard(client)
             self._changed.notify_all()
@@ -213,7 +232,20 @@ class Mailbox:
             self._changed.notify_all()
 
     def admit(self, sender: int, size: int = 0) -> None:
-        """Count a message against what its sender may send; raise Refused beyond."""
+        """Count a message against what its sender may send.
+
+        Parameters
+        ----------
+        sender : int
+            Whose certificate it came with; -1 if that names no client.
+        size : int
+            Bytes of the message.
+
+        Raises
+        ------
+        Refused
+            If it is too large, or one too many.
+        """
         with self._changed:
             if not 0 <= sender < self._num_clients:
                 self.refuse("unknown name")
@@ -227,7 +259,18 @@ class Mailbox:
                 self.refuse("too many")
 
     def refuse(self, reason: str) -> NoReturn:
-        """Count a message that is not used, and raise Refused."""
+        """Count a message that is not used.
+
+        Parameters
+        ----------
+        reason : str
+            Why; one of a few.
+
+        Raises
+        ------
+        Refused
+            Always.
+        """
         with self._changed:
             self.refused[reason] += 1
         raise Refused(reason)
@@ -241,6 +284,11 @@ class Mailbox:
             Whose certificate it came with; -1 if that names no client.
         data : bytes
             What came.
+
+        Returns
+        -------
+        PeerMessage
+            What it says.
 
         Raises
         ------
@@ -342,6 +390,11 @@ class Mailbox:
 
         Two rounds or more is far. The slowest of them decides, so that one neighbour
         that lies about its round cannot drag a peer that has others.
+
+        Parameters
+        ----------
+        server_round : int
+            The round that would be next.
         """
         with self._changed:
             rounds = [
@@ -353,7 +406,10 @@ class Mailbox:
     def get(self, timeout: float) -> tuple[int, PeerMessage] | None:
         """Return a sender and its oldest message, each sender in turn.
 
-        None if nothing comes within so many seconds.
+        Parameters
+        ----------
+        timeout : float
+            Seconds to wait. If nothing comes in time, it returns None.
         """
         with self._changed:
             self._changed.wait_for(

@@ -43,7 +43,7 @@ from gossiplib.system.certificates import Identity
 from gossiplib.system.numbers import check_whole, rng
 from gossiplib.system.runs import wait_until
 
-__all__ = ["Peer", "PeerConfig", "main", "metropolis_weight"]
+__all__ = ["Peer", "PeerConfig", "main"]
 
 #: Bytes of the largest handshake: an address and a word.
 _HANDSHAKE = 4096
@@ -255,7 +255,7 @@ class Peer:
 
     def _run_round(self, t: int, timeout: float) -> None:
         """Train, send, wait, average."""
-        neighbours = self._neighbours()
+        neighbours = sorted(self.mailbox.neighbours)
         degree = len(neighbours)
         # A link that the other side asked for is one of the client's as well.
         links = ConfigRecord({"neighbours": neighbours})
@@ -316,14 +316,15 @@ class Peer:
             self._learn(t, tick - time.monotonic(), done)
             if time.monotonic() >= tick:
                 tick = max(tick + config.send_interval, time.monotonic())
-                newest, neighbours = self.call("query.send", t), self._neighbours()
+                newest = self.call("query.send", t)
+                neighbours = sorted(self.mailbox.neighbours)
                 if newest is not None and neighbours:
                     to = [int(stream.choice(neighbours))]
                     self.outbox.send(t, len(neighbours), only_arrays(newest), to)
                 self._finish_round(t)
                 self.log.write_model(t, self.model)
                 self.log.write("round", t, refused=dict(self.mailbox.refused))
-        neighbours = self._neighbours()
+        neighbours = sorted(self.mailbox.neighbours)
         self.outbox.send(last + 1, len(neighbours), None, neighbours)
         end = time.monotonic() + 10 * config.start_timeout  # one may never stop
         quiet = time.monotonic() + config.start_timeout
@@ -378,9 +379,6 @@ class Peer:
         if reply is None:
             return []
         return list(cast(list[int], reply.config_records["gossip"]["neighbours"]))
-
-    def _neighbours(self) -> list[int]:
-        return sorted(self.mailbox.neighbours)
 
     def _finish_round(self, server_round: int) -> None:
         """Note what the peer has, for itself and for neighbours that ask."""

@@ -23,7 +23,7 @@ from gossiplib.peers.log import EventLog
 from gossiplib.peers.messages import AHEAD, Mailbox, PeerMessage, Refused, encode
 from gossiplib.system.certificates import Identity
 
-__all__ = ["AddressBook", "Channels", "Outbox", "Server", "client_of", "name_of"]
+__all__ = ["Channels", "Server"]
 
 _PATH = "/gossiplib.Peer/"
 _ADDRESS = re.compile(r"[\w.-]{1,100}:\d{1,5}")
@@ -41,10 +41,8 @@ def name_of(client: int) -> str:
 
 def client_of(name: str) -> int:
     """Return the partition id in a certificate's name; -1 if there is none."""
-    digits = name.removeprefix("peer-")
-    if not (digits.isascii() and digits.isdigit() and len(digits) < 10):
-        return -1
-    return int(digits) if name == name_of(int(digits)) else -1
+    found = re.fullmatch(r"peer-(0|[1-9][0-9]{0,8})", name)
+    return int(found[1]) if found else -1
 
 
 class Server:
@@ -114,7 +112,13 @@ class Server:
         self._server.start()
 
     def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        """Find the handler of a call that begins, as gRPC asks of `handlers`."""
+        """Return the handler of a call that begins: gRPC asks.
+
+        Parameters
+        ----------
+        call : grpc.HandlerCallDetails
+            Names the call.
+        """
         with self._counts:
             self._calls += 1
         return self._methods.get(call.method)
@@ -186,7 +190,7 @@ class Channels:
     def call(
         self, address: str, name: str, method: str, data: bytes, timeout: float
     ) -> grpc.Future:
-        """Call a peer; return a future of the reply's bytes.
+        """Call a peer, and wait for nothing.
 
         Parameters
         ----------
@@ -200,6 +204,11 @@ class Channels:
             The message.
         timeout : float
             Seconds after which the call fails. It also fails when nobody listens.
+
+        Returns
+        -------
+        grpc.Future
+            Its `result()` are the reply's bytes, its `code()` says how it ended.
         """
         with self._lock:
             at, channel = self._open.get(name, ("", None))
@@ -225,7 +234,13 @@ class Channels:
         return grpc.secure_channel(address, self._credentials, options)
 
     def forget(self, name: str) -> None:
-        """Connect anew at the next call."""
+        """Connect anew at the next call.
+
+        Parameters
+        ----------
+        name : str
+            The name in the other's certificate.
+        """
         with self._lock:
             _, channel = self._open.pop(name, ("", None))
         if channel is not None:

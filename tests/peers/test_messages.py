@@ -156,6 +156,7 @@ def test_a_process_that_starts_anew_counts_anew():
             "malformed",
         ),
         (1, models.dump(RecordDict({"gossip": model()})), "malformed"),
+        (1, message(arrays=ConfigRecord()), "malformed"),
         (1, message(t=1, degree="2"), "malformed"),
         (1, message(t=1, degree=True), "malformed"),
         (1, message(t=1, degree=1.5), "malformed"),

@@ -216,7 +216,6 @@ class Peers:
 
     def _wait(self, late: Callable[[], list[int]], timeout: float, what: str) -> None:
         """Wait until nobody is late, as long as nobody fails."""
-
         ended: set[int] = set()
 
         def done() -> bool:

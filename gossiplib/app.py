@@ -7,6 +7,7 @@ The settings are those of `[tool.flwr.app.config]` in pyproject.toml.
 """
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from flwr.app import ArrayRecord, Context, Message, MetricRecord
@@ -21,13 +22,17 @@ from gossiplib.core.topology import named
 from gossiplib.tasks.task import Task, digits
 
 
+def _settings(context: Context) -> Any:
+    return context.run_config  # pyproject.toml says of what type each is
+
+
 def _task(context: Context) -> Task:
-    config = context.run_config
+    config = _settings(context)
     return digits(config["num-clients"], alpha=config["alpha"], seed=config["seed"])
 
 
 def _call(message: Message, context: Context) -> Message:
-    config = context.run_config
+    config = _settings(context)
     app = _task(context).client_app(
         epochs=config["local-epochs"],
         batch_size=config["batch-size"],
@@ -47,14 +52,22 @@ server = ServerApp()
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run FedAvg and gossip, print the table, save it as CSV and as a figure."""
-    config, task = context.run_config, _task(context)
+    """Run FedAvg and gossip, print the table, save it as CSV and as a figure.
+
+    Parameters
+    ----------
+    grid : flwr.serverapp.Grid
+        Where FedAvg and gossip on the chosen topology run.
+    context : flwr.app.Context
+        Of the server; its `run_config` has the settings.
+    """
+    config, task = _settings(context), _task(context)
     n, rounds, every = config["num-clients"], config["num-rounds"], config["every"]
 
     def evaluate(t: int, arrays: ArrayRecord) -> MetricRecord | None:
         return None if t % every and t != rounds else task.evaluate_fn(t, arrays)
 
-    run = {
+    run: dict[str, Any] = {
         "initial_arrays": task.initial_arrays(),
         "num_rounds": rounds,
         "evaluate_fn": evaluate,
@@ -62,10 +75,8 @@ def main(grid: Grid, context: Context) -> None:
 
     print(f"FedAvg, {rounds} rounds, {n} clients ...", flush=True)
     federated = FedAvg(fraction_evaluate=0.0).start(grid, **run)
-    accuracy = {
-        t: metrics["accuracy"]
-        for t, metrics in federated.evaluate_metrics_serverapp.items()
-    }
+    measured = federated.evaluate_metrics_serverapp
+    accuracy: dict[int, Any] = {t: m["accuracy"] for t, m in measured.items()}
     columns = {("FedAvg", "accuracy"): pd.Series(accuracy)}
     results = {}
     # The ring is there for contrast. It runs in this process, which takes less time and
@@ -86,11 +97,11 @@ def main(grid: Grid, context: Context) -> None:
     print(table.round(3).to_string(), flush=True)
 
     if config["output"]:
-        from gossiplib.viz.plots import accuracy as plot_accuracy
+        from gossiplib.viz import plots
 
         folder = Path(config["output"])
         folder.mkdir(parents=True, exist_ok=True)
         table.to_csv(folder / "accuracy.csv")
-        figure = plot_accuracy(results, {"FedAvg": accuracy}, value="server_accuracy")
+        figure = plots.accuracy(results, {"FedAvg": accuracy}, value="server_accuracy")
         figure.savefig(folder / "accuracy.png", dpi=150, bbox_inches="tight")
         print("Saved accuracy.csv and accuracy.png", flush=True)

@@ -1,19 +1,70 @@
-"""Settings for all tests: Flower and Ray send nothing home and stay quiet."""
+"""Settings for all tests: quiet libraries, and who runs what when, on several workers.
+
+What takes long begins first, so that no worker is left with it at the end: notebooks,
+by the time that they state, then the files in `LONG`. Each of these stays together on
+one worker, as its cells or tests share what they have built; all other tests go to
+whoever is free.
+"""
 
 import logging
 import os
 
 import pytest
+from nbval.plugin import IPyNbFile
 
 from budgets import Budgets
+from notebooks import RUN_TIME, read
 from processes import QUIET
 
 os.environ |= QUIET
+#: Workers share the cores: more threads of one would wait for those of the others.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+#: Files whose tests share something costly, the longest first.
+LONG = (
+    "test_peers",
+    "test_deployment",
+    "test_ray",
+    "test_nbgrader",
+    "test_site",
+    "test_browser",
+    "test_solutions",
+    "test_project",
+    "test_when_clients_differ",
+    "test_teaching",
+)
 
 
 def pytest_configure(config):
     """Measure the notebooks: a plugin, as this file's hooks see its folder alone."""
     config.pluginmanager.register(Budgets())
+    config.pluginmanager.register(Order())
+
+
+class Order:
+    """Put the long ones first, and keep together what shares something costly."""
+
+    @pytest.hookimpl(tryfirst=True)  # xdist then reads the marks
+    def pytest_collection_modifyitems(self, items):
+        """Sort the tests, and mark those that stay together."""
+        seconds = {}
+        for item in items:
+            file = item.parent
+            if isinstance(file, IPyNbFile):
+                if file not in seconds:
+                    found = RUN_TIME.search(read(file.path).cells[0].source)
+                    seconds[file] = int(found[1]) if found else 0
+                item.add_marker(pytest.mark.xdist_group(file.path.stem))
+            elif item.path.stem in LONG:
+                item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+        def turn(item):
+            if isinstance(item.parent, IPyNbFile):
+                return 0, -seconds[item.parent], item.parent.path.stem
+            stem = item.path.stem
+            return (1, LONG.index(stem), "") if stem in LONG else (2, 0, "")
+
+        items.sort(key=turn)  # stable: cells stay in their order
 
 
 @pytest.fixture(autouse=True)

@@ -55,6 +55,16 @@ def marked(home: str) -> list[psutil.Process]:
     return list(found.values())
 
 
+def carrying(mark: str) -> list[psutil.Process]:
+    """Return the processes that carry a mark, TEST_MARK, in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get("TEST_MARK") == mark:
+                found.append(process)
+    return found
+
+
 def stop(home: str) -> None:
     """End the processes marked by `home`: politely, then for good."""
     for end in (psutil.Process.terminate, psutil.Process.kill):

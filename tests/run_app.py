@@ -17,7 +17,6 @@ from pathlib import Path
 
 from gossiplib.deployment.superlink import SuperLink
 from gossiplib.deployment.supernodes import Deployment
-from gossiplib.system.processes import Processes
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Few: each message to a client starts a process there, which imports PyTorch.
@@ -32,8 +31,8 @@ def simulate(app: Path) -> None:
     clients = project["tool"]["flwr"]["app"]["config"]["num-clients"]
     federation = f"num-supernodes={clients} client-resources-num-cpus=1"
     say("Starting Flower's simulation runtime ...")
-    with Processes() as processes:
-        SuperLink(processes).run(
+    with SuperLink() as superlink:
+        superlink.run(
             app,
             {"output": str(Path.cwd() / "out")},
             *("--federation-config", federation),

@@ -28,6 +28,8 @@ def loaded(statement: str) -> set[str]:
         ("import gossiplib", set()),
         ("from gossiplib import topology, mixing, averaging", set()),
         ("from gossiplib import Gossip, LocalGrid, gossip", {"flwr", "pandas"}),
+        ("from gossiplib.classroom import verdict; verdict('02.3', 54)", set()),
+        ("from gossiplib.classroom import verdict; verdict('03.1', 56, 0.88)", set()),
         ("import gossiplib.tasks", set()),
         ("from gossiplib.tasks import digits", {"torch", "flwr"}),
         ("import gossiplib.core.client", {"flwr"}),

@@ -10,6 +10,8 @@ import tomllib
 import pytest
 import yaml
 
+from docstrings import offered, tree, wing
+from house import files, from_the_ground, written
 from notebooks import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -87,3 +89,25 @@ def test_files_that_contributing_names_exist():
     assert named
     missing = [n for n in named if "NN" not in n and not (ROOT / n).exists()]
     assert missing == []
+
+
+def test_the_house_is_drawn_as_it_stands():
+    for path, text in written().items():
+        assert path.read_text("utf-8") == text, "run `make house`"
+
+
+def test_names_that_the_readme_tells_exist():
+    names, homes = set(), set(from_the_ground())
+    for path in (path for room in from_the_ground() for path in files(room)):
+        homes.add(path.stem)
+        for name in offered(tree(path)):
+            names |= {name, f"{path.stem}.{name}", f"{wing(path)}.{name}"}
+    readme = (ROOT / "README.md").read_text("utf-8")
+    told = re.findall(r"`([a-z_]+\.[A-Za-z_]+)[`(]", readme)
+    ours = {name for name in told if name.split(".")[0] in homes}
+    variables = {"context.state", "peers.refused", "result.lost", "task.client_app"}
+    assert len(ours) > 20 and ours - names == variables
+    # The table of protocols also names modules, and goes on after a comma.
+    rows = readme.split("| protocol |")[1].split("\n\n")[0].splitlines()[2:]
+    built = {n for row in rows for n in re.findall(r"`(\w+)[`(]", row.split("|")[3])}
+    assert built - names - homes == {"LocalDpMod"}

@@ -14,10 +14,10 @@ from .merging import (
     update_merge as update_merge,
 )
 from .network import (
-    Generalised as Generalised,
-    Network as Network,
-    Randomised as Randomised,
-    Simple as Simple,
+    GeneralizedTokenAccount as GeneralizedTokenAccount,
+    NetworkModel as NetworkModel,
+    RandomizedTokenAccount as RandomizedTokenAccount,
+    SimpleTokenAccount as SimpleTokenAccount,
     Traffic as Traffic,
 )
-from .server import Relay as Relay
+from .server import AsyncServer as AsyncServer

@@ -5,6 +5,8 @@ create functions of `merging`. `asynchronous.server` is the server that passes i
 messages on. For many clients with linear models, use `asynchronous.engine`.
 """
 
+from typing import Any
+
 import numpy as np
 from flwr.app import (
     ArrayRecord,
@@ -16,11 +18,19 @@ from flwr.app import (
 )
 from flwr.clientapp import ClientApp
 
-from gossiplib.asynchronous.merging import Create, Linear, check_made, merge_update
+from gossiplib.asynchronous.merging import CreateModel, Linear, check_made, merge_update
 from gossiplib.core.averaging import as_dtype, check_model
 from gossiplib.core.client import MODEL, gossip
-from gossiplib.core.models import check_arrays, only_arrays, pack, unpack, unravel
+from gossiplib.core.models import (
+    check_arrays,
+    only_arrays,
+    pack,
+    ravel,
+    unpack,
+    unravel,
+)
 from gossiplib.core.result import first_metrics
+from gossiplib.system.numbers import check_whole
 
 __all__ = ["gossip_on_arrival"]
 
@@ -28,15 +38,16 @@ BEFORE = "gossip.before"
 AGES = "gossip.ages"
 
 
-def gossip_on_arrival(app: ClientApp, create: Create = merge_update) -> ClientApp:
+def gossip_on_arrival(app: ClientApp, create: CreateModel = merge_update) -> ClientApp:
     """Make a client of a Flower ClientApp that learns from each model that arrives.
 
     Parameters
     ----------
     app : flwr.clientapp.ClientApp
-        As in `client.gossip`. Its training is the `update` of `create`. The `config`
-        that it gets has the model's "age", how many examples it has seen; the metric
-        "num-examples" of its reply makes the model so much older (1 if it is missing).
+        One that works with `FedAvg`. Its `train` is the `update` of `create`: it takes
+        `arrays` and `config` from the message and replies with one ArrayRecord and a
+        MetricRecord. The `config` has the model's "age", how many examples it has seen;
+        the metric "num-examples" makes the model so much older (1 if it is missing).
     create : callable
         (received, before, update) -> new model, see `merging`. All arrays of a model
         are one row of `w`, end to end.
@@ -45,8 +56,8 @@ def gossip_on_arrival(app: ClientApp, create: Create = merge_update) -> ClientAp
     -------
     flwr.clientapp.ClientApp
         Answers `query.join`, `query.send`, `train`, `evaluate` and `query.model`. Train
-        and evaluate messages that do not come from `asynchronous.Relay` go to `app` as
-        they are.
+        and evaluate messages that do not come from `asynchronous.AsyncServer` go to
+        `app` as they are.
     """
     inner = gossip(app)
     arriving = ClientApp()
@@ -56,30 +67,28 @@ def gossip_on_arrival(app: ClientApp, create: Create = merge_update) -> ClientAp
 
     @arriving.query("send")
     def send(message: Message, context: Context) -> Message:
-        """Tell the newest model and, last, its age."""
-        _begin(message, context)
-        newest = unpack(context.state[MODEL])
-        said = [*newest, np.asarray([context.state[AGES]["newest"]])]
-        return Message(RecordDict({"arrays": ArrayRecord(said)}), reply_to=message)
+        """Reply with the newest model and, last, its age."""
+        newest, _, ages = _state(message, context)
+        arrays = ArrayRecord([*unpack(newest), np.asarray([ages["newest"]])])
+        return Message(RecordDict({"arrays": arrays}), reply_to=message)
 
     @arriving.train()
     def receive(message: Message, context: Context) -> Message:
         """Make a new model of one that arrived and of the one that arrived before."""
         if "gossip" not in message.content:
             return app(message, context)
-        _begin(message, context)
-        config, cycle = message.content["config"], message.content["gossip"]["cycle"]
-        like, ages = context.state[MODEL], context.state[AGES]
-        *came, age = unpack(message.content["arrays"])
+        like, before, ages = _state(message, context)
+        arrived, configs = message.content.array_records, message.content.config_records
+        cycle = check_whole("cycle", configs["gossip"]["cycle"], 0)
+        *came, (age,) = unpack(arrived["arrays"])
         check_model(came, unpack(like), whose="the received")
-        received = _row(came, age[0])
-        useful = bool(age[0] >= ages["newest"])
+        received = _row(came, age)
         metrics = MetricRecord()
 
         def update(models: Linear) -> Linear:
-            told = ConfigRecord({**config, "age": float(models.age[0])})
+            aged = ConfigRecord({**configs["config"], "age": float(models.age[0])})
             arrays = _record(models, like)
-            message.content = RecordDict({"arrays": arrays, "config": told})
+            message.content = RecordDict({"arrays": arrays, "config": aged})
             reply = app(message, context)
             if not isinstance(reply, Message):
                 raise TypeError(
@@ -90,42 +99,46 @@ def gossip_on_arrival(app: ClientApp, create: Create = merge_update) -> ClientAp
             trained = only_arrays(reply.content)
             check_arrays(trained, like)
             metrics.update(first_metrics(reply.content))
-            older = models.age[0] + metrics.get("num-examples", 1)
-            return _row(unpack(trained), older)
+            return _row(unpack(trained), models.age[0] + metrics.get("num-examples", 1))
 
-        before = _row(unpack(context.state[BEFORE]), ages["before"])
-        made = create(received, before, update)
+        made = create(received, _row(unpack(before), ages["before"]), update)
         client = int(context.node_config["partition-id"])
         check_made(made, received, cycle, np.array([client]))
         newest = float(made.age[0])
+        metrics.update({"age": newest, "useful": int(age >= ages["newest"])})
         context.state[MODEL] = _record(made, like)
         context.state[BEFORE] = pack(came, like)
-        context.state[AGES] = MetricRecord({"newest": newest, "before": float(age[0])})
-        metrics.update({"age": newest, "useful": int(useful)})
+        context.state[AGES] = MetricRecord({"newest": newest, "before": float(age)})
         return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
     return arriving
 
 
-def _begin(message: Message, context: Context) -> None:
-    """Take the initial model, if the client has none."""
-    if MODEL not in context.state:
+def _state(
+    message: Message, context: Context
+) -> tuple[ArrayRecord, ArrayRecord, dict[str, Any]]:
+    """Return the newest model, the one received before, and their ages.
+
+    A client that has none takes the initial model for both.
+    """
+    state = context.state
+    if MODEL not in state:
         if "initial" not in message.content:
             raise ValueError("this client has no model: it missed the start of the run")
-        context.state[MODEL] = context.state[BEFORE] = message.content["initial"]
-        context.state[AGES] = MetricRecord({"newest": 0.0, "before": 0.0})
+        state[MODEL] = state[BEFORE] = message.content["initial"]
+        state[AGES] = MetricRecord({"newest": 0.0, "before": 0.0})
+    arrays = state.array_records
+    return arrays[MODEL], arrays[BEFORE], dict(state.metric_records[AGES])
 
 
-def _row(arrays: list[np.ndarray], age: float) -> Linear:
-    """Return the arrays of a model, end to end, as one row."""
-    w = np.concatenate([array.ravel() for array in arrays])[None]
+def _row(arrays: list[np.ndarray], age: Any) -> Linear:
+    """Return a model as a row, all its arrays end to end."""
+    w = ravel(arrays)[None]
     return Linear(w, np.asarray([age], dtype=w.dtype))
 
 
 def _record(model: Linear, like: ArrayRecord) -> ArrayRecord:
     """Return a model of one row with names, shapes and data types of another."""
-    olds = unpack(like)
-    shapes = dict(zip(like, (old.shape for old in olds), strict=True))
-    news = unravel(model.w[0], shapes).values()
-    typed = [as_dtype(a, old.dtype) for a, old in zip(news, olds, strict=True)]
-    return pack(typed, like)
+    olds = dict(zip(like, unpack(like), strict=True))
+    news = unravel(model.w[0], {name: old.shape for name, old in olds.items()})
+    return pack([as_dtype(news[k], old.dtype) for k, old in olds.items()], like)

@@ -7,7 +7,8 @@ random. A client that receives a model makes a new one of it, by a *create* func
 their arrival, one after the other. So the first messages that reach all clients in a
 slot are one step on arrays, the second messages the next, and so on (see `network`).
 
-`asynchronous.client` runs the same through Flower, for any ClientApp.
+`asynchronous.client` and `asynchronous.server` run the same through Flower, for any
+ClientApp.
 """
 
 import functools
@@ -18,42 +19,53 @@ import numpy as np
 from flwr.app import ArrayRecord
 
 from gossiplib.asynchronous.merging import (
-    Create,
+    CreateModel,
     Learner,
     Linear,
     accuracy,
     check_made,
     hinge,
     merge_update,
-    random_walk,
 )
-from gossiplib.asynchronous.network import Account, Network, Simple, Traffic
+from gossiplib.asynchronous.network import (
+    NetworkModel,
+    SimpleTokenAccount,
+    TokenAccount,
+    Traffic,
+)
 from gossiplib.core.models import array_bytes
-from gossiplib.core.result import GossipResult, StackedMetrics, StackedModels, draw, due
-from gossiplib.system.numbers import check_whole
+from gossiplib.core.result import (
+    GossipResult,
+    StackedMetrics,
+    StackedModels,
+    draw,
+    each_round,
+)
+from gossiplib.system.numbers import Seed, check_whole, seed_of
 from gossiplib.system.runs import Interrupt, updates_bar
 from gossiplib.tasks.task import Task
 
-__all__ = ["gossip_cycles", "merge_update", "random_walk"]
+__all__ = ["gossip_cycles"]
 
 
 def gossip_cycles(
     task: Task,
     num_cycles: int,
     *,
-    create: Create = merge_update,
+    create: CreateModel = merge_update,
     loss: Callable[[np.ndarray], np.ndarray] = hinge,
     lam: float = 1e-4,
+    seed: Seed | None = None,
     graph: nx.Graph | None = None,
     slots: int = 1,
-    network: Network = Network(),  # noqa: B008  it cannot change
-    account: Account = Simple(0),  # noqa: B008
+    network: NetworkModel = NetworkModel(),  # noqa: B008  it cannot change
+    account: TokenAccount = SimpleTokenAccount(0),  # noqa: B008
     observe_every: int = 1,
     sample: int | None = None,
 ) -> GossipResult:
     """Run gossip learning of linear models without rounds.
 
-    All models start as 0. How they learn is told in `merging.Learner`.
+    All models start as 0. `merging.Learner` is how they learn.
 
     Parameters
     ----------
@@ -67,16 +79,19 @@ def gossip_cycles(
         `hinge` or `logistic`, or minus the slope of another loss of the margin.
     lam : float
         λ, the strength of regularisation.
+    seed : int or numpy.random.Generator, optional
+        Decides who sends to whom, in which order models arrive, what the network does
+        to them, and who is measured; by default the seed of the task.
     graph : networkx.Graph, optional
         To which clients each may send; by default to any other.
     slots : int
         Slots in a cycle; a message takes one or more. With 1, all messages of a cycle
         leave at its start and arrive at its end.
-    network : Network
+    network : NetworkModel
         Loss, delay and churn.
-    account : Account
-        When a client sends, see `tokens`; by default whenever its timer wakes it. A
-        received model is useful if it is at least as old as the client's newest.
+    account : TokenAccount
+        When a client sends; by default whenever its timer wakes it. A received model is
+        useful if it is at least as old as the client's newest.
     observe_every : int
         Cycles between two measurements on the common test set; 0 is after the last.
     sample : int, optional
@@ -94,7 +109,7 @@ def gossip_cycles(
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If the task has not two classes, the graph does not fit, or a number is wrong.
     """
     if task.num_classes != 2:
@@ -107,16 +122,33 @@ def gossip_cycles(
         raise ValueError(f"lam must be above 0, and finite; got {lam}")
     if not len(task.test[1]):
         raise ValueError("the common test set is empty: test_fraction is 0")
-    n, x = task.num_clients, task.x.numpy()
+    seed = task.seed if seed is None else seed_of(seed)
+    n, result = task.num_clients, GossipResult()
     traffic = Traffic(
-        n, task.seed, graph=graph, slots=slots, network=network, account=account
+        n, seed, graph=graph, slots=slots, network=network, account=account
     )
-    clients = _Clients(create, Learner(task, loss, lam), n, x[0], network.delay)
-    result = GossipResult()
+    clients = _Clients(create, Learner(task, loss, lam), n, network.delay)
     newest = clients.newest
-    message = ArrayRecord([newest.w[0], newest.age[:1]])
+    size = array_bytes(ArrayRecord([newest.w[0], newest.age[:1]]))
+
+    def observe(cycle: int) -> None:
+        with result.timed("measure"):
+            some = draw(sample, np.arange(n), seed, cycle)
+            hits = StackedMetrics(some, {"accuracy": accuracy(newest.take(some), task)})
+        columns = {"tokens": traffic.tokens[some], "messages": traffic.sent[some]}
+        result.node_train_metrics[cycle] = StackedMetrics(some, columns)
+        result.node_server_metrics[cycle] = hits
+        result.evaluate_metrics_serverapp[cycle] = hits.mean()
+
     with Interrupt() as interrupt, updates_bar(num_cycles, n) as bar:
-        for cycle in range(1, num_cycles + 1):
+        for cycle in each_round(
+            1,
+            num_cycles,
+            observe=observe,
+            observe_every=observe_every,
+            interrupt=interrupt,
+            unit="cycles",
+        ):
             with result.timed("train"):
                 for _ in traffic.slots(cycle):
                     clients.send(traffic.leave())
@@ -124,24 +156,11 @@ def gossip_cycles(
                         useful = clients.receive(numbers, receivers, cycle)
                         traffic.react(receivers, useful)
             result.messages[cycle] = sent = int(traffic.sent.sum())
-            result.bytes[cycle] = sent * array_bytes(message)
+            result.bytes[cycle] = sent * size
             result.server_bytes[cycle] = 0
             bar.update(n)
-            if due(cycle, observe_every) or cycle == num_cycles or interrupt.asked:
-                with result.timed("measure"):
-                    some = draw(sample, np.arange(n), task.seed, cycle)
-                    metrics = {"accuracy": accuracy(newest.take(some), task)}
-                    metrics = StackedMetrics(some, metrics)
-                    columns = {"tokens": traffic.tokens, "messages": traffic.sent}
-                    columns = {name: a[some] for name, a in columns.items()}
-                result.node_train_metrics[cycle] = StackedMetrics(some, columns)
-                result.node_server_metrics[cycle] = metrics
-                result.evaluate_metrics_serverapp[cycle] = metrics.mean()
-            if interrupt.asked and cycle < num_cycles:
-                interrupt.warn(cycle, num_cycles, "cycles")
-                break
     rows = np.concatenate([newest.w, newest.age[:, None]], axis=1)
-    shapes = {"w": x[0].shape, "age": ()}
+    shapes = {"w": newest.w[0].shape, "age": ()}
     result.node_arrays = StackedModels(rows, shapes, np.arange(n))
     return result
 
@@ -149,15 +168,12 @@ def gossip_cycles(
 class _Clients:
     """All clients' models, and the models on their way."""
 
-    def __init__(
-        self, create: Create, learn: Learner, n: int, like: np.ndarray, delay: int
-    ) -> None:
-        self.create, self.learn = create, learn
-        self.newest = Linear(
-            np.zeros((n, *like.shape), like.dtype), np.zeros(n, like.dtype)
-        )
-        self.before = Linear(*map(np.copy, self.newest))  # what each received last
-        self.delay = delay
+    def __init__(self, create: CreateModel, learn: Learner, n: int, delay: int) -> None:
+        self.create, self.learn, self.delay = create, learn, delay
+        w = np.zeros((n, *learn.x[0].shape), learn.x.dtype)
+        age = np.zeros(n, w.dtype)
+        self.newest = Linear(w, age)
+        self.before = Linear(w.copy(), age.copy())  # what each received last
         self.sent: list[Linear] = []  # in each of the last slots
         self.messages = 0
 
@@ -173,7 +189,7 @@ class _Clients:
     def receive(
         self, numbers: np.ndarray, receivers: np.ndarray, cycle: int
     ) -> np.ndarray:
-        """Let clients receive a message each; tell whether it was useful."""
+        """Let clients receive a message each; return to whom it was useful, bool."""
         received = self.flying.take(numbers - self.first)
         useful = received.age >= self.newest.age.take(receivers)
         update = functools.partial(self.learn, receivers)

@@ -1,18 +1,18 @@
-"""Linear models that walk from client to client, and what a client makes of them.
+"""Linear models, and what a client makes of one that arrives: create functions.
 
 A client that receives a model makes a new one of it, with its own examples, and of the
-model that it had received before that. How it does so is a *create* function:
+model that it had received before that. How it does so is a *create* function, after the
+CREATEMODEL of Ormándi, Hegedűs and Jelasity 2013 (doi:10.1002/cpe.2858):
 
     create(received, before, update) -> model
 
 `update` teaches a model the client's own examples. `random_walk`, `merge_update` and
-`update_merge` are those of Ormándi, Hegedűs and Jelasity 2013 (doi:10.1002/cpe.2858). A
-create function takes one client or many at once: models are the rows of a `Linear`.
-Nothing here knows of messages; see `asynchronous.engine` and `asynchronous.client`.
+`update_merge` are the paper's three. A create function takes one client or many at
+once: models are the rows of a `Linear`. Nothing here knows of messages.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from gossiplib.tasks.task import Task
 from gossiplib.tasks.training import one_thread
 
 __all__ = [
-    "Create",
+    "CreateModel",
     "Learner",
     "Linear",
     "Update",
@@ -59,8 +59,11 @@ class Linear(NamedTuple):
         self.w[rows], self.age[rows] = models
 
 
-Update = Callable[[Linear], Linear]
-Create = Callable[[Linear, Linear, Update], Linear]
+#: models -> models that have seen the client's own examples as well
+Update: TypeAlias = Callable[[Linear], Linear]
+
+#: (received, before, update) -> new models
+CreateModel: TypeAlias = Callable[[Linear, Linear, Update], Linear]
 
 
 def merge(a: Linear, b: Linear) -> Linear:
@@ -84,13 +87,17 @@ def update_merge(received: Linear, before: Linear, update: Update) -> Linear:
 
 
 def hinge(margin: np.ndarray) -> np.ndarray:
-    """Return minus the slope of the hinge loss, of Pegasos' support vector machine."""
-    return (margin < 1).astype(margin.dtype)
+    """Return minus the slope of the hinge loss, of Pegasos' support vector machine.
+
+    `margin` is y w·x, with the label y = -1 or 1; here and in `logistic`.
+    """
+    return np.asarray(margin < 1, dtype=margin.dtype)
 
 
 def logistic(margin: np.ndarray) -> np.ndarray:
     """Return minus the slope of the logistic loss."""
-    return 1 / (1 + np.exp(np.minimum(margin, 80)))  # exp(89) is infinite in float32
+    grown = np.exp(np.minimum(margin, 80))  # exp(89) is infinite in float32
+    return np.asarray(1 / (1 + grown))
 
 
 class Learner:
@@ -107,6 +114,16 @@ class Learner:
         `hinge` or `logistic`, or minus the slope of another loss of the margin.
     lam : float
         λ, the strength of regularisation.
+
+    Attributes
+    ----------
+    count : numpy.ndarray
+        How many training examples each client has, shape (clients,).
+
+    References
+    ----------
+    Shalev-Shwartz et al. 2011, "Pegasos: primal estimated sub-gradient solver for SVM",
+    doi:10.1007/s10107-010-0420-4.
     """
 
     def __init__(
@@ -120,7 +137,15 @@ class Learner:
         self.first, self.count = task.parts.span(everyone, "train")
 
     def __call__(self, clients: np.ndarray, models: Linear) -> Linear:
-        """Return the models of clients, updated with their examples."""
+        """Return the models of clients, updated with their examples.
+
+        Parameters
+        ----------
+        clients : numpy.ndarray
+            Whose examples, shape (models,).
+        models : Linear
+            One for each of them. It is not changed.
+        """
         w, age = models
         first, count = self.first.take(clients), self.count.take(clients)
         for k in range(count.max()):
@@ -140,7 +165,10 @@ class Learner:
 
 
 def check_made(made: Linear, like: Linear, cycle: int, clients: np.ndarray) -> None:
-    """Raise ValueError unless the created models are finite, and one for a client."""
+    """Raise ValueError unless created models are finite, and shaped like the received.
+
+    `clients`, whose models they are, and the cycle name the culprit in the message.
+    """
     shapes = [np.shape(array) for array in made], [array.shape for array in like]
     if shapes[0] != shapes[1]:
         raise ValueError(f"create made models of shapes {shapes[0]}, not {shapes[1]}")
@@ -154,7 +182,7 @@ def check_made(made: Linear, like: Linear, cycle: int, clients: np.ndarray) -> N
 
 @one_thread()
 def accuracy(models: Linear, task: Task) -> np.ndarray:
-    """Return the share of hits of each model on the common test set, (models,)."""
+    """Return each model's share of hits on the common test set, shape (models,)."""
     x, y = task.test
     pieces = np.array_split(models.w, 1 + len(models.w) * len(y) // 2**24)
     spam = (x @ torch.from_numpy(w).T > 0 for w in pieces)

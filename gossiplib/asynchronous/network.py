@@ -1,48 +1,44 @@
-"""Messages on their way, without rounds: who sends when, to whom, and what gets lost.
+"""Messages on their way: who sends when, to whom, and what becomes of a message.
 
 Time is cut into *slots*, some to a cycle. Each client has a timer that wakes it once in
 a cycle, in a slot of its own. In a slot, first messages leave: of the clients that
-wake, if their token accounts let them (see `tokens`), and the answers to what arrived
-in the slot before. Then messages arrive, in a random order. What is in a message is
-the engine's matter: `asynchronous.engine` or `asynchronous.client`.
+wake, if their token accounts let them, and the answers to what arrived in the slot
+before. Then messages arrive, in a random order. What is in a message is the engine's
+matter, `asynchronous.engine` or `asynchronous.client`: `Traffic` knows numbers only.
 
-Token accounts: who may send when, so that news travels fast and traffic stays low.
-
-In Danner and Jelasity's flow control (2018, doi:10.1109/ICDCS.2018.00090) a client gets
-one token in each period. When its timer wakes it, it sends a message, or it saves the
+A *token account* decides how many messages a client may send, so that news travels fast
+and traffic stays low (Danner and Jelasity 2018, doi:10.1109/ICDCS.2018.00090). A client
+gets one token in each cycle. When its timer wakes it, it sends a message or saves the
 token: `proactive` is the probability that it sends. When it receives a message, it
 spends tokens on messages of its own, at once: `reactive` is their number. So it never
 sends more messages than it was given tokens, and news need not wait for a timer.
-
-An *account* has these two functions, of one client's balance or of many at once. All
-accounts of a run are alike; `network` keeps the balances.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import networkx as nx
 import numpy as np
 
 from gossiplib.core import mixing, topology
-from gossiplib.system.numbers import check_whole
+from gossiplib.system.numbers import check_share, check_whole, rng
 
 __all__ = [
-    "Account",
-    "Generalised",
-    "Network",
-    "Randomised",
-    "Simple",
+    "GeneralizedTokenAccount",
+    "NetworkModel",
+    "RandomizedTokenAccount",
+    "SimpleTokenAccount",
+    "TokenAccount",
     "Traffic",
-    "arrivals",
 ]
 
 
-class Account(Protocol):
-    """What flow control needs to know of an account.
+class TokenAccount(Protocol):
+    """What flow control asks of an account, for many clients at once.
 
-    A client that does not send at its wake-up gains a token. One that sends then gains
+    All clients of a run have one kind of account; `Traffic` has their balances. A
+    client that does not send at its wake-up gains a token. One that sends then gains
     none, so with ``proactive(C) == 1`` no balance grows beyond C.
     """
 
@@ -74,7 +70,7 @@ class Account(Protocol):
 
 
 @dataclass(frozen=True)
-class Simple:
+class SimpleTokenAccount:
     """Send at the timer if the account is full; answer each message if it is not empty.
 
     Parameters
@@ -92,16 +88,16 @@ class Simple:
 
     def proactive(self, tokens: np.ndarray) -> np.ndarray:
         """Return 1 where tokens ≥ C, else 0."""
-        return (np.asarray(tokens) >= self.capacity).astype(float)
+        return np.where(np.asarray(tokens) >= self.capacity, 1.0, 0.0)
 
     def reactive(self, tokens: np.ndarray, useful: np.ndarray) -> np.ndarray:
         """Return 1 where there is a token, else 0."""
-        return (np.asarray(tokens) > 0).astype(float)
+        return np.where(np.asarray(tokens) > 0, 1.0, 0.0)
 
 
 @dataclass(frozen=True)
-class Generalised(Simple):
-    """Answer with more messages where many tokens are saved.
+class GeneralizedTokenAccount(SimpleTokenAccount):
+    """Send at the timer if the account is full; answer more, the more is saved.
 
     Parameters
     ----------
@@ -125,10 +121,17 @@ class Generalised(Simple):
 
 
 @dataclass(frozen=True)
-class Randomised(Generalised):
-    """Send at the timer the more often, the more tokens are saved.
+class RandomizedTokenAccount(GeneralizedTokenAccount):
+    """Send at the timer the more often, and answer the more, the more is saved.
 
-    Parameters as in `Generalised`.
+    Parameters
+    ----------
+    capacity : int
+        C, the most tokens that can be saved, at least 1.
+    reactivity : int
+        A, from 1 to C. With a balance below A the timer never sends. An answer to a
+        useful message takes a share 1/A of the balance, on average; a useless message
+        gets none.
     """
 
     def proactive(self, tokens: np.ndarray) -> np.ndarray:
@@ -141,13 +144,11 @@ class Randomised(Generalised):
         return np.where(useful, np.asarray(tokens) / self.reactivity, 0)
 
 
-Choose = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+@dataclass(frozen=True)
+class NetworkModel:
+    """What the network does to messages and clients; by default it is perfect.
 
-
-class Network(NamedTuple):
-    """What the network does to messages and clients.
-
-    Attributes
+    Parameters
     ----------
     drop : float
         Probability that a message is lost.
@@ -163,14 +164,20 @@ class Network(NamedTuple):
     delay: int = 1
     online: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        check_share("drop", self.drop)
+        check_whole("delay", self.delay, 1)
+        check_share("online", self.online)
+
 
 class Traffic:
-    """The messages of a run.
+    """The messages of a run: a timer for each client, their accounts, the network.
 
     Parameters
     ----------
-    n : int
-        Number of clients.
+    num_clients : int
+        Number of clients, at least 2.
     seed : int
         Decides everything that is random. Loss and delay have random numbers of their
         own, so they change neither timers nor receivers.
@@ -178,65 +185,58 @@ class Traffic:
         To which clients each may send; by default to any other.
     slots : int
         Slots in a cycle.
-    network : Network
+    network : NetworkModel
         Loss, delay and churn.
-    account : Account
+    account : TokenAccount
         When clients send.
 
     Attributes
     ----------
     tokens : numpy.ndarray
-        Balance of each client, shape (n,).
+        Balance of each client, shape (num_clients,).
+    owed : numpy.ndarray
+        Answers that each client has paid for, and that leave in the next slot in which
+        it is online, shape (num_clients,).
     sent : numpy.ndarray
-        Messages that each client sent in this cycle, shape (n,).
+        Messages that each client sent in this cycle, shape (num_clients,).
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If the graph does not fit, or a number is wrong.
     """
 
     def __init__(
         self,
-        n: int,
+        num_clients: int,
         seed: int,
         *,
         graph: nx.Graph | None = None,
         slots: int = 1,
-        network: Network = Network(),  # noqa: B008  it cannot change
-        account: Account = Simple(0),  # noqa: B008
+        network: NetworkModel = NetworkModel(),  # noqa: B008  it cannot change
+        account: TokenAccount = SimpleTokenAccount(0),  # noqa: B008
     ) -> None:
-        if n < 2:
-            raise ValueError("gossip takes at least 2 clients")
-        check_whole("slots", slots, 1)
-        check_whole("delay", network.delay, 1)
-        for name in ("drop", "online"):
-            if not 0 <= (p := getattr(network, name)) <= 1:
-                raise ValueError(f"{name} is a probability, from 0 to 1; got {p}")
-        self.n, self.slots_a_cycle = n, slots
+        self.num_clients = n = check_whole("num_clients", num_clients, 2)
+        self.slots_a_cycle = check_whole("slots", slots, 1)
         self.network, self.account = network, account
-        self.tokens = np.zeros(n, dtype=np.int64)
-        self.sent = np.zeros(n, dtype=np.int64)
+        self.tokens, self.owed, self.sent = np.zeros((3, n), dtype=np.int64)
         self._seed = seed
-        self._choose = _receivers(graph, n)
-        self._phase = np.random.default_rng([seed, *b"phase"]).integers(slots, size=n)
-        self._owed = np.zeros(n, dtype=np.int64)  # answers that leave in the next slot
+        self._links = None if graph is None else _links(graph, n)
+        self._phase = rng(seed, use="phase").integers(slots, size=n)
         self._flying = np.zeros((4, 0), dtype=np.int64)  # id, sender, receiver, due
         self._next_id = 0
 
     def slots(self, cycle: int) -> Iterator[int]:
         """Go through the slots of a cycle; their numbers in the run are 1, 2, ..."""
-        self._online = self._rng("online", cycle).random(self.n) < self.network.online
+        online = rng(self._seed, cycle, use="online").random(self.num_clients)
+        self._online = online < self.network.online
         self.sent[:] = 0
         for slot in range(self.slots_a_cycle):
             self._slot = slot
             self._now = (cycle - 1) * self.slots_a_cycle + slot + 1
-            self._main = self._rng("cycle", self._now)
-            self._chance = self._rng("tokens", self._now)
+            self._main = rng(self._seed, self._now, use="cycle")
+            self._chance = rng(self._seed, self._now, use="tokens")
             yield self._now
-
-    def _rng(self, use: str, number: int) -> np.random.Generator:
-        return np.random.default_rng([self._seed, number, *use.encode()])
 
     def leave(self) -> np.ndarray:
         """Let the messages of this slot leave.
@@ -244,45 +244,61 @@ class Traffic:
         Returns
         -------
         numpy.ndarray
-            The sender of each. Messages are numbered through the run, from 0.
+            The sender of each, shape (messages,). Messages are numbered through the
+            run, from 0.
         """
         awake = np.flatnonzero((self._phase == self._slot) & self._online)
         chance = self.account.proactive(self.tokens[awake])
         sends = self._chance.random(len(awake)) < chance
         self.tokens[awake[~sends]] += 1
-        answers = np.where(self._online, self._owed, 0)
-        self._owed -= answers
-        senders = [awake[sends], np.repeat(np.arange(self.n), answers)]
-        senders = np.concatenate(senders)
-        self.sent += np.bincount(senders, minlength=self.n)
-        receivers = self._choose(senders, self._main)
+        answers = np.where(self._online, self.owed, 0)
+        self.owed -= answers
+        answering = np.repeat(np.arange(self.num_clients), answers)
+        senders = np.concatenate([awake[sends], answering])
+        self.sent += np.bincount(senders, minlength=self.num_clients)
+        receivers = self._receivers(senders)
         ids = self._next_id + np.arange(len(senders))
         self._next_id += len(senders)
-        faults, (drop, delay, _) = self._rng("network", self._now), self.network
-        takes = faults.integers(1, delay, size=len(senders), endpoint=True)
-        arrives = faults.random(len(senders)) >= drop
+        faults = rng(self._seed, self._now, use="network")
+        takes = faults.integers(1, self.network.delay + 1, size=len(senders))
+        arrives = faults.random(len(senders)) >= self.network.drop
         new = np.stack([ids, senders, receivers, self._now + takes - 1])
         self._flying = np.concatenate([self._flying, new[:, arrives]], axis=1)
         return senders
 
+    def _receivers(self, senders: np.ndarray) -> np.ndarray:
+        """Draw a receiver for each sender."""
+        if self._links is None:
+            # One of the n - 1 others: those from the client itself on are one further.
+            draws = self._main.integers(self.num_clients - 1, size=len(senders))
+            return np.where(draws >= senders, draws + 1, draws)
+        receivers, starts, degree = self._links
+        places: np.ndarray = starts[senders] + self._main.integers(degree[senders])
+        return np.take(receivers, places)
+
     def arrive(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Go through what arrives in this slot, many receivers at a time.
+        """Go through what arrives in this slot, in a random order, many at a time.
 
         Yields
         ------
         tuple of numpy.ndarray
             Number, sender and receiver of the k-th message that each receiver gets, for
-            k = 1, 2, ...; no receiver is in it twice.
+            k = 1, 2, ..., shape (messages,) each; no receiver is in it twice.
         """
         due = self._flying[3] == self._now
         came, self._flying = self._flying[:, due], self._flying[:, ~due]
         ids, senders, receivers, _ = came[:, self._online[came[2]]]
-        for places, to in arrivals(receivers, self._main):
-            yield ids[places], senders[places], to
+        order = self._main.permutation(len(receivers))
+        order = order[np.argsort(receivers[order], kind="stable")]
+        ordered = receivers[order]
+        number = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+        for k in range(number.max(initial=-1) + 1):
+            some = order[number == k]
+            yield ids[some], senders[some], receivers[some]
 
     def flying(self) -> list[int]:
         """Return the numbers of the messages that have not arrived yet."""
-        return self._flying[0].tolist()
+        return list(map(int, self._flying[0]))
 
     def react(self, receivers: np.ndarray, useful: np.ndarray) -> None:
         """Let receivers spend tokens on answers, which leave in the next slot.
@@ -292,9 +308,14 @@ class Traffic:
         Parameters
         ----------
         receivers : numpy.ndarray
-            Clients that received a message.
+            Clients that received a message, no client twice.
         useful : numpy.ndarray
-            Whether the message was useful to them.
+            Whether the message was useful to them, bool.
+
+        Raises
+        ------
+        ValueError
+            If the account spends more tokens than there are.
         """
         tokens = self.tokens[receivers]
         number = self.account.reactive(tokens, useful)
@@ -306,47 +327,15 @@ class Traffic:
                 f"{self.account} spends {number[k]} tokens; the balance is {tokens[k]}"
             )
         self.tokens[receivers] -= number
-        self._owed[receivers] += number
+        self.owed[receivers] += number
 
 
-def _receivers(graph: nx.Graph | None, n: int) -> Choose:
-    """Return a function that draws a receiver for each of some senders."""
-    if graph is None:
-        # One of the n - 1 others: those from the client itself on are one further.
-        return lambda senders, rng: (
-            (draws := rng.integers(n - 1, size=len(senders))) + (draws >= senders)
-        )
+def _links(graph: nx.Graph, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return all links' receivers, sender by sender, and where each begins; degrees."""
     topology.check_graph(graph, n)
     if away := [i for i in graph if not topology.is_online(graph, i)]:
         raise ValueError(f"client {away[0]} is offline in the graph, for the whole run")
-    to, senders = mixing.links(graph)
-    order = np.argsort(senders, kind="stable")
+    receivers, senders = mixing.links(graph)
     degree = np.bincount(senders, minlength=n)
-    starts = np.cumsum(degree) - degree
-    return lambda some, rng: to[order[starts[some] + rng.integers(degree[some])]]
-
-
-def arrivals(
-    receivers: np.ndarray, rng: np.random.Generator
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Go through messages in the order of arrival, many receivers at a time.
-
-    Parameters
-    ----------
-    receivers : numpy.ndarray
-        The receiver of each message.
-    rng : numpy.random.Generator
-        For the order, which is random.
-
-    Yields
-    ------
-    tuple of numpy.ndarray
-        Places in `receivers`, and the receivers there, of the k-th message that each
-        receiver gets, for k = 1, 2, ...; no receiver is in it twice.
-    """
-    places = rng.permutation(len(receivers))
-    places = places[np.argsort(receivers[places], kind="stable")]
-    ordered = receivers[places]
-    number = np.arange(len(ordered)) - np.searchsorted(ordered, ordered)
-    for k in range(number.max(initial=-1) + 1):
-        yield places[number == k], ordered[number == k]
+    by_sender = receivers[np.argsort(senders, kind="stable")]
+    return by_sender, np.cumsum(degree) - degree, degree

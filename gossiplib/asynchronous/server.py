@@ -1,13 +1,17 @@
 """Gossip without rounds through Flower, the server: timer and network of all clients.
 
-Flower's clients cannot wake themselves or talk to each other. `Relay` is the strategy
-that does it for them: it asks a client for its newest model when its timer is due, and
-passes that on unchanged. Who sends when, to whom, is decided by `network`, as in
-`asynchronous.engine`: the same seed gives the same models. The clients are those of
+Flower's clients cannot wake themselves or talk to each other. `AsyncServer` is the
+strategy that does it for them: it asks a client for its newest model when its timer is
+due, and passes that on unchanged. Who sends when, to whom, is decided by `network`, as
+in `asynchronous.engine`: the same seed gives the same models. The clients are those of
 `asynchronous.client`.
 """
 
-from collections.abc import Callable, Iterable
+import copy
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -15,54 +19,77 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from gossiplib.asynchronous.network import Account, Network, Simple, Traffic
+from gossiplib.asynchronous.network import (
+    NetworkModel,
+    SimpleTokenAccount,
+    TokenAccount,
+    Traffic,
+)
 from gossiplib.core.averaging import check_model
 from gossiplib.core.calls import Calls
 from gossiplib.core.models import array_bytes, check_initial, only_arrays, unpack
-from gossiplib.core.result import GossipResult, due, first_metrics, mean_metrics
-from gossiplib.system.numbers import check_whole
+from gossiplib.core.result import GossipResult, each_round, first_metrics, mean_metrics
+from gossiplib.system.numbers import Seed, check_whole, seed_of
 
-__all__ = ["Relay"]
+__all__ = ["AsyncServer"]
 
 
-class Relay(Strategy):
+class AsyncServer(Strategy):
     """Relay models between clients that wait for nobody.
 
     Parameters
     ----------
-    n : int
-        Number of clients, the partition ids 0..n-1.
-    seed : int
-        Decides who sends to whom, and in which order models arrive.
-    graph, slots, network, account
-        As in `asynchronous.gossip_cycles`.
+    num_clients : int
+        Number of clients, the partition ids 0..num_clients-1.
+    seed : int or numpy.random.Generator
+        Decides who sends to whom, in which order models arrive, and what the network
+        does to them.
+    graph : networkx.Graph, optional
+        To which clients each may send; by default to any other.
+    slots : int
+        Slots in a cycle; a message takes one or more. With 1, all messages of a cycle
+        leave at its start and arrive at its end.
+    network : NetworkModel
+        Loss, delay and churn.
+    account : TokenAccount
+        When a client sends; by default whenever its timer wakes it. A received model is
+        useful if it is at least as old as the client's newest.
     observe_every : int
         Cycles between two looks at all clients' models; 0 is after the last only.
     join_timeout : float
-        Seconds to wait for the next client to appear on the grid, as in `Gossip`.
+        Seconds to wait for the next client to appear on the grid, while some are
+        missing. Then the run goes on without them, and books them as lost.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the graph does not fit, or a number is wrong.
     """
 
     def __init__(
         self,
-        n: int,
+        num_clients: int,
         *,
-        seed: int = 0,
+        seed: Seed = 0,
         graph: nx.Graph | None = None,
         slots: int = 1,
-        network: Network = Network(),  # noqa: B008  it cannot change
-        account: Account = Simple(0),  # noqa: B008
+        network: NetworkModel = NetworkModel(),  # noqa: B008  it cannot change
+        account: TokenAccount = SimpleTokenAccount(0),  # noqa: B008
         observe_every: int = 1,
         join_timeout: float = 10.0,
     ) -> None:
-        check_whole("observe_every", observe_every, 0)
-        self._options = {"graph": graph, "slots": slots}
-        self._options |= {"network": network, "account": account}
-        Traffic(n, seed, **self._options)  # raises now what is wrong with them
-        self.n, self.seed = n, seed
-        self.observe_every, self.join_timeout = observe_every, join_timeout
-
-    def summary(self) -> None:
-        """Say nothing: Flower's strategies log their configuration here."""
+        self.seed = seed_of(seed)
+        self.traffic = Traffic(  # as it is before a run; each run has a copy
+            num_clients,
+            self.seed,
+            graph=graph,
+            slots=slots,
+            network=network,
+            account=account,
+        )
+        self.num_clients = self.traffic.num_clients
+        self.observe_every = check_whole("observe_every", observe_every, 0)
+        self.join_timeout = join_timeout
 
     def start(
         self,
@@ -76,9 +103,32 @@ class Relay(Strategy):
     ) -> GossipResult:
         """Run gossip learning for so many cycles.
 
-        Parameters and result as of `server.Gossip.start`; where they speak of rounds,
-        these are cycles. `messages` and `bytes` count what clients sent. A call that
-        fails is in `lost`: the client keeps its model, and the message is gone.
+        The signature is that of any Strategy of Flower's.
+
+        Parameters
+        ----------
+        grid : flwr.serverapp.Grid
+            Where the clients are.
+        initial_arrays : flwr.app.ArrayRecord
+            Each client's first model.
+        num_rounds : int
+            Number of cycles, at least 1, in each of which every client's timer wakes it
+            once.
+        timeout : float
+            Seconds to wait for the replies to each set of calls; None is for ever.
+        train_config : flwr.app.ConfigRecord, optional
+            Passed on to the clients, with `server-round`, the cycle, added.
+        evaluate_config : flwr.app.ConfigRecord, optional
+            Not used: clients are not asked to evaluate.
+        evaluate_fn : callable, optional
+            (cycle, arrays) -> MetricRecord or None, called for each client's model.
+
+        Returns
+        -------
+        GossipResult
+            Where it speaks of rounds, these are cycles. `messages` and `bytes` count
+            what clients sent, also if it was lost on its way. A call that fails is in
+            `lost`: the client keeps its model, and the message is gone.
 
         Raises
         ------
@@ -88,122 +138,133 @@ class Relay(Strategy):
             If no client joins, or all of them fail.
         """
         check_whole("num_rounds", num_rounds, 1)
-        self._like = check_initial(initial_arrays)
-        self._initial, self._config = initial_arrays, dict(train_config or {})
-        self._result = result = GossipResult()
-        self._calls = calls = Calls(grid, timeout, result)
-        self._have_model: set[int] = set()
-        self._mail: dict[int, ArrayRecord] = {}  # number of a message -> its model
-        self._numbers = 0
-        calls.join(self.n, self.join_timeout)
-        traffic = Traffic(self.n, self.seed, **self._options)
-        for cycle in range(1, num_rounds + 1):
-            calls.server_round = cycle
-            result.node_train_metrics[cycle] = {}
-            result.bytes[cycle] = 0
+        check_initial(initial_arrays)
+        result, traffic = GossipResult(), copy.deepcopy(self.traffic)
+        config = dict(train_config or {})
+        run = _Run(Calls(grid, timeout, result), result, initial_arrays, config)
+        run.calls.join(self.num_clients, self.join_timeout)
+        for cycle in each_round(
+            1,
+            num_rounds,
+            observe=functools.partial(run.observe, evaluate_fn),
+            observe_every=self.observe_every,
+            unit="cycles",
+        ):
+            run.begin(cycle)
             with result.timed("train"):
                 for _ in traffic.slots(cycle):
-                    self._collect(traffic.leave())
+                    run.collect(traffic.leave())
                     for numbers, _, receivers in traffic.arrive():
-                        self._wave = dict(zip(receivers, numbers, strict=True))
-                        wave = self.configure_train(
-                            cycle, initial_arrays, ConfigRecord(), grid
-                        )
-                        self.aggregate_train(cycle, calls.send(wave))
-                        clients = np.array(list(self._useful), dtype=np.int64)
-                        useful = np.array(list(self._useful.values()), dtype=bool)
-                        traffic.react(clients, useful)
-                    self._mail = {k: self._mail.get(k) for k in traffic.flying()}
+                        traffic.react(*run.deliver(numbers, receivers))
+                    left = run.flying.keys() & traffic.flying()
+                    run.flying = {number: run.flying[number] for number in left}
             result.messages[cycle] = int(traffic.sent.sum())
-            metrics = result.node_train_metrics[cycle]
-            result.train_metrics_clientapp[cycle] = mean_metrics(metrics)
-            failed = {loss.client for loss in result.lost}
-            if not self._have_model and len(failed) == self.n:
-                loss = result.lost[-1]
-                raise RuntimeError(
-                    f"all clients failed by cycle {cycle}; client {loss.client}: "
-                    f"{loss.reason}"
-                )
-            if cycle == num_rounds or due(cycle, self.observe_every):
-                with result.timed("measure"):
-                    self._observe(cycle, evaluate_fn)
+            run.end(self.num_clients)
         return result
 
-    def _collect(self, senders: np.ndarray) -> None:
-        """Ask the senders for their newest models."""
-        first, self._numbers = self._numbers, self._numbers + len(senders)
-        models = {}
-        some = [int(i) for i in np.unique(senders)]
-        for reply in self._calls.send(self._messages("query.send", some)):
-            client = self._calls.client_of(reply)
-            try:
-                said = only_arrays(reply.content)
-                check_model(unpack(said)[:-1], self._like)
-            except ValueError as error:
-                self._calls.lose(client, "query.send", f"cannot be used: {error}")
-                continue
-            self._have_model.add(client)
-            models[client] = said
-        for number, client in enumerate(senders.tolist(), first):
-            if client in models:
-                self._mail[number] = models[client]
-                self._result.bytes[self._calls.server_round] += array_bytes(
-                    models[client]
-                )
+    def summary(self) -> None:
+        """Log nothing: Flower's strategies log their configuration here."""
 
-    def _messages(
-        self, call: str, clients: Iterable[int], **records
-    ) -> Iterable[Message]:
+    def _no_rounds(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError("AsyncServer has no rounds: call its start")
+
+    # What else Flower demands of a Strategy, for its own `start`, which is not used.
+    configure_train = aggregate_train = _no_rounds
+    configure_evaluate = aggregate_evaluate = _no_rounds
+
+
+@dataclass
+class _Run:
+    """One run: which clients have a model, and the models on their way."""
+
+    calls: Calls
+    result: GossipResult
+    initial: ArrayRecord
+    config: dict[str, Any]
+    have_model: set[int] = field(default_factory=set)
+    flying: dict[int, ArrayRecord] = field(default_factory=dict)  # by their numbers
+    sent: int = 0  # messages so far, also those that are lost
+
+    def begin(self, cycle: int) -> None:
+        """Book to a cycle what comes now."""
+        self.cycle = self.calls.server_round = cycle
+        self.metrics: dict[int, MetricRecord] = {}
+        self.result.bytes[cycle] = 0
+
+    def end(self, num_clients: int) -> None:
+        """Keep the clients' metrics; raise an error if nobody is left."""
+        self.result.node_train_metrics[self.cycle] = self.metrics
+        mean = mean_metrics(self.metrics)
+        self.result.train_metrics_clientapp[self.cycle] = mean
+        lost = self.result.lost
+        if not self.have_model and len({loss.client for loss in lost}) == num_clients:
+            raise RuntimeError(
+                f"all clients failed by cycle {self.cycle}; client {lost[-1].client}: "
+                f"{lost[-1].reason}"
+            )
+
+    def messages(
+        self, call: str, clients: Iterable[int], **records: Any
+    ) -> Iterator[Message]:
         """Write to clients; the first time, with the initial model."""
         for i in clients:
-            if i not in self._calls.nodes:
-                self._calls.lose(i, call, self._calls.why_missing)
+            if i not in self.calls.nodes:
+                self.calls.lose(i, call, self.calls.why_missing)
                 continue
-            first = {} if i in self._have_model else {"initial": self._initial}
-            yield self._calls.message(call, i, **first, **records)
+            first = {} if i in self.have_model else {"initial": self.initial}
+            yield self.calls.message(call, i, **first, **records)
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Pass on one message to each client of a wave, if its sender could be read."""
-        told = {"gossip": ConfigRecord({"cycle": server_round})}
-        for client, number in self._wave.items():
-            if (said := self._mail.get(int(number))) is None:
+    def collect(self, senders: np.ndarray) -> None:
+        """Ask the senders for their newest models, and put these on their way."""
+        models, like = {}, unpack(self.initial)
+        calls = self.messages("query.send", np.unique(senders).tolist())
+        for reply in self.calls.send(calls):
+            client = self.calls.client_of(reply)
+            try:
+                arrays = only_arrays(reply.content)
+                check_model(unpack(arrays)[:-1], like)  # the last one is the age
+            except ValueError as error:
+                self.calls.lose(client, "query.send", f"cannot be used: {error}")
                 continue
-            config = ConfigRecord({**self._config, "server-round": server_round})
-            records = told | {"config": config, "arrays": said}
-            yield from self._messages("train", [int(client)], **records)
+            models[client] = arrays
+        self.have_model |= set(models)
+        for number, client in enumerate(senders.tolist(), self.sent):
+            if client in models:
+                self.flying[number] = models[client]
+                self.result.bytes[self.cycle] += array_bytes(models[client])
+        self.sent += len(senders)
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[None, MetricRecord]:
-        """Keep the metrics, and to whom the message was useful."""
-        self._useful = {}
-        for reply in replies:
-            client = self._calls.client_of(reply)
-            self._have_model.add(client)
-            metrics = first_metrics(reply.content)
-            self._useful[client] = bool(metrics["useful"])
-            self._result.node_train_metrics[server_round][client] = metrics
-        return None, MetricRecord()
+    def deliver(
+        self, numbers: np.ndarray, receivers: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Pass a message on to each receiver, if its sender could be read.
 
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Call nobody: models are measured by `evaluate_fn`."""
-        return []
+        Returns the clients that learned from it, and whether it was useful to each.
+        """
+        config = ConfigRecord({**self.config, "server-round": self.cycle})
+        records = {"config": config, "gossip": ConfigRecord({"cycle": self.cycle})}
+        calls: list[Message] = []
+        for number, client in zip(numbers.tolist(), receivers.tolist(), strict=True):
+            if number in self.flying:
+                arrays = self.flying[number]
+                calls += self.messages("train", [client], arrays=arrays, **records)
+        replies = self.calls.send(calls)
+        learned = {self.calls.client_of(r): first_metrics(r.content) for r in replies}
+        self.metrics |= learned
+        self.have_model |= set(learned)
+        useful = [bool(metrics["useful"]) for metrics in learned.values()]
+        return np.array(list(learned), np.int64), np.array(useful, bool)
 
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        """Return nothing."""
-
-    def _observe(self, cycle: int, evaluate_fn: Callable | None) -> None:
+    def observe(
+        self,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
+        cycle: int,
+    ) -> None:
         """Measure all clients' models. Gossip itself does not need this look."""
-        replies = self._calls.send(
-            self._messages("query.model", sorted(self._have_model)), counted=False
-        )
-        models = {self._calls.client_of(r): only_arrays(r.content) for r in replies}
-        self._result.node_arrays = models
-        if evaluate_fn:
-            self._result.evaluate(cycle, models, evaluate_fn)
+        with self.result.timed("measure"):
+            calls = self.messages("query.model", sorted(self.have_model))
+            replies = self.calls.send(calls, counted=False)
+            models = {self.calls.client_of(r): only_arrays(r.content) for r in replies}
+            self.result.node_arrays = models
+            if evaluate_fn:
+                self.result.evaluate(cycle, models, evaluate_fn)

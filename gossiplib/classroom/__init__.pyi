@@ -1,11 +1,10 @@
 from . import (
     diagnosis as diagnosis,
-    exercises as exercises,
     leaderboard as leaderboard,
     project as project,
     unplugged as unplugged,
 )
-from .check import check as check
+from .checking import check as check, verdict as verdict
 from .diagnosis import (
     CLIENTS as CLIENTS,
     KINDS as KINDS,
@@ -13,10 +12,5 @@ from .diagnosis import (
     by_round as by_round,
     case as case,
 )
-from .project import (
-    PRACTICE as PRACTICE,
-    Plan as Plan,
-    score as score,
-    source_of as source_of,
-)
+from .project import Plan as Plan, score as score
 from .unplugged import as_written as as_written, game as game, page as page

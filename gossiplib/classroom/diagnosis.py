@@ -6,20 +6,25 @@ each link. What is broken, and where? `check` tells whether the diagnosis is rig
 compares hashes, so no answer stands in the data. That hides it from the eye, not from
 a reader of this file: it is a game, not an examination.
 
-The run is plain numpy, so that a fault can sit anywhere in it. `liars` and `topology`
-have faults for the engines.
+The run is plain numpy, so that a fault can sit anywhere in it: in training, in what is
+said, in the weights. The engines have schedules and attacks for some of these faults.
 """
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import matplotlib.pyplot as plt
 import networkx as nx
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.special import softmax
 
 from gossiplib.core import mixing, topology
+from gossiplib.system.numbers import rng as stream
+from gossiplib.tasks.task import digits
 from gossiplib.viz import plots
 
 __all__ = ["CLIENTS", "KINDS", "ROUNDS", "Case", "by_link", "by_round", "case"]
@@ -97,7 +102,7 @@ class Case:
 
 def case(seed: int) -> Case:
     """Run gossip with the fault that belongs to a seed."""
-    rng = np.random.default_rng([seed, *b"detective"])
+    rng = stream(seed, use="detective")
     name = rng.choice(["torus", "regular", "small-world"])
     graph = topology.named(str(name), CLIENTS, seed=seed)
     kind, culprits = _hide(graph, rng)
@@ -127,32 +132,34 @@ def _hide(graph: nx.Graph, rng: np.random.Generator) -> tuple[str, list[int]]:
             return kind, part
 
 
-def _data(rng: np.random.Generator) -> tuple[list, tuple[np.ndarray, np.ndarray]]:
+Examples: TypeAlias = tuple[np.ndarray, np.ndarray]
+
+
+def _data(rng: np.random.Generator) -> tuple[list[Examples], Examples]:
     """Return x and y of each client, in an order by chance, and of the test set."""
-    from gossiplib.tasks.task import digits  # torch
-
     task = digits(CLIENTS, alpha=1.0, seed=0)
-
-    def arrays(x, y):
-        return np.c_[x.numpy(), np.ones(len(x))], y.numpy()
-
-    parts = [arrays(*task.part(int(i), "train")) for i in rng.permutation(CLIENTS)]
-    return parts, arrays(*task.test)
+    parts = [task.part(int(i), "train") for i in rng.permutation(CLIENTS)]
+    *clients, test = (
+        (np.c_[x.numpy(), np.ones(len(x))], y.numpy()) for x, y in [*parts, task.test]
+    )
+    return clients, test
 
 
 def _trained(model: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return a logistic regression, (features, classes), after a few steps."""
     labels = np.eye(10)[y]
     for _ in range(3):
-        logits = x @ model
-        p = np.exp(logits - logits.max(axis=1, keepdims=True))
-        p /= p.sum(axis=1, keepdims=True)
-        model = model - 0.5 * x.T @ (p - labels) / len(y)
+        model = model - 0.5 * x.T @ (softmax(x @ model, axis=1) - labels) / len(y)
     return model
 
 
-def _accuracy(model: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
-    return float(((x @ model).argmax(axis=1) == y).mean())
+def _accuracy(models: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the accuracy of a model, or of each: (..., features, classes)."""
+    return np.asarray(((x @ models).argmax(axis=-1) == y).mean(axis=-1))
+
+
+def _length(models: np.ndarray) -> np.ndarray:
+    return np.asarray(np.linalg.norm(models, axis=(-2, -1)))
 
 
 def _losses(graph: nx.Graph, kind: str, culprits: list[int]) -> np.ndarray:
@@ -178,9 +185,9 @@ def _run(
         data[broken] = x, (y + 1) % 10
     W, loss = mixing.metropolis(graph), _losses(graph, kind, culprits)
     models = np.repeat(rng.normal(0, 0.1, (1, 65, 10)), CLIENTS, axis=0)
-    arrived, far, rows = np.zeros(W.shape, int), np.zeros(W.shape), []
+    arrived, far, tables = np.zeros(W.shape), np.zeros(W.shape), []
+    idle = [broken] if kind in ("no training", "frozen") else []
     for t in range(1, ROUNDS + 1):
-        idle = [broken] if kind in ("no training", "frozen") else []
         trained = models.copy()
         for i in set(range(CLIENTS)) - set(idle):
             trained[i] = _trained(models[i], *data[i])
@@ -196,28 +203,22 @@ def _run(
             mixed[broken] *= 0.8
         if kind == "frozen":
             mixed[broken] = models[broken]
-        length = np.linalg.norm(trained, axis=(1, 2))
-        gap = np.linalg.norm(sent[None] - trained[:, None], axis=(2, 3))
         arrived += here
-        far += here * gap / length[:, None]
-        step = np.linalg.norm(trained - models, axis=(1, 2))
-        shift = np.linalg.norm(mixed - trained, axis=(1, 2))
+        far += here * _length(sent - trained[:, None]) / _length(trained)[:, None]
+        seen = {
+            "round": t,
+            "client": range(CLIENTS),
+            "heard": here.sum(axis=1),
+            "step": _length(trained - models),
+            "shift": _length(mixed - trained),
+            "norm": _length(mixed),
+            "own": [float(_accuracy(mixed[i], *data[i])) for i in range(CLIENTS)],
+            "test": _accuracy(mixed, *test),
+        }
+        tables.append(pd.DataFrame(seen))
         models = mixed
-        for i, model in enumerate(models):
-            rows.append(
-                {
-                    "round": t,
-                    "client": i,
-                    "heard": int(here[i].sum()),
-                    "step": step[i],
-                    "shift": shift[i],
-                    "norm": np.linalg.norm(model),
-                    "own": _accuracy(model, *data[i]),
-                    "test": _accuracy(model, *test),
-                }
-            )
     with np.errstate(invalid="ignore"):
-        return pd.DataFrame(rows), arrived, far / arrived
+        return pd.concat(tables, ignore_index=True), arrived.astype(int), far / arrived
 
 
 def by_round(seen: Case) -> Figure:
@@ -251,9 +252,8 @@ def by_link(seen: Case) -> Figure:
     return figure
 
 
-def _map(ax: plt.Axes, values: np.ndarray, title: str, across: str) -> None:
-    image = ax.imshow(values, aspect="auto", cmap="cividis", vmin=0)
+def _map(ax: Axes, values: np.ndarray, title: str, across: str) -> None:
+    plots.heat_map(values, ax=ax, least=0)
     ax.set_title(title, fontsize=9)
     ax.set(xlabel=across, ylabel="client", yticks=range(CLIENTS))
     ax.tick_params(labelsize=7)
-    ax.figure.colorbar(image, ax=ax)

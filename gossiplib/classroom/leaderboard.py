@@ -18,8 +18,9 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,7 @@ from gossiplib.classroom.project import (
     EntryError,
     Outcome,
     Score,
+    is_hash,
     score,
     source_of,
 )
@@ -47,11 +49,13 @@ __all__ = [
     "figure",
     "make_row",
     "merge",
+    "outcomes_of",
+    "rank",
     "table",
     "verify",
 ]
 
-Row = dict[str, Any]
+Row: TypeAlias = dict[str, Any]
 
 #: How far accuracies of the same entry may be apart on two machines.
 TOLERANCE = 0.02
@@ -101,7 +105,7 @@ def make_row(name: str, scored: Score) -> Row:
         "name": name,
         "version": VERSION,
         "entry": _hash(scored.source),
-        "outcomes": [outcome._asdict() for outcome in scored.outcomes],
+        "outcomes": [asdict(outcome) for outcome in scored.outcomes],
     }
     row["checksum"] = _checksum(row)
     check_row(row, seeds=None)
@@ -118,9 +122,19 @@ def _checksum(row: Row) -> str:
 
 
 def check_row(row: Row, seeds: Sequence[int] | None = FINAL) -> None:
-    """Raise ValueError, which names what is wrong, unless a row is valid.
+    """Raise ValueError unless a row is valid; this runs nothing.
 
-    This looks at the row alone and runs nothing. With `seeds`, they must be these.
+    Parameters
+    ----------
+    row : dict
+        A row, as from `make_row` or a line of a file.
+    seeds : sequence of int, optional
+        Its seeds must be these, by default those that count; None admits any.
+
+    Raises
+    ------
+    ValueError
+        The message names what is wrong.
     """
     keys = ["name", "version", "entry", "outcomes", "checksum"]
     if not isinstance(row, dict) or sorted(row) != sorted(keys):
@@ -132,47 +146,38 @@ def check_row(row: Row, seeds: Sequence[int] | None = FINAL) -> None:
     name = row["name"]
     if not isinstance(name, str) or not 1 <= len(name) <= 40 or name != name.strip():
         raise ValueError(f"a name has 1 to 40 letters, no space at its ends: {name!r}")
-    if not _is_hash(row["entry"]):
+    if not is_hash(row["entry"]):
         raise ValueError("its entry is not named by a SHA-256")
-    outcomes = row["outcomes"]
-    if not isinstance(outcomes, list) or not outcomes:
-        raise ValueError("it has no outcomes")
-    for outcome in outcomes:
-        _check_outcome(outcome)
-    found = [outcome["seed"] for outcome in outcomes]
+    found = [outcome.seed for outcome in outcomes_of(row)]
     if seeds is not None and found != list(seeds):
         raise ValueError(f"its seeds are {found}; those that count are {list(seeds)}")
 
 
-def _check_outcome(outcome: Row) -> None:
-    if not isinstance(outcome, dict) or sorted(outcome) != sorted(Outcome._fields):
-        raise ValueError(f"an outcome has the fields {', '.join(Outcome._fields)}")
-    o = Outcome(**outcome)
-    whole = all(type(value) is int for value in (o.seed, o.bytes, o.rounds))
-    shares = all(type(value) is float for value in (o.worst, o.mean))
-    if not whole or not shares or not _is_hash(o.digest):
-        raise ValueError(f"the outcome of seed {o.seed!r} has a value of another type")
-    if not 0 <= o.worst <= o.mean <= 1 or o.rounds < 1:
-        raise ValueError(f"the outcome of seed {o.seed} cannot be")
-    if not 0 <= o.bytes <= NETWORK.budget:
-        raise ValueError(f"seed {o.seed} has {o.bytes} bytes, over the budget")
+def outcomes_of(row: Row) -> list[Outcome]:
+    """Return what a row says that its entry reached.
+
+    Raises
+    ------
+    ValueError
+        If it says nothing, or what cannot be.
+    """
+    outcomes = row["outcomes"]
+    if not isinstance(outcomes, list) or not outcomes:
+        raise ValueError("it has no outcomes")
+    try:
+        return [Outcome(**outcome) for outcome in outcomes]
+    except TypeError:
+        names = ", ".join(field.name for field in fields(Outcome))
+        raise ValueError(f"an outcome has the fields {names}") from None
 
 
-def _is_hash(value: object) -> bool:
-    return (
-        isinstance(value, str)
-        and len(value) == 64
-        and set(value) <= set("0123456789abcdef")
-    )
-
-
-def append(path: str | os.PathLike, row: Row) -> None:
+def append(path: str | os.PathLike[str], row: Row) -> None:
     """Write a row at the end of a file, which is made if it is not there."""
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(row, sort_keys=True) + "\n")
 
 
-def verify(row: Row, entry: Callable | str) -> Verdict:
+def verify(row: Row, entry: Callable[..., Any] | str) -> Verdict:
     """Run the entry of a row again, and name what does not fit.
 
     An entry is the program of somebody else: look at it before you run it.
@@ -190,7 +195,7 @@ def verify(row: Row, entry: Callable | str) -> Verdict:
         return Verdict([f"the row: {error}"], False)
     if row["entry"] != _hash(source_of(entry)):
         return Verdict(["the row belongs to another entry, or it was changed"], False)
-    claimed = [Outcome(**outcome) for outcome in row["outcomes"]]
+    claimed = outcomes_of(row)
     try:
         again = score(entry, [o.seed for o in claimed]).outcomes
     except EntryError as error:
@@ -202,19 +207,27 @@ def verify(row: Row, entry: Callable | str) -> Verdict:
         same = same and old.digest == new.digest
         # With the same models, all the rest is the same too.
         within = 0 if old.digest == new.digest else TOLERANCE
-        for field in Outcome._fields[:-1]:
-            was, now = getattr(old, field), getattr(new, field)
-            far = within if field in ("worst", "mean") else 0
-            if abs(was - now) > far:
-                text = f"seed {old.seed}: {field} is {now}, and the row says {was}"
+        for name in ("worst", "mean", "bytes", "rounds"):
+            was, now = getattr(old, name), getattr(new, name)
+            if abs(was - now) > (within if name in ("worst", "mean") else 0):
+                text = f"seed {old.seed}: {name} is {now}, and the row says {was}"
                 problems.append(text)
     return Verdict(problems, same)
 
 
-def merge(paths: Iterable[str | os.PathLike], seeds: Sequence[int] = FINAL) -> Board:
+def merge(
+    paths: Iterable[str | os.PathLike[str]], seeds: Sequence[int] = FINAL
+) -> Board:
     """Read files of rows, and keep the best valid row for each name.
 
     Neither the order of files and rows matters, nor how often one comes.
+
+    Parameters
+    ----------
+    paths : iterable of path
+        Files with a row a line, as `append` writes them.
+    seeds : sequence of int
+        Seeds that a row must have; by default those that count.
     """
     best: dict[str, Row] = {}
     refused = set()
@@ -223,37 +236,32 @@ def merge(paths: Iterable[str | os.PathLike], seeds: Sequence[int] = FINAL) -> B
         for number, line in enumerate(text.split("\n"), 1):
             if not line.strip():
                 continue
+            row: Any = None
             try:
                 row = _parsed(line)
                 check_row(row, seeds)
             except ValueError as error:
-                refused.add(f"{path.name}, line {number}{_of(line)}: {error}")
+                named = isinstance(row, dict) and "name" in row
+                whose = f" ({row['name']!s:.40})" if named else ""
+                refused.add(f"{path.name}, line {number}{whose}: {error}")
                 continue
             rival = best.get(row["name"])
-            if rival is None or _rank(row) < _rank(rival):
+            if rival is None or rank(row) < rank(rival):
                 best[row["name"]] = row
-    return Board(sorted(best.values(), key=_rank), sorted(refused))
+    return Board(sorted(best.values(), key=rank), sorted(refused))
 
 
-def _parsed(line: str) -> Row:
+def _parsed(line: str) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
         raise ValueError("it is not JSON, or it was cut short") from None
 
 
-def _of(line: str) -> str:
-    """Return whose a row is, as far as it tells."""
-    try:
-        return f" ({json.loads(line)['name']!s:.40})"
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return ""
-
-
-def _rank(row: Row) -> tuple:
-    """Return what rows are sorted by: score, then fewer bytes; never a tie."""
+def rank(row: Row) -> tuple[float, int, str]:
+    """Return what a board is sorted by: score, then fewer bytes; never a tie."""
     spent = sum(outcome["bytes"] for outcome in row["outcomes"])
-    return -_column(row, "worst").mean(), spent, row["checksum"]
+    return -float(_column(row, "worst").mean()), spent, row["checksum"]
 
 
 def _column(row: Row, field: str) -> np.ndarray:
@@ -288,16 +296,21 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
 def figure(rows: Sequence[Row]) -> Figure:
     """Draw the worst client's accuracy over the bytes: mean, and range over seeds."""
     fig, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
-    for k, row in enumerate(rows):
-        worst = _column(row, "worst")
-        x, y = _column(row, "bytes").mean() / 1e6, worst.mean()
-        span = [[y - worst.min()], [worst.max() - y]]
-        style = {"color": COLOURS[k % len(COLOURS)], "marker": "osD^vPX"[k % 7]}
-        ax.errorbar(x, y, span, capsize=3, label=row["name"], **style)
-    budget = {"color": "black", "linestyle": ":", "linewidth": 1, "label": "budget"}
-    ax.axvline(NETWORK.budget / 1e6, **budget)
+    for k, row in enumerate(table(rows).to_dict("records")):
+        worst = row["worst client"]
+        ax.errorbar(
+            row["MB"],
+            worst,
+            [[worst - row["lowest"]], [row["highest"] - worst]],
+            capsize=3,
+            color=COLOURS[k % len(COLOURS)],
+            marker="osD^vPX"[k % 7],
+            label=row["name"],
+        )
+    budget = NETWORK.budget / 1e6
+    ax.axvline(budget, color="black", linestyle=":", linewidth=1, label="budget")
     fig.legend(loc="outside right upper", fontsize=8)
     ax.set(xlabel="MB that reached clients", ylabel="accuracy of the worst client")
-    ax.set(xlim=(0, 1.05 * NETWORK.budget / 1e6), ylim=(0, 1))
+    ax.set(xlim=(0, 1.05 * budget), ylim=(0, 1))
     ax.grid(alpha=0.3)
     return fig

@@ -2,55 +2,45 @@
 
 Sixteen clients read digits over a hostile network, with a budget of bytes. An *entry*
 is a function that plans how they gossip. `score` runs its plan on networks that it does
-not know, and measures the accuracy of the worst honest client.
-
-What the network does:
-
-- images are spread unevenly over the clients (Dirichlet, α = 0.5);
-- a tenth of the links is lost in each round, and each client is offline in 5 % of them;
-- two clients lie: they say minus what they have learned. Who lies, who is offline and
-  who has which images depends on a seed that an entry does not see;
-- when the budget is spent, the network is dark: all keep the models they have.
+not know, and measures the accuracy of the worst honest client. Images are spread
+unevenly over the clients (Dirichlet, α = 0.5). A tenth of the links is lost in each
+round, and each client is offline in 5 % of them. Two clients lie: they say minus what
+they have learned. All of that follows from a seed that an entry does not see. When the
+budget is spent, the network is dark, and all keep the models they have.
 
 `score` refuses an entry that reaches for the data or that costs more than its budget.
 It runs the *source* of the entry, alone, so that what is hashed is what was run. That
 keeps honest people honest. Python cannot stop a program that is made to cheat: it may
 pass models from client to client behind the engine's back, in a global variable, and
 pay no bytes for them, or it may look up the seeds below. Read the best entries before
-you praise them. `project` holds the network, `leaderboard` the scores of many.
-
-The hostile network of the project: who lies, who is away, and where the bytes end.
-
-All of it follows from one seed. `Wire` puts it between the clients of a plan and the
-engine, as an average function and a schedule. `project` tells the rules.
-
-Four entries for the project of notebook 13: where to start, and three references.
-
-Each adds one idea to the one before. Each is complete in itself, as `project.score`
-runs nothing but its source; the imports here stand for `project.NAMES`.
+you praise them. At the end of this file stand four entries, to start from and to beat;
+`leaderboard` compares those of many.
 """
 
 import ast
+import contextlib
 import hashlib
 import inspect
 import linecache
+import re
 import textwrap
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import NamedTuple
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
 
 import networkx as nx
 import numpy as np
 from flwr.app import ArrayRecord
 
 from gossiplib.core import averaging, mixing, topology
-from gossiplib.core.averaging import Average, Model, weighted_mean
+from gossiplib.core.averaging import Average, Model, per_client, weighted_mean
 from gossiplib.core.checkpoint import fingerprint
 from gossiplib.core.context import RoundContext
 from gossiplib.core.models import array_bytes
 from gossiplib.protocols import codecs, compressed, push_sum, robust
-from gossiplib.system.numbers import check_whole
+from gossiplib.system.numbers import check_whole, rng
 from gossiplib.tasks.task import Task, digits
 from gossiplib.vectorized.engine import gossip_learning
 
@@ -62,10 +52,8 @@ __all__ = [
     "Outcome",
     "PRACTICE",
     "Plan",
-    "REFERENCES",
     "Score",
     "VERSION",
-    "Wire",
     "at_home",
     "brief",
     "liars",
@@ -122,8 +110,8 @@ def task_of(seed: int) -> Task:
 
 def liars(seed: int) -> np.ndarray:
     """Return who lies in the network of a seed."""
-    rng = np.random.default_rng([seed, *b"liars"])
-    return np.sort(rng.choice(NETWORK.num_clients, NETWORK.num_liars, replace=False))
+    drawn = rng(seed, use="liars")
+    return np.sort(drawn.choice(NETWORK.num_clients, NETWORK.num_liars, replace=False))
 
 
 def rough(schedule: topology.Schedule, seed: int) -> topology.Schedule:
@@ -132,30 +120,32 @@ def rough(schedule: topology.Schedule, seed: int) -> topology.Schedule:
     return topology.churn(lossy, NETWORK.online, seed)
 
 
-def state_of(task: Task) -> tuple:
+def state_of(task: Task) -> tuple[str, int, int]:
     """Return a digest of all that an entry must leave as it is."""
     arrays = [a.numpy() for a in (task.x, task.y, *task.test)]
     return fingerprint(*arrays, *task.parts), task.seed, task.num_clients
 
 
-class Wire:
-    """What stands between the clients of a plan: lies, losses, and the count of bytes.
+class _Budget:
+    """The schedule that the engine sees: rough, and dark once the bytes are spent.
 
-    It is the average function and the schedule that the engine sees.
+    Attributes
+    ----------
+    message_bytes : int
+        Size of the longest message so far; `_Lies` tells it.
+    dark : int or None
+        The first round without links, since they would have cost too much.
     """
 
-    def __init__(
-        self, average: Average, schedule: topology.Schedule, seed: int
-    ) -> None:
-        self.average, self.liars = average, liars(seed)
+    def __init__(self, schedule: topology.Schedule, seed: int) -> None:
         self.rough = rough(schedule, seed)
         self.message_bytes = 0
         self.messages: dict[int, int] = {}
         self.dark: int | None = None
         self.end = time.monotonic() + SECONDS
 
-    def schedule(self, server_round: int) -> nx.Graph:
-        """Return the round's links; none from the round on that would cost too much."""
+    def __call__(self, server_round: int) -> nx.Graph:
+        """Return the round's links, none of them if they would cost too much."""
         if time.monotonic() > self.end:
             raise EntryError(
                 f"it took more than {SECONDS} s for one seed, by round {server_round}"
@@ -171,34 +161,31 @@ class Wire:
             nx.set_node_attributes(graph, False, "online")
         return graph
 
+
+@dataclass(frozen=True)
+class _Lies:
+    """The average function that the engine sees: the plan's, and liars who use it."""
+
+    average: Average
+    liars: np.ndarray
+    budget: _Budget
+
     def send(self, model: Model, turn: RoundContext) -> Model:
         """Return what clients say: what the plan makes of their models, or of lies."""
-        clients = np.asarray(turn.node_config["partition-id"])
-        sign = np.where(np.isin(clients, self.liars), -1.0, 1.0)
-        told = []
-        for array in model:
-            axes = (1,) * (array.ndim - clients.ndim)
-            told.append((array * sign.reshape(sign.shape + axes)).astype(array.dtype))
+        sign = np.where(np.isin(turn.clients, self.liars), -1, 1)
+        told = [(a * per_client(sign, a)).astype(a.dtype) for a in model]
         send = getattr(self.average, "send", None)
-        said = told if send is None else send(told, turn)
-        said = [np.asarray(array) for array in said]
-        kinds = {array.dtype.kind for array in said}
-        if not kinds <= set("biuf"):
+        said = [np.asarray(a) for a in (send(told, turn) if send else told)]
+        if not {array.dtype.kind for array in said} <= set("biuf"):
             raise EntryError("a message is a list of arrays of numbers")
-        if clients.ndim:
-            one = ArrayRecord([np.asarray(array[0]) for array in said])
-            self.message_bytes = max(self.message_bytes, array_bytes(one))
+        if turn.batch:
+            one = array_bytes(ArrayRecord([np.asarray(array[0]) for array in said]))
+            self.budget.message_bytes = max(self.budget.message_bytes, one)
         return said
 
-    def __call__(
-        self,
-        own: Model,
-        neighbours: Sequence[Model],
-        weights: np.ndarray,
-        turn: RoundContext,
-    ) -> Model:
+    def __call__(self, *heard: Any) -> Model:
         """Average as the plan does."""
-        return self.average(own, neighbours, weights, turn)
+        return self.average(*heard)
 
 
 #: Of this yardstick. Scores of two versions cannot be compared.
@@ -229,7 +216,8 @@ class Plan:
     weight_decay: float = 0.0
 
 
-class Outcome(NamedTuple):
+@dataclass(frozen=True)
+class Outcome:
     """What a plan reached on the network of one seed.
 
     Attributes
@@ -244,6 +232,11 @@ class Outcome(NamedTuple):
         Rounds until the end, or until the budget was spent.
     digest : str
         SHA-256 of all clients' final models.
+
+    Raises
+    ------
+    ValueError
+        If no plan can have reached that, or a value is of another type.
     """
 
     seed: int
@@ -252,6 +245,23 @@ class Outcome(NamedTuple):
     bytes: int
     rounds: int
     digest: str
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        kinds = all(type(getattr(self, f.name)) is f.type for f in fields(self))
+        if not kinds or not is_hash(self.digest):
+            text = f"the outcome of seed {self.seed!r} has a value of another type"
+            raise ValueError(text)
+        if not 0 <= self.worst <= self.mean <= 1 or self.rounds < 1:
+            raise ValueError(f"the outcome of seed {self.seed} cannot be")
+        if not 0 <= self.bytes <= NETWORK.budget:
+            text = f"seed {self.seed} has {self.bytes} bytes, over the budget"
+            raise ValueError(text)
+
+
+def is_hash(value: object) -> bool:
+    """Tell whether a value is a SHA-256, in 64 hexadecimal digits."""
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 class Score(NamedTuple):
@@ -307,7 +317,7 @@ NAMES = {
 }
 
 
-def source_of(entry: Callable | str) -> str:
+def source_of(entry: Callable[..., Any] | str) -> str:
     """Return the text of an entry, a function or its source, without indentation."""
     if not isinstance(entry, str):
         try:
@@ -320,7 +330,7 @@ def source_of(entry: Callable | str) -> str:
     return textwrap.dedent(entry).strip() + "\n"
 
 
-def score(entry: Callable | str, seeds: Sequence[int] = FINAL) -> Score:
+def score(entry: Callable[..., Any] | str, seeds: Sequence[int] = FINAL) -> Score:
     """Run an entry on the networks of some seeds.
 
     Parameters
@@ -362,40 +372,36 @@ def _plan(source: str) -> Plan:
         )
     linecache.cache[name] = (len(source), None, source.splitlines(True), name)
     own = dict(NAMES)
-    with _Blame():
+    with _blame():
         exec(compile(source, name, "exec"), own)
         plan = own[body[0].name](Network())
     if type(plan) is not Plan:
         raise EntryError(f"an entry returns a Plan, not a {type(plan).__name__}")
-    return _checked(Plan(**{f.name: getattr(plan, f.name) for f in fields(Plan)}))
-
-
-def _checked(plan: Plan) -> Plan:
-    with _Blame():
+    with _blame():
         check_whole("num_rounds", plan.num_rounds, 1, PASSES)
         check_whole("epochs", plan.epochs, 1, PASSES)
         check_whole("batch_size", plan.batch_size, SMALLEST_BATCH)
         if isinstance(plan.schedule, nx.Graph):
             topology.check_graph(plan.schedule, NETWORK.num_clients)
-    if plan.num_rounds * plan.epochs > PASSES:
+    passes = plan.num_rounds * plan.epochs
+    if passes > PASSES:
         raise EntryError(
-            f"{plan.num_rounds} rounds of {plan.epochs} epochs are "
-            f"{plan.num_rounds * plan.epochs} passes over the data, and {PASSES} are "
-            "allowed: plan fewer rounds or epochs"
+            f"{plan.num_rounds} rounds of {plan.epochs} epochs are {passes} passes "
+            f"over the data, and {PASSES} are allowed: plan fewer rounds or epochs"
         )
-    return plan
+    return replace(plan)
 
 
 def _run(plan: Plan, seed: int) -> Outcome:
     task, lying = task_of(seed), liars(seed)
     before = state_of(task)
-    wire = Wire(plan.average, plan.schedule, seed)
-    with _Blame():
+    budget = _Budget(plan.schedule, seed)
+    with _blame():
         result = gossip_learning(
             task,
-            wire.schedule,
+            budget,
             plan.num_rounds,
-            average=wire,
+            average=_Lies(plan.average, lying, budget),
             weights=plan.weights,
             epochs=plan.epochs,
             batch_size=plan.batch_size,
@@ -424,25 +430,22 @@ def _run(plan: Plan, seed: int) -> Outcome:
         worst=round(float(np.min(accuracy)), 4),
         mean=round(float(np.mean(accuracy)), 4),
         bytes=int(spent),
-        rounds=plan.num_rounds if wire.dark is None else wire.dark - 1,
+        rounds=int(budget.dark or plan.num_rounds + 1) - 1,
         digest=fingerprint(result.models()),
     )
 
 
-class _Blame:
-    """RoundContext an error inside the entry into an EntryError that says where."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, Exception) or isinstance(error, EntryError):
-            return
-        at, where = trace, ""
-        while at is not None:
-            if at.tb_frame.f_code.co_filename.startswith("<entry"):
-                where = f" in line {at.tb_lineno} of it"
-            at = at.tb_next
+@contextlib.contextmanager
+def _blame() -> Iterator[None]:
+    """Turn an error inside the entry into an EntryError that says where."""
+    try:
+        yield
+    except EntryError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [f.lineno for f in frames if f.filename.startswith("<entry")]
+        where = f" in line {lines[-1]} of it" if lines else ""
         hint = ""
         if isinstance(error, NameError):
             hint = (
@@ -452,6 +455,10 @@ class _Blame:
         raise EntryError(
             f"the entry failed{where}: {type(error).__name__}: {error}{hint}"
         ) from error
+
+
+# Four entries. Each adds one idea to the one before, and each is complete in itself,
+# since nothing but its source is run: what it names stands in NAMES.
 
 
 def start(network):
@@ -477,7 +484,7 @@ def brief(network):
 
     class Bytes:
         def send(self, model, turn):
-            first = np.ndim(turn.node_config["partition-id"])  # 1 axis if many clients
+            first = len(turn.batch)  # one axis if many clients
             most = [np.abs(a).max(axis=tuple(range(first, a.ndim))) for a in model]
             unit = np.max(most, axis=0) / 127
             return [unit, *(np.rint(a.T / unit).T.astype(np.int8) for a in model)]
@@ -488,7 +495,3 @@ def brief(network):
 
     graph = nx.random_regular_graph(10, network.num_clients, seed=1)
     return Plan(graph, num_rounds=20, average=Bytes(), epochs=8)
-
-
-#: By growing skill.
-REFERENCES = (start, at_home, wary, brief)

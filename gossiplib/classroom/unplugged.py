@@ -12,16 +12,21 @@ Nothing here needs torch or Flower.
 
 import argparse
 from collections.abc import Callable
+from string import Template
 from typing import NamedTuple
 
 import networkx as nx
 import numpy as np
+import pandas as pd
 
 from gossiplib.core import mixing, topology
 
 __all__ = ["GAMES", "Game", "as_written", "game", "heard", "page"]
 
-STYLE = """\
+PAGE = Template("""\
+<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>$title</title>
+<style>
 @page { size: A4; margin: 12mm }
 body { font: 11pt sans-serif; color: black; background: white; margin: 0 }
 section { break-after: page }
@@ -33,7 +38,13 @@ section { break-after: page }
 table { border-collapse: collapse; margin-top: 2mm }
 th, td { border: 1px solid black; padding: 1mm 2mm; text-align: right }
 .card td { height: 9mm; min-width: 11mm }
-"""
+</style></head>
+<body>
+$cards
+<section><h1>What to expect after each round</h1>
+$table</section>
+</body></html>
+""")
 
 
 class Game(NamedTuple):
@@ -122,61 +133,45 @@ def page(played: Game) -> str:
     """Return a page of HTML to print: six cards on a sheet, and the table on the last.
 
     By hand one rounds, so from the first fraction on a student may be 0.1 off.
+
+    Parameters
+    ----------
+    played : Game
+        What `game` returned.
     """
-    made = [_card(played, i) for i in range(played.numbers.shape[1])]
-    sheets = [
-        f'<section class="cards">\n{"".join(made[k : k + 6])}</section>'
-        for k in range(0, len(made), 6)
-    ]
-    title = f"Gossip by hand: {played.name}, {len(made)} students"
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{title}</title>\n<style>\n{STYLE}</style></head>\n<body>\n"
-        + "\n".join([*sheets, _table(played)])
-        + "\n</body></html>\n"
-    )
-
-
-def _table(played: Game) -> str:
     rounds, students = played.numbers.shape
-    rows = {f"{i}": played.numbers[:, i] for i in range(students)}
-    if played.liar is not None:
-        rows = {f"{n}, liar" if n == f"{played.liar}" else n: rows[n] for n in rows}
-    rows["mean"] = played.numbers.mean(axis=1)
-    head = "".join(f"<th>{t or 'start'}</th>" for t in range(rounds))
-    body = ""
-    for name, values in rows.items():
-        cells = "".join(f"<td>{as_written(x)}</td>" for x in values)
-        body += f"<tr><th>{name}</th>{cells}</tr>\n"
-    return (
-        "<section><h1>What to expect after each round</h1>\n"
-        f"<table><tr><th>student</th>{head}</tr>\n{body}</table></section>"
+    cards = [_card(played, student) for student in range(students)]
+    sheets = ["".join(cards[k : k + 6]) for k in range(0, students, 6)]
+    expected = pd.DataFrame(played.numbers.T, columns=["start", *range(1, rounds)])
+    expected.loc["mean"] = expected.mean()
+    expected = expected.rename({played.liar: f"{played.liar}, liar"})
+    table = expected.rename_axis(columns="student").map(as_written)
+    return PAGE.substitute(
+        title=f"Gossip by hand: {played.name}, {students} students",
+        cards="\n".join(f'<section class="cards">{s}</section>' for s in sheets),
+        table=table.to_html(border=0),
     )
 
 
 def _card(played: Game, student: int) -> str:
-    rounds = len(played.numbers)
-    names = ["left", "right"] if played.name == "ring" else ["heard"]
-    head = "".join(f"<th>{name}</th>" for name in ["round", *names, "mine", "new"])
     first = as_written(played.numbers[0, student])
+    liar = student == played.liar
     rows = []
-    for t in range(1, rounds):
-        mine = first if t == 1 or student == played.liar else ""
-        blank = "<td></td>"
-        who = f"{t}"
-        if played.name != "ring":
+    for t in range(1, len(played.numbers)):
+        row = {"round": f"{t}"}
+        if played.name == "ring":
+            row |= {"left": "", "right": ""}
+        else:
             (other,) = heard(played, t, student)
-            who += f", from {other}"
-        rows.append(
-            f"<tr><td>{who}</td>{blank * len(names)}<td>{mine}</td>{blank}</tr>"
-        )
+            row |= {"round": f"{t}, from {other}", "heard": ""}
+        rows.append(row | {"mine": first if t == 1 or liar else "", "new": ""})
     rule = "You are the liar: say your first number in each round, and keep it."
-    if student != played.liar:
+    if not liar:
         count = "three" if played.name == "ring" else "two"
         rule = f"In each round: new = the mean of the {count} numbers."
     return (
         f'<div class="card"><h2>Student {student}: {first}</h2><p>{rule}</p>\n'
-        f"<table><tr>{head}</tr>\n{''.join(rows)}</table></div>\n"
+        f"{pd.DataFrame(rows).to_html(index=False, border=0)}</div>\n"
     )
 
 

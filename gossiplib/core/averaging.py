@@ -1,71 +1,90 @@
 """How a client averages its model with its neighbours': average functions.
 
-A model is a list of arrays. An *average function* has the signature
-
-    average(own, neighbours, weights, context) -> model
-
-with the client's own model, the models that reached it in this round, the weights that
-the server's mixing matrix gives to them (the own weight first; they sum to 1) and the
-client's `Context`, see `context`, in whose state it may keep something for later
-rounds. It must change nothing else. `weighted_mean` is FED-0002's Algorithm 1 and the
-default; `softmax_distance` is its Algorithm 2.
-
-By default a client sends its model to its neighbours. An average function may have an
-attribute
-
-    send(model, context) -> message
-
-that is called after training, and returns what leaves the client instead: a list of
-arrays of any number, shapes and data types. Then `neighbours` holds such messages.
-
-An average function also takes many clients at once, as the vectorised engine calls it:
-then each array has one axis more, the first, for the clients, and so has each weight.
-All of these clients have the same number of neighbours.
-
-Nothing here knows graphs or Flower. More average functions: `push_sum` (directed
-graphs, ages), `compressed` (fewer bytes), `robust` (neighbours that lie).
+A model is a list of arrays, and an `Average` makes one of a client's own and those that
+reached it: a plain function, or a frozen dataclass that says its parameters.
+`weighted_mean` is FED-0002's Algorithm 1 and the default, `SoftmaxDistance` is its
+Algorithm 2. Nothing here knows graphs or Flower; `protocols` has more of them.
 """
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, fields, is_dataclass
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+
+from gossiplib.system.numbers import check_share
 
 __all__ = [
     "Average",
     "Model",
+    "Models",
+    "SoftmaxDistance",
+    "as_dtype",
     "check_model",
-    "softmax_distance",
+    "name_of",
+    "per_client",
     "softmax_distance_weights",
     "variance_corrected",
     "weighted_mean",
 ]
 
-Model = list[np.ndarray]
-Average = Callable[[Model, Sequence[Model], np.ndarray, Any], Model]
+Model: TypeAlias = list[np.ndarray]
+Models: TypeAlias = Sequence[Model]
+
+
+class Average(Protocol):
+    """What a client makes of its own model and its neighbours'.
+
+    By default a client sends its model to its neighbours. An average function may have
+    a method
+
+        send(model, context) -> message
+
+    which is called after training, and returns what leaves the client instead: a list
+    of arrays of any number, shapes and data types. Then `neighbours` holds these.
+
+    The vectorised engine calls an average function for many clients at once, with the
+    same number of neighbours each. Then each array has one axis more, the first, for
+    the clients; so has each weight, each array that is sent, and each in the state.
+    ``context.batch`` is that axis, `per_client` fits weights to arrays, `models.ravel`
+    makes vectors of models.
+    """
+
+    def __call__(
+        self, own: Model, neighbours: Models, weights: np.ndarray, context: Any, /
+    ) -> Model:
+        """Return the client's new model.
+
+        Parameters
+        ----------
+        own : list of numpy.ndarray
+            The client's own model, which must not be changed.
+        neighbours : sequence of lists of numpy.ndarray
+            The models (or messages) that reached it in this round; nor must they.
+        weights : numpy.ndarray
+            What the mixing matrix gives to each: the own model first, then those of
+            `neighbours`; they sum to 1. Shape (1 + neighbours,), or
+            (1 + neighbours, clients).
+        context : RoundContext
+            Who the client is, which round it is, who sent what. In its `state` the
+            function may keep records for later rounds.
+
+        Returns
+        -------
+        list of numpy.ndarray
+            Arrays of the shapes and data types of `own`.
+        """
+        ...
 
 
 def weighted_mean(
-    own: Model, neighbours: Sequence[Model], weights: np.ndarray, context: Any = None
+    own: Model, neighbours: Models, weights: np.ndarray, context: Any = None
 ) -> Model:
     """Average as FED-0002's Algorithm 1 does: W_ii M_i + Σ_j W_ij M_j.
 
-    Parameters
-    ----------
-    own : list of numpy.ndarray
-        The client's own model.
-    neighbours : sequence of lists of numpy.ndarray
-        The neighbours' models, arrays of the same shapes.
-    weights : numpy.ndarray
-        W_ii, then W_ij in the order of `neighbours`.
-    context : object
-        Not used.
-
-    Returns
-    -------
-    list of numpy.ndarray
-        The new model, in the data types of `own`. Sums are formed in float64;
-        arrays of integers (counters) are rounded.
+    Parameters and result are those of an `Average`; `context` is not used. Sums are
+    formed in float64; arrays of integers (counters) are rounded.
 
     Raises
     ------
@@ -91,7 +110,7 @@ def weighted_mean(
 
 
 def variance_corrected(
-    own: Model, neighbours: Sequence[Model], weights: np.ndarray, context: Any = None
+    own: Model, neighbours: Models, weights: np.ndarray, context: Any = None
 ) -> Model:
     """Average as `weighted_mean`, then give each array the variance of its sources.
 
@@ -100,8 +119,8 @@ def variance_corrected(
     is stretched about its own mean, so that its variance over its entries is the
     weighted mean of the sources' variances. Arrays that are alike remain as they are.
 
-    Parameters and errors are those of `weighted_mean`. An array whose average has no
-    variance is not stretched.
+    Parameters, result and errors are those of `weighted_mean`. An array whose average
+    has no variance is not stretched.
 
     References
     ----------
@@ -148,13 +167,9 @@ def as_dtype(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return np.asarray(rounded, dtype=dtype)
 
 
-def softmax_distance(
-    predict: Callable[[Model, Any], np.ndarray],
-    *,
-    self_weight: float = 0.5,
-    alpha: float = 1.0,
-) -> Average:
-    """Return an average function with FED-0002's Algorithm 2, which weighs by outputs.
+@dataclass(frozen=True)
+class SoftmaxDistance:
+    """FED-0002's Algorithm 2: weigh the neighbours by what their models say.
 
     A client compares the predictions of its neighbours' models with those of its own,
     on its own validation set, and ignores the weights of the mixing matrix.
@@ -169,20 +184,34 @@ def softmax_distance(
     alpha : float
         Above 0 listens more to neighbours that disagree, 0 to all alike, below 0 to
         those that agree.
+
+    Raises
+    ------
+    ValueError
+        If `self_weight` is not a share.
     """
 
-    def average(
-        own: Model, neighbours: Sequence[Model], weights: np.ndarray, context: Any
+    predict: Callable[[Model, Any], np.ndarray]
+    _: KW_ONLY
+    self_weight: float = 0.5
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the weight."""
+        check_share("self_weight", self.self_weight)
+
+    def __call__(
+        self, own: Model, neighbours: Models, weights: np.ndarray, context: Any
     ) -> Model:
+        """Average with the weights of `softmax_distance_weights`."""
         if not neighbours:
             return own
-        outputs = [predict(model, context) for model in neighbours]
+        others = [self.predict(model, context) for model in neighbours]
+        mine = self.predict(own, context)
         learned = softmax_distance_weights(
-            predict(own, context), outputs, self_weight=self_weight, alpha=alpha
+            mine, others, self_weight=self.self_weight, alpha=self.alpha
         )
         return weighted_mean(own, neighbours, learned)
-
-    return average
 
 
 def softmax_distance_weights(
@@ -205,10 +234,19 @@ def softmax_distance_weights(
     neighbours : sequence of numpy.ndarray
         Softmax outputs of each neighbour's model, of the same shape.
     self_weight, alpha : float
-        As in `softmax_distance`.
+        As in `SoftmaxDistance`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (1 + neighbours,); of many clients at once, (1 + neighbours, clients).
+
+    Raises
+    ------
+    ValueError
+        If `self_weight` is not a share.
     """
-    if not 0 <= self_weight <= 1:
-        raise ValueError(f"self_weight must be from 0 to 1; got {self_weight}")
+    check_share("self_weight", self_weight)
     others = np.asarray(neighbours, dtype=np.float64)
     own = np.asarray(own, dtype=np.float64)
     norms = np.linalg.norm(others, axis=-1) * np.linalg.norm(own, axis=-1)
@@ -221,6 +259,27 @@ def softmax_distance_weights(
         share = np.where(np.isinf(top), power == top, np.exp(power - top))
     kept = np.full((1, *top.shape), self_weight)
     return np.concatenate([kept, (1 - self_weight) * share / share.sum(axis=0)])
+
+
+def name_of(average: object) -> str:
+    """Return what tells an average function from others, the same in each process.
+
+    Of a dataclass it is the `repr`, with names of functions instead of addresses; of a
+    function, module and qualified name. So a checkpoint refuses to go on with another.
+    """
+    if is_dataclass(average) and not isinstance(average, type):
+        said = {f.name: getattr(average, f.name) for f in fields(average) if f.repr}
+        parts = [f"{key}={name_of(value)}" for key, value in said.items()]
+        return f"{type(average).__qualname__}({', '.join(parts)})"
+    if isinstance(average, functools.partial):
+        parts = [name_of(part) for part in (average.func, *average.args)]
+        parts += [f"{key}={name_of(value)}" for key, value in average.keywords.items()]
+        return f"partial({', '.join(parts)})"
+    if not hasattr(average, "__qualname__"):
+        if type(average).__repr__ is not object.__repr__:
+            return repr(average)
+        average = type(average)  # its repr has an address
+    return f"{average.__module__}.{average.__qualname__}"
 
 
 def check_model(model: Model, like: Model, whose: str = "its") -> None:

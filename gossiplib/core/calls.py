@@ -10,14 +10,15 @@ and come back, with an empty state, or the client come back on another node.
 import logging
 import re
 import secrets
-import time
 from collections.abc import Iterable
+from typing import TypeAlias
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from gossiplib.core.models import array_bytes, array_records
 from gossiplib.core.result import GossipResult, Loss
+from gossiplib.system.runs import wait_until
 
 __all__ = ["Calls"]
 
@@ -25,6 +26,8 @@ __all__ = ["Calls"]
 _RAISED = re.compile(r"Exception ClientAppException occurred\. Message: (.*)'>", re.S)
 #: How Flower reports other errors of a worker; Ray adds more lines, with its paths.
 _FAILED = re.compile(r"<class '(?:\w+\.)*(\w+)'>:<['\"](.*?)(?:['\"]>)?$", re.M)
+
+Record: TypeAlias = ArrayRecord | MetricRecord | ConfigRecord
 
 logger = logging.getLogger("gossiplib")
 
@@ -37,9 +40,11 @@ class Calls:
     grid : flwr.serverapp.Grid
         Where the clients are.
     timeout : float
-        Seconds to wait for the replies to a set of calls.
+        Seconds to wait for the replies to a set of calls; None is for ever.
     result : GossipResult
         Takes the bytes and what is lost.
+    run : int, optional
+        The number of a run that goes on; by default a new one.
 
     Attributes
     ----------
@@ -54,16 +59,22 @@ class Calls:
         Why a client that did not join cannot be called.
     """
 
-    def __init__(self, grid: Grid, timeout: float, result: GossipResult) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        timeout: float | None,
+        result: GossipResult,
+        run: int | None = None,
+    ) -> None:
         self.nodes: dict[int, int] = {}
         self.server_round = 0
-        self.run = secrets.randbits(62)
+        self.run = secrets.randbits(62) if run is None else run
         self.why_missing = "is not on the grid"
         self._clients: dict[int, int] = {}
         self._grid = grid
         self._timeout = timeout
         self._ttl = 2 * timeout if timeout else None  # seconds that a message holds
-        self._result = result
+        self.result = result
         self._asked: set[int] = set()  # nodes that were asked to join
         self._owed: dict[str, int] = {}  # id of a message not answered -> node id
         self._warned: set[tuple[int, str]] = set()
@@ -79,23 +90,18 @@ class Calls:
             If nobody joins.
         """
         failures: list[str] = []
-        deadline = time.monotonic() + wait
-        while True:
-            new = self._unasked()
-            if new:
-                for _, reply in self._invite(new):
-                    if reply.has_error():
-                        failures.append(_reason(reply))
-                    else:
-                        self._admit(reply, n)
-                # Replies may take long (Ray starts first); others may have come by now.
-                deadline = time.monotonic() + wait
-            elif (
-                len(self._asked) + len(self._owed) >= n or time.monotonic() >= deadline
-            ):
-                break
-            else:
-                time.sleep(0.1)
+
+        def settled() -> bool:
+            return bool(self._unasked()) or len(self._asked) + len(self._owed) >= n
+
+        # Replies may take long (Ray starts first), and others may have come meanwhile:
+        # each wait begins anew after them.
+        while wait_until(settled, wait, every=0.1) and (new := self._unasked()):
+            for _, reply in self._invite(new):
+                if reply.has_error():
+                    failures.append(_reason(reply))
+                else:
+                    self._admit(reply, n)
         if failures and len(self.nodes) < n:
             self.why_missing += f"; a client that did not join says: {failures[0]}"
         if not self.nodes:
@@ -157,7 +163,8 @@ class Calls:
         return came
 
     def _admit(self, reply: Message, n: int) -> int:
-        who, node = reply.content.get("gossip", {}), reply.metadata.src_node_id
+        node = reply.metadata.src_node_id
+        who = reply.content.config_records.get("gossip", ConfigRecord())
         client, partitions = who.get("partition-id"), who.get("num-partitions")
         if not isinstance(client, int) or not isinstance(partitions, int):
             raise ValueError(
@@ -170,15 +177,15 @@ class Calls:
                 f"client {client} of {partitions}"
             )
         twin = self.nodes.get(client, node)
-        alive = twin in self._grid.get_node_ids() and twin not in self._owed.values()
-        if twin != node and alive:
-            raise ValueError(f"two clients have the partition id {client}")
+        if twin != node and twin not in self._owed.values():
+            if twin in self._grid.get_node_ids():
+                raise ValueError(f"two clients have the partition id {client}")
         self._clients.pop(twin, None)
         self.nodes[client] = node
         self._clients[node] = client
         return client
 
-    def message(self, call: str, client: int, **records) -> Message:
+    def message(self, call: str, client: int, **records: Record) -> Message:
         """Write a message to a client."""
         return Message(RecordDict(records), self.nodes[client], call, ttl=self._ttl)
 
@@ -207,9 +214,9 @@ class Calls:
         waiting = {message.metadata.message_id: message for message in ready}
         replies = []
         for reply in came:
-            message = waiting.pop(reply.metadata.reply_to_message_id, None)
-            if message is None:  # it came twice, or answers no call of this round
-                continue
+            if reply.metadata.reply_to_message_id not in waiting:
+                continue  # it came twice, or answers no call of this round
+            message = waiting.pop(reply.metadata.reply_to_message_id)
             if reply.has_error():
                 self._lose(message, _reason(reply))
             else:
@@ -224,9 +231,17 @@ class Calls:
                 for message in ready + replies
                 for arrays in array_records(message.content)
             )
-            booked = self._result.server_bytes
+            booked = self.result.server_bytes
             booked[self.server_round] = booked.get(self.server_round, 0) + sent
         return sorted(replies, key=self.client_of)
+
+    def book(self, models: list[ArrayRecord]) -> None:
+        """Count models that clients receive from neighbours."""
+        counts = len(models), sum(map(array_bytes, models))
+        for booked, more in zip(
+            (self.result.messages, self.result.bytes), counts, strict=True
+        ):
+            booked[self.server_round] = booked.get(self.server_round, 0) + more
 
     def _collect_late_replies(self) -> None:
         """Forget what is owed no longer: it has come, or its message has expired."""
@@ -244,12 +259,12 @@ class Calls:
         if (client, call) not in self._warned:
             self._warned.add((client, call))
             logger.warning("round %d: client %d lost in %s: %s", *loss)
-        self._result.lost.append(loss)
+        self.result.lost.append(loss)
 
 
 def _reason(reply: Message) -> str:
     """Return why a call failed, without what Ray and Flower put around it."""
-    reason = reply.error.reason
+    reason = reply.error.reason or "no reason is given"
     if raised := _RAISED.search(reason):
         return raised[1].strip()
     if failed := _FAILED.search(reason):

@@ -18,21 +18,12 @@ checkpoint takes is in it. Each checkpoint holds the whole result so far.
 The identity says what decides the models: the number of clients, the first model, the
 graph with its weights in the checkpoint's round, what the clients are told. How often
 a run is measured, and how many rounds it has, may differ in the run that goes on. The
-code of clients and average functions cannot be compared.
-
-How the file is kept from damage is `archive`'s part; `checkpoint` says what `Gossip`
-and its clients keep. ``checkpoint.json`` in the file can be read by eye.
-
-What the server and its clients keep between two rounds: to a checkpoint and back.
+code of clients cannot be compared; the names of their average functions, with all
+parameters, are.
 
 The clients' part is their whole `context.state`, with what average functions and the
-wrapped app put there. `server.Gossip` calls this; the file is `checkpoint`'s matter.
-
-Flower's records as bytes, and back: for the network and the disk, without pickle.
-
-A RecordDict becomes one msgpack message, its arrays in the NPY format. Whoever reads
-one gets numbers, texts, bytes and arrays, whatever the sender wrote, or a ValueError.
-What the records mean, and whether their shapes fit, is for the reader to check.
+wrapped app put there. How the file is kept from damage is `archive`'s part.
+``checkpoint.json`` in the file can be read by eye.
 """
 
 import contextlib
@@ -43,22 +34,18 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from gossiplib.core import topology
-from gossiplib.core.membership import Members
+from gossiplib.core.membership import Membership
+from gossiplib.core.mixing import Matrix
 from gossiplib.core.models import dump, load
 from gossiplib.core.result import GossipResult, Loss, StackedMetrics
 from gossiplib.system import archive
 from gossiplib.system.archive import Member
 from gossiplib.system.numbers import check_whole
-
-if TYPE_CHECKING:
-    from gossiplib.core.server import Gossip
-
 
 __all__ = [
     "Checkpoint",
@@ -69,6 +56,7 @@ __all__ = [
     "reading",
     "restore",
     "save",
+    "save_clients",
     "take",
 ]
 
@@ -88,7 +76,10 @@ _BY_CLIENT = ("node_train_metrics", "node_evaluate_metrics", "node_server_metric
 #: The models are the clients'.
 _MODELS = ("arrays", "node_arrays")
 
-Identity = dict[str, int | float | str]
+Where: TypeAlias = str | os.PathLike[str]
+Identity: TypeAlias = dict[str, int | float | str]
+#: The first model, and what clients are told in training and in evaluation.
+Records: TypeAlias = tuple[ArrayRecord, ConfigRecord | None, ConfigRecord | None]
 
 logger = logging.getLogger("gossiplib")
 
@@ -112,11 +103,11 @@ class Checkpoint(NamedTuple):
         Name -> bytes or array, read when looked up.
     """
 
-    path: str | os.PathLike
+    path: Where
     server_round: int
     identity: Identity
     result: GossipResult
-    more: dict
+    more: dict[str, Any]
     members: Mapping[str, Member]
 
     def check(self, identity: Identity, num_rounds: int) -> None:
@@ -139,7 +130,7 @@ class Checkpoint(NamedTuple):
             )
 
 
-def check_path(path: str | os.PathLike | None) -> None:
+def check_path(path: Where | None) -> None:
     """Raise ValueError if no checkpoint could be written there, before the run."""
     if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
         raise ValueError(
@@ -147,7 +138,7 @@ def check_path(path: str | os.PathLike | None) -> None:
         )
 
 
-def fingerprint(*values: np.ndarray | ArrayRecord | Mapping) -> str:
+def fingerprint(*values: np.ndarray | ArrayRecord | ConfigRecord) -> str:
     """Return a SHA-256 of arrays (data type, shape and values) and records."""
     digest = hashlib.sha256()
     for value in values:
@@ -160,11 +151,11 @@ def fingerprint(*values: np.ndarray | ArrayRecord | Mapping) -> str:
 
 
 def save(
-    path: str | os.PathLike,
+    path: Where,
     server_round: int,
     identity: Identity,
     result: GossipResult,
-    more: dict,
+    more: dict[str, Any],
     members: Mapping[str, Member],
 ) -> None:
     """Write a checkpoint. If that fails, warn, and note the round as `unsaved`.
@@ -188,7 +179,7 @@ def save(
 
 
 @contextlib.contextmanager
-def reading(path: str | os.PathLike) -> Iterator[Checkpoint]:
+def reading(path: Where) -> Iterator[Checkpoint]:
     """Open a checkpoint.
 
     Raises
@@ -200,7 +191,7 @@ def reading(path: str | os.PathLike) -> Iterator[Checkpoint]:
     """
     with archive.reading(path) as members:
         try:
-            header = json.loads(members[_HEADER])
+            header = json.loads(cast(bytes, members[_HEADER]))
             version = header["format"]
         except _WRONG as error:
             raise ValueError(f"{path} is no checkpoint: {error!r}") from error
@@ -223,9 +214,9 @@ def reading(path: str | os.PathLike) -> Iterator[Checkpoint]:
 # The result so far --------------------------------------------------------------------
 
 
-def _of_result(result: GossipResult) -> tuple[dict, dict[str, np.ndarray]]:
+def _of_result(result: GossipResult) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return a result as JSON (which keeps each float to the bit) and arrays."""
-    told: dict = {}
+    told: dict[str, Any] = {}
     columns: dict[str, np.ndarray] = {}
     for name in (f.name for f in fields(result)):
         value = getattr(result, name)
@@ -246,14 +237,14 @@ def _of_result(result: GossipResult) -> tuple[dict, dict[str, np.ndarray]]:
     return told, columns
 
 
-def _of_clients(clients: Mapping[int, MetricRecord]) -> dict:
+def _of_clients(clients: Mapping[int, MetricRecord]) -> dict[str, Any]:
     records = list(clients.values())
     if len({id(record) for record in records}) == 1:
         records = records[:1]  # of round 0: one first model, measured once
     return {"clients": list(clients), "metrics": [dict(r) for r in records]}
 
 
-def _to_result(told: dict, members: Mapping[str, Member]) -> GossipResult:
+def _to_result(told: dict[str, Any], members: Mapping[str, Member]) -> GossipResult:
     result = GossipResult()
     for name, value in told.items():
         if isinstance(value, dict) and name != "seconds":
@@ -272,11 +263,11 @@ def _to_result(told: dict, members: Mapping[str, Member]) -> GossipResult:
 
 
 def _to_clients(
-    told: dict, at: str, members: Mapping[str, Member]
+    told: dict[str, Any], at: str, members: Mapping[str, Member]
 ) -> Mapping[int, MetricRecord]:
     if "columns" in told:
-        columns = {k: members[f"{at}/{k}"] for k in told["columns"]}
-        return StackedMetrics(members[f"{at}/clients"], columns)
+        columns = {k: np.asarray(members[f"{at}/{k}"]) for k in told["columns"]}
+        return StackedMetrics(np.asarray(members[f"{at}/clients"]), columns)
     records = [MetricRecord(metrics) for metrics in told["metrics"]]
     if len(records) == 1:
         return dict.fromkeys(told["clients"], records[0])
@@ -289,35 +280,45 @@ def _number(value: object) -> int | float:
     raise TypeError(f"a result cannot hold a {type(value).__name__}")
 
 
-def identity(
-    strategy: "Gossip",
-    server_round: int,
-    told: tuple[ArrayRecord, ConfigRecord | None, ConfigRecord | None],
-) -> Identity:
-    """Return what decides the models of a run, see `checkpoint`.
+def identity(W: Matrix, discover_every: int, records: Records) -> Identity:
+    """Return what decides the models of a run of `Gossip`.
 
     Parameters
     ----------
-    strategy : server.Gossip
-        Graph, weights and when clients discover.
-    server_round : int
-        The round of the checkpoint.
-    told : tuple
+    W : numpy.ndarray or scipy.sparse.csr_array
+        The mixing matrix that schedule and weights give in the checkpoint's round.
+    discover_every : int
+        When clients choose their neighbours.
+    records : tuple
         The first model, and what clients are told in training and in evaluation.
     """
-    W = strategy.weights(topology.at(strategy.schedule, server_round))
-    records = [record or ConfigRecord() for record in told]
     names = ("initial_arrays", "train_config", "evaluate_config")
+    prints = (fingerprint(record or ConfigRecord()) for record in records)
     return {
         "engine": "Gossip",
-        "clients": strategy.num_clients,
-        "discover_every": strategy.discover_every,
-        "graph or weights": fingerprint(W.toarray() if hasattr(W, "toarray") else W),
-        **dict(zip(names, map(fingerprint, records), strict=True)),
+        "clients": W.shape[0],
+        "discover_every": discover_every,
+        "graph or weights": fingerprint(
+            W if isinstance(W, np.ndarray) else W.toarray()
+        ),
+        **dict(zip(names, prints, strict=True)),
     }
 
 
-def take(members: Members) -> tuple[dict, dict[str, Member]]:
+def save_clients(
+    path: Where,
+    server_round: int,
+    identity: Identity,
+    clients: Membership,
+) -> None:
+    """Write a checkpoint of a run on Flower, with all that its clients keep."""
+    result = clients.calls.result
+    with result.timed("checkpoint"):
+        more, members = take(clients)
+        save(path, server_round, identity, result, more, members)
+
+
+def take(clients: Membership) -> tuple[dict[str, Any], dict[str, Member]]:
     """Ask all clients for what they keep; put what the server knows of them beside it.
 
     A client that fails is booked as lost. The checkpoint is without it.
@@ -327,9 +328,9 @@ def take(members: Members) -> tuple[dict, dict[str, Member]]:
     tuple
         `more` and `membership` of a checkpoint.
     """
-    calls, chosen = members.calls, members.neighbourhood.chosen
+    calls = clients.calls
     asked = [calls.message("query.state", i) for i in sorted(calls.nodes)]
-    kept = {}
+    kept: dict[str, Member] = {}
     states = set()
     for reply in calls.send(asked, counted=False):
         i = calls.client_of(reply)
@@ -338,20 +339,20 @@ def take(members: Members) -> tuple[dict, dict[str, Member]]:
             states.add(i)
         except (ValueError, TypeError, AttributeError, EOFError) as error:
             calls.lose(i, "query.state", f"its state cannot be kept: {error}")
-    for i, arrays in members.first.items():
+    for i, arrays in clients.first.items():
         kept[f"first/{i}"] = dump(RecordDict({"arrays": arrays}))
     more = {
         "run": calls.run,
         "states": sorted(states),
-        "have_model": sorted(members.have_model & states),
-        "late": sorted(members.late & states),
-        "first": sorted(members.first),
-        "chosen": [[i, near] for i, near in chosen.items() if i in states],
+        "have_model": sorted(clients.have_model & states),
+        "late": sorted(clients.late & states),
+        "first": sorted(clients.first),
+        "chosen": [[i, near] for i, near in clients.chosen.items() if i in states],
     }
     return more, kept
 
 
-def restore(kept: Checkpoint, members: Members) -> None:
+def restore(kept: Checkpoint, clients: Membership) -> None:
     """Give clients back what they kept, and fill in what the server knew of them.
 
     Clients that are not in the checkpoint count as late.
@@ -362,7 +363,7 @@ def restore(kept: Checkpoint, members: Members) -> None:
         If a client of the checkpoint is not there, or fails.
     """
     _check(kept)
-    calls, states = members.calls, kept.more["states"]
+    calls, states = clients.calls, kept.more["states"]
     if missing := sorted(set(states) - set(calls.nodes)):
         raise RuntimeError(
             f"the checkpoint {kept.path} has the clients {missing}, which did not join "
@@ -370,7 +371,9 @@ def restore(kept: Checkpoint, members: Members) -> None:
         )
     calls.server_round = kept.server_round
     told = [
-        calls.message("query.restore", i, **load(kept.members[f"state/{i}"]))
+        calls.message(
+            "query.restore", i, **load(cast(bytes, kept.members[f"state/{i}"]))
+        )
         for i in states
     ]
     back = {calls.client_of(reply) for reply in calls.send(told, counted=False)}
@@ -379,18 +382,19 @@ def restore(kept: Checkpoint, members: Members) -> None:
         raise RuntimeError(
             f"client {loss.client} did not take its state back: {loss.reason}"
         )
-    members.have_model.update(kept.more["have_model"])
-    members.late.update(kept.more["late"], set(calls.nodes).difference(states))
+    clients.have_model.update(kept.more["have_model"])
+    clients.late.update(kept.more["late"], set(calls.nodes).difference(states))
     for i in kept.more["first"]:
-        members.first[i] = load(kept.members[f"first/{i}"])["arrays"]
-    members.neighbourhood.chosen.update(kept.more["chosen"])
+        first = load(cast(bytes, kept.members[f"first/{i}"]))
+        clients.first[i] = first.array_records["arrays"]
+    clients.chosen.update(kept.more["chosen"])
 
 
 def _check(kept: Checkpoint) -> None:
     """Raise ValueError unless a checkpoint holds what `take` has put there."""
     more, members = kept.more, kept.members
     try:
-        clients = range(kept.identity["clients"])
+        clients = range(int(kept.identity["clients"]))
         lists = [more[name] for name in ("states", "have_model", "late", "first")]
         for some in [*lists, [i for i, _ in more["chosen"]]]:
             if len(set(some)) < len(some) or not all(i in clients for i in some):

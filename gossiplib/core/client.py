@@ -11,45 +11,81 @@ leaves model and neighbours as they were, whether or not the engine rolls back.
 """
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from gossiplib.core.averaging import Average, as_dtype, check_model, weighted_mean
+from gossiplib.core.averaging import (
+    Average,
+    as_dtype,
+    check_model,
+    name_of,
+    weighted_mean,
+)
 from gossiplib.core.context import RoundContext
-from gossiplib.core.models import check_arrays, only_arrays, pack, unpack
-from gossiplib.system.numbers import rng
+from gossiplib.core.models import (
+    check_arrays,
+    only_arrays,
+    pack,
+    unpack,
+    whole,
+    wholes,
+)
+from gossiplib.system.numbers import Seed, rng, seed_of
 
 __all__ = ["accept_all", "choose", "gossip"]
 
 MODEL = "gossip.model"
 RUN = "gossip.run"
 NEIGHBOURS = "gossip.neighbours"
+RULE = "gossip.rule"
 
 #: (candidates, server_round, context) -> neighbours
-Discover = Callable[[list[int], int, Context], list[int]]
+Discover: TypeAlias = Callable[[list[int], int, Context], list[int]]
 
 
 def accept_all(candidates: list[int], server_round: int, context: Context) -> list[int]:
-    """Take all clients that the server's graph offers as neighbours."""
+    """Return all clients that the server's graph offers: a discover function.
+
+    Parameters
+    ----------
+    candidates : list of int
+        Whom the graph offers.
+    server_round : int
+        The round.
+    context : flwr.app.Context
+        The client's own.
+    """
     return candidates
 
 
-def choose(k: int, seed: int = 0) -> Discover:
+def choose(k: int, seed: Seed = 0) -> Discover:
     """Return a discover function that chooses k candidates at random at each call.
 
-    With fewer than k candidates it takes all. The choice depends on `seed`, the client
-    and the round.
+    Parameters
+    ----------
+    k : int
+        How many; with fewer candidates it takes all.
+    seed : int or numpy.random.Generator
+        With the client and the round, it decides the choice.
+
+    Raises
+    ------
+    ValueError
+        If k is not at least 1.
     """
     if k < 1:
         raise ValueError(f"a client must choose at least 1 neighbour; k is {k}")
+    number = seed_of(seed)
 
     def discover(
         candidates: list[int], server_round: int, context: Context
     ) -> list[int]:
         client = int(context.node_config["partition-id"])
-        return rng(seed, client, server_round).permutation(candidates)[:k].tolist()
+        order = rng(number, client, server_round).permutation(candidates)
+        return [int(j) for j in order[:k]]
 
     return discover
 
@@ -101,9 +137,9 @@ def gossip(
     @gossiping.query("discover")
     def discover_neighbours(message: Message, context: Context) -> Message:
         """Choose neighbours among the candidates."""
-        offer = message.content["gossip"]
-        candidates = list(offer["candidates"])
-        found = discover(candidates, offer["server-round"], context)
+        offer = message.content.config_records["gossip"]
+        candidates = wholes(offer, "candidates")
+        found = discover(candidates, whole(offer, "server-round"), context)
         chosen = sorted({int(j) for j in found})
         if not set(chosen) <= set(candidates):
             raise ValueError(f"discover chose {chosen}, but was offered {candidates}")
@@ -116,8 +152,8 @@ def gossip(
         """Train the own model: M_i^(t) becomes M_i^(t+1/2)."""
         if "gossip" not in message.content:
             return app(message, context)
-        told = message.content["gossip"]
-        if told.get("run", _run(context)) != _run(context):
+        call = message.content.config_records["gossip"]
+        if call.get("run", _run(context)) != _run(context):
             forgot = ConfigRecord({"joined": False})
             return Message(RecordDict({"gossip": forgot}), reply_to=message)
         model = _own_model(message, context)
@@ -127,39 +163,39 @@ def gossip(
         trained = only_arrays(reply.content)
         check_arrays(trained, model)
         if send is not None:
-            turn = RoundContext(
-                context, told["server-round"], receivers=told["receivers"]
+            now = RoundContext(
+                context, whole(call, "server-round"), receivers=whole(call, "receivers")
             )
-            said = send(unpack(trained), turn)
-            check_model(said, said, whose="the message of send:")
+            encoded = send(unpack(trained), now)
+            check_model(encoded, encoded, whose="the message of send:")
             name = next(iter(reply.content.array_records))
-            reply.content[name] = ArrayRecord(list(map(np.asarray, said)))
+            reply.content[name] = ArrayRecord(list(map(np.asarray, encoded)))
             reply.content["gossip"] = ConfigRecord({"encoded": True})
-            context.state.update(turn.state)
+            context.state.update(now.state)
         context.state[MODEL] = trained
         return reply
 
     @gossiping.train("average")
     def average_models(message: Message, context: Context) -> Message:
         """Average with the neighbours: M_i^(t+1/2) becomes M_i^(t+1)."""
-        sent = message.content["gossip"]
-        senders = list(sent["senders"])
+        call = message.content.config_records["gossip"]
+        senders = wholes(call, "senders")
         if NEIGHBOURS not in context.state or MODEL not in context.state:
             raise ValueError("this client has no neighbours or no model to average")
-        known = context.state[NEIGHBOURS]["neighbours"]
+        known = wholes(context.state.config_records[NEIGHBOURS], "neighbours")
         if not set(senders) <= set(known):
             raise ValueError(f"models came from {senders}, but neighbours are {known}")
-        model = context.state[MODEL]
-        own = unpack(model)
-        neighbours = [unpack(message.content[str(j)]) for j in senders]
+        model = context.state.array_records[MODEL]
+        own, came = unpack(model), message.content.array_records
+        neighbours = [unpack(came[str(j)]) for j in senders]
         for j, neighbour in zip(senders, neighbours, strict=True):
             like = own if send is None else neighbour
             check_model(neighbour, like, whose=f"client {j}'s")
-        turn = RoundContext(context, sent.get("server-round", 0), senders=senders)
-        mixed = average(own, neighbours, np.array(sent["weights"]), turn)
+        now = RoundContext(context, whole(call, "server-round"), senders=senders)
+        mixed = average(own, neighbours, np.array(call["weights"]), now)
         check_model(mixed, own)
         mixed = [as_dtype(m, o.dtype) for m, o in zip(mixed, own, strict=True)]
-        context.state.update(turn.state)
+        context.state.update(now.state)
         context.state[MODEL] = pack(mixed, like=model)
         return Message(RecordDict(), reply_to=message)
 
@@ -178,14 +214,23 @@ def gossip(
 
     @gossiping.query("state")
     def tell_state(message: Message, context: Context) -> Message:
-        """Tell all that this client keeps, for a checkpoint."""
-        return Message(RecordDict(context.state), reply_to=message)
+        """Tell all that this client keeps, and how it averages, for a checkpoint."""
+        rule = ConfigRecord({"average": name_of(average)})
+        return Message(RecordDict({**context.state, RULE: rule}), reply_to=message)
 
     @gossiping.query("restore")
     def restore_state(message: Message, context: Context) -> Message:
-        """Go back to what was told for a checkpoint, the number of the run included."""
+        """Go back to what a checkpoint has kept, the number of the run included."""
+        content = RecordDict({**message.content})
+        was = content.config_records[RULE]["average"]
+        if was != name_of(average):
+            raise ValueError(
+                f"the checkpoint is of clients that average by {was!r}, and this one "
+                f"averages by {name_of(average)!r}"
+            )
+        del content[RULE]
         context.state.clear()
-        context.state.update(message.content)
+        context.state.update(content)
         return Message(RecordDict(), reply_to=message)
 
     return gossiping
@@ -193,15 +238,18 @@ def gossip(
 
 def _run(context: Context) -> int | None:
     """Return the number of the run that the client joined."""
-    return context.state[RUN].get("run") if RUN in context.state else None
+    return (
+        whole(context.state.config_records[RUN], "run")
+        if RUN in context.state
+        else None
+    )
 
 
 def _own_model(message: Message, context: Context) -> ArrayRecord:
     """Return the client's model; in its first round, the one that the server sends."""
-    if MODEL in context.state:
-        return context.state[MODEL]
-    if "arrays" in message.content:
-        return message.content["arrays"]
+    for source, name in ((context.state, MODEL), (message.content, "arrays")):
+        if name in source:
+            return source.array_records[name]
     raise ValueError("this client has no model yet: it missed the start of the run")
 
 

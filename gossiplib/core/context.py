@@ -4,6 +4,8 @@ A `RoundContext` is Flower's `Context` of the client, and a little more. An aver
 function may keep records in its `state` from one round to the next.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from flwr.app import Context, RecordDict
 
@@ -36,11 +38,12 @@ class RoundContext(Context):
         context: Context,
         server_round: int,
         *,
-        senders: np.ndarray | list[int] = (),
+        senders: Sequence[int] | np.ndarray = (),
         receivers: int | np.ndarray = 0,
     ) -> None:
         super().__init__(**vars(context))
-        self.state = RecordDict(context.state)  # the engine takes it, if all goes well
+        # A copy: the engine takes it over, if all goes well.
+        self.state = RecordDict({**context.state})
         self.server_round = server_round
         self.senders = np.asarray(senders, dtype=np.int64)
         self.receivers = receivers
@@ -59,7 +62,7 @@ class RoundContext(Context):
         return self.clients.shape
 
 
-def uniforms(seed: int, turn: RoundContext, size: int) -> np.ndarray:
+def uniforms(seed: int, context: RoundContext, size: int) -> np.ndarray:
     """Return random numbers in [0, 1) for this client and round.
 
     The same for a client alone as among many: each has a place of its own in one
@@ -69,7 +72,7 @@ def uniforms(seed: int, turn: RoundContext, size: int) -> np.ndarray:
     ----------
     seed : int
         Two protocols at once need two seeds.
-    turn : RoundContext
+    context : RoundContext
         Which client and round.
     size : int
         How many numbers a client needs. It must be the same for all clients.
@@ -79,8 +82,8 @@ def uniforms(seed: int, turn: RoundContext, size: int) -> np.ndarray:
     numpy.ndarray
         Shape (size,), or (clients, size).
     """
-    clients = turn.clients
+    clients = context.clients
     first, last = int(clients.min()), int(clients.max())
-    bits = np.random.PCG64([seed, turn.server_round, *b"turn"]).advance(first * size)
+    bits = np.random.PCG64([seed, context.server_round, *b"turn"]).advance(first * size)
     numbers = np.random.Generator(bits).random((last + 1 - first, size))
-    return numbers[clients - first]
+    return np.asarray(numbers[clients - first])

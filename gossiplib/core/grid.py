@@ -1,35 +1,22 @@
-"""Where a server reaches its clients: in this process, or on Flower's simulation.
+"""Where a server reaches its clients: in this process.
 
-`LocalGrid` runs the clients one after the other in this process, with no Ray, no
-threads and no start-up. `run_on_ray` is the one place that knows the entry point of
-Flower's simulation. A Strategy and a ClientApp run unchanged on both.
+`LocalGrid` runs the clients one after the other, with no Ray, no threads and no
+start-up. A Strategy and a ClientApp run unchanged on it and on Flower's runtimes.
 """
 
 import copy
 import itertools
-import logging
-import os
 import random
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any
 
 from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
-__all__ = ["LocalGrid", "LocalNode", "run_on_ray"]
-
-#: Settings of Flower and Ray: no telemetry, no warning about GPUs that are not there.
-_QUIET = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-
-T = TypeVar("T")
+__all__ = ["LocalGrid", "LocalNode"]
 
 #: flwr's code for "the ClientApp raised an exception".
 _RAISED = 2
@@ -77,9 +64,12 @@ class LocalNode:
         )
 
     def receive(self, message: Message) -> Message | None:
-        """Run the app; return its reply, an error if it raises, None if it does.
+        """Run the app on a `message`; where it raises, its state is as before.
 
-        Where it raises, its state is as before.
+        Returns
+        -------
+        flwr.app.Message or None
+            Its reply; an error where it raises; None where it returns None.
         """
         # Client and server must not share records: elsewhere, they never do.
         received = copy.copy(message)
@@ -116,6 +106,11 @@ class LocalGrid(Grid):
         Number of clients; their partition ids are 0..num_nodes-1.
     run_config : dict, optional
         `context.run_config` of each client.
+
+    Raises
+    ------
+    ValueError
+        If there is not at least one node.
 
     Examples
     --------
@@ -202,10 +197,12 @@ def _copied(records: RecordDict) -> RecordDict:
     """Copy a RecordDict, its records and their lists. Arrays do not change in place."""
     copied = RecordDict()
     for name, record in records.items():
-        copied[name] = record.copy()
+        fresh: Any = record.copy()
         if not isinstance(record, ArrayRecord):
-            lists = {k: v.copy() for k, v in record.items() if isinstance(v, list)}
-            copied[name].update(lists)
+            fresh.update(
+                {k: v.copy() for k, v in record.items() if isinstance(v, list)}
+            )
+        copied[name] = fresh
     return copied
 
 
@@ -219,65 +216,3 @@ def _set_task_identity() -> None:
         _ = TaskIdentity.run_id
     except RuntimeError:
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
-
-
-def run_on_ray(
-    client_app: ClientApp,
-    num_nodes: int,
-    main: Callable[[Grid], T],
-    *,
-    num_workers: int | None = None,
-) -> T:
-    """Run a server on Flower's simulation, whose clients run in Ray's processes.
-
-    Ray takes 5 to 30 s to start, and is shut down at the end. Flower's log is off, also
-    of clients that fail: `Gossip` counts and names them, other strategies do not.
-
-    Parameters
-    ----------
-    client_app : flwr.clientapp.ClientApp
-        The app that each client runs. It travels to Ray's processes by cloudpickle.
-    num_nodes : int
-        Number of clients.
-    main : callable
-        The server: called with the Grid, for example
-        ``lambda grid: Gossip(graph).start(grid, initial_arrays)``.
-    num_workers : int, optional
-        Processes that run clients side by side; by default one for each processor
-        core. Each loads what the app imports: PyTorch alone takes some 300 MB.
-
-    Returns
-    -------
-    object
-        What `main` returns. What it raises is raised.
-    """
-    from flwr.simulation import run_simulation
-
-    init_args = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if num_workers:
-        init_args["num_cpus"] = num_workers
-    server_app = ServerApp()
-    results = []
-
-    @server_app.main()
-    def _(grid: Grid, context: Context) -> None:
-        results.append(main(grid))
-
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    logger = logging.getLogger("flwr")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)  # Flower logs each client's error; so does Gossip
-    try:
-        run_simulation(
-            server_app,
-            client_app,
-            num_supernodes=num_nodes,
-            backend_config={
-                "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-                "init_args": init_args,
-            },
-        )
-    finally:
-        logger.setLevel(level)
-    return results[0]

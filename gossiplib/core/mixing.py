@@ -10,7 +10,8 @@ FED-0002's Algorithm 2, are average functions: see `averaging`.
 """
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 import networkx as nx
 import numpy as np
@@ -20,9 +21,10 @@ from gossiplib.core import topology
 if TYPE_CHECKING:
     import scipy.sparse
 
-    Matrix = np.ndarray | scipy.sparse.csr_array
-
 __all__ = [
+    "Matrix",
+    "Weights",
+    "as_dense",
     "best_constant",
     "check_weights",
     "consensus_distance",
@@ -38,7 +40,13 @@ __all__ = [
 ]
 
 
-def uniform(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
+#: A mixing matrix; sparse ones need scipy.
+Matrix: TypeAlias = "np.ndarray | scipy.sparse.csr_array"
+#: What makes one of a graph: the functions below, or your own.
+Weights: TypeAlias = Callable[[nx.Graph], "Matrix"]
+
+
+def uniform(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
     """Weigh all models that a client has alike: W_ij = 1 / (1 + d_i).
 
     d_i is the number of clients that send to i. W is doubly stochastic only if all
@@ -61,12 +69,24 @@ def uniform(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
     return matrix(len(graph), i, j, 1 / (1 + incoming[i]), sparse)
 
 
-def metropolis(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
+def metropolis(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
     """Weigh a link by its busier end: W_ij = 1 / (1 + max(d_i, d_j)).
 
     Doubly stochastic on every undirected graph, and each client needs to know no more
     than its neighbours' degrees. On a directed graph d_i counts the clients that send
-    to i and d_j those that j sends to. Parameters and result as in `uniform`.
+    to i and d_j those that j sends to.
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        Nodes 0..n-1; the edge (j, i) of a directed graph means that j sends to i.
+    sparse : bool
+        Return a `scipy.sparse.csr_array` (needs scipy) instead of a dense array.
+
+    Returns
+    -------
+    numpy.ndarray or scipy.sparse.csr_array
+        W, shape (n, n), float64.
 
     References
     ----------
@@ -78,26 +98,59 @@ def metropolis(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
     return matrix(len(graph), i, j, weights, sparse)
 
 
-def max_degree(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
+def max_degree(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
     """Weigh all links alike, by the busiest client: W_ij = 1 / d_max.
 
     The busiest client keeps nothing of its own model. Where that holds for all, on a
-    bipartite graph such as an even ring, models swap for ever and never agree.
-    Undirected graphs only; parameters, result and source as in `metropolis`.
+    bipartite graph such as an even ring, models swap for ever and never agree (Xiao and
+    Boyd 2004, see `metropolis`).
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        Nodes 0..n-1; undirected.
+    sparse : bool
+        Return a `scipy.sparse.csr_array` (needs scipy) instead of a dense array.
+
+    Returns
+    -------
+    numpy.ndarray or scipy.sparse.csr_array
+        W, shape (n, n), float64.
+
+    Raises
+    ------
+    ValueError
+        If the graph is directed.
     """
     i, j, incoming, _ = _links(_undirected(graph, "max_degree"))
     weights = np.full(len(i), 1 / max(1, incoming.max(initial=0)))
     return matrix(len(graph), i, j, weights, sparse)
 
 
-def best_constant(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
+def best_constant(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
     """Weigh all links alike, by the weight that converges fastest.
 
     W = I - a L with a = 2 / (λ₁(L) + λₙ₋₁(L)), the largest and the smallest non-zero
     eigenvalue of the graph's Laplacian L. Then the rate (`slem`) is (κ - 1) / (κ + 1)
-    with κ = λ₁ / λₙ₋₁. The weights need the whole graph, and W_ii may be negative.
-    Undirected, connected graphs only; parameters, result and source as in
-    `metropolis`.
+    with κ = λ₁ / λₙ₋₁. The weights need the whole graph, and W_ii may be negative (Xiao
+    and Boyd 2004, see `metropolis`).
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        Nodes 0..n-1; undirected and connected.
+    sparse : bool
+        Return a `scipy.sparse.csr_array` (needs scipy) instead of a dense array.
+
+    Returns
+    -------
+    numpy.ndarray or scipy.sparse.csr_array
+        W, shape (n, n), float64.
+
+    Raises
+    ------
+    ValueError
+        If the graph is directed or disconnected.
     """
     i, j, incoming, _ = _links(_undirected(graph, "best_constant"))
     if len(graph) < 2:
@@ -121,9 +174,9 @@ def best_constant(graph: nx.Graph, *, sparse: bool = False) -> "Matrix":
 
 
 def links(graph: nx.Graph) -> tuple[np.ndarray, np.ndarray]:
-    """Return the receivers i and the senders j of all links; an edge has two.
+    """Return the receivers i and the senders j of all links of a graph.
 
-    In a directed graph it has one.
+    An edge is two links; in a directed graph it is one.
     """
     edges = np.array(graph.edges, dtype=np.int64).reshape(-1, 2)
     j, i = edges.T if graph.is_directed() else np.vstack([edges, edges[:, ::-1]]).T
@@ -146,8 +199,20 @@ def _undirected(graph: nx.Graph, name: str) -> nx.Graph:
 
 def matrix(
     n: int, i: np.ndarray, j: np.ndarray, weights: np.ndarray, sparse: bool
-) -> "Matrix":
-    """Return W: weights at (i, j), and what is left of 1 in a row on the diagonal."""
+) -> Matrix:
+    """Return W: weights at (i, j), and what is left of 1 in a row on the diagonal.
+
+    Parameters
+    ----------
+    n : int
+        Number of clients.
+    i, j : numpy.ndarray
+        Receiver and sender of each link, shape (links,).
+    weights : numpy.ndarray
+        What the receiver gives to the sender's model, shape (links,).
+    sparse : bool
+        Return a `scipy.sparse.csr_array` (needs scipy) instead of a dense array.
+    """
     own = 1 - np.bincount(i, weights, minlength=n)
     if sparse:
         from scipy.sparse import coo_array
@@ -161,8 +226,20 @@ def matrix(
     return W
 
 
-def check_weights(W: "Matrix", graph: nx.Graph) -> None:
+def as_dense(W: Matrix) -> np.ndarray:
+    """Return a mixing matrix W as a dense array, shape (n, n)."""
+    return W if isinstance(W, np.ndarray) else np.asarray(W.toarray())
+
+
+def check_weights(W: Matrix, graph: nx.Graph) -> None:
     """Raise an error unless W is a mixing matrix of this graph.
+
+    Parameters
+    ----------
+    W : numpy.ndarray or scipy.sparse.csr_array
+        What to check.
+    graph : networkx.Graph
+        Nodes 0..n-1.
 
     Raises
     ------
@@ -188,11 +265,11 @@ def check_weights(W: "Matrix", graph: nx.Graph) -> None:
     rows, columns = (indices.astype(np.int64) for indices in W.nonzero())
     heard = np.concatenate([i * n + j, np.arange(n) * (n + 1)])
     if (unheard := np.setdiff1d(rows * n + columns, heard)).size:
-        i, j = divmod(int(unheard[0]), n)
-        raise ValueError(f"client {i} weighs client {j}, which sends it nothing")
+        who, whom = divmod(int(unheard[0]), n)
+        raise ValueError(f"client {who} weighs client {whom}, which sends it nothing")
 
 
-def slem(W: "Matrix") -> float:
+def slem(W: Matrix) -> float:
     """Return ``|λ₂|``, the second largest eigenvalue modulus of W: a round's factor.
 
     For a symmetric, doubly stochastic W the distance to consensus shrinks at least by
@@ -204,13 +281,26 @@ def slem(W: "Matrix") -> float:
     return float(moduli[-2])
 
 
-def spectral_gap(W: "Matrix") -> float:
-    """Return 1 - ``|λ₂|``: near 0 if news travels slowly, 1 if one round is enough."""
+def spectral_gap(W: Matrix) -> float:
+    """Return 1 - ``|λ₂|`` of W: near 0 if news travels slowly, 1 if one round does."""
     return 1 - slem(W)
 
 
-def rounds_to_consensus(W: "Matrix", tolerance: float = 0.01) -> float:
-    """Return the rounds until ``|λ₂|ᵗ`` ≤ tolerance; infinite if ``|λ₂|`` is 1."""
+def rounds_to_consensus(W: Matrix, tolerance: float = 0.01) -> float:
+    """Return the rounds until ``|λ₂|ᵗ`` ≤ tolerance; infinite if ``|λ₂|`` is 1.
+
+    Parameters
+    ----------
+    W : numpy.ndarray or scipy.sparse.csr_array
+        Mixing matrix, shape (n, n).
+    tolerance : float
+        Share of the distance to consensus that may be left, between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If the tolerance is not between 0 and 1.
+    """
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must be between 0 and 1; got {tolerance}")
     rate = slem(W)
@@ -234,6 +324,11 @@ def effective_neighbours(W: np.ndarray, gamma: float) -> float:
         Symmetric mixing matrix, shape (n, n).
     gamma : float
         Decay, 0 ≤ γ < 1; near 1 for a small learning rate, which reaches further.
+
+    Raises
+    ------
+    ValueError
+        If γ is outside of its range, or W is not symmetric.
 
     References
     ----------
@@ -260,11 +355,11 @@ def consensus_distance(models: np.ndarray) -> float:
     return float(np.linalg.norm(models - models.mean(axis=0)) / math.sqrt(len(models)))
 
 
-def _symmetric(W: "Matrix") -> bool:
-    return abs(W - W.T).max() < 1e-12
+def _symmetric(W: Matrix) -> bool:
+    return bool(abs(W - W.T).max() < 1e-12)
 
 
-def _eigenvalues(W: "Matrix", k: int) -> np.ndarray:
+def _eigenvalues(W: Matrix, k: int) -> np.ndarray:
     """Return all eigenvalues of a dense W, or the k largest in modulus of a sparse."""
     if isinstance(W, np.ndarray):
         return np.linalg.eigvalsh(W) if _symmetric(W) else np.linalg.eigvals(W)
@@ -274,6 +369,6 @@ def _eigenvalues(W: "Matrix", k: int) -> np.ndarray:
 
     solver = eigsh if _symmetric(W) else eigs
     try:
-        return solver(W, k=k, which="LM", return_eigenvectors=False)
+        return np.asarray(solver(W, k=k, which="LM", return_eigenvectors=False))
     except ArpackNoConvergence:  # many eigenvalues of nearly the same modulus
         return _eigenvalues(W.toarray(), k)

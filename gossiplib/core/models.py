@@ -12,6 +12,7 @@ import io
 import math
 import re
 from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgpack
 import numpy as np
@@ -34,6 +35,8 @@ __all__ = [
     "ravel",
     "unpack",
     "unravel",
+    "whole",
+    "wholes",
 ]
 
 
@@ -64,11 +67,35 @@ def _header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def pack(model: list[np.ndarray], like: ArrayRecord) -> ArrayRecord:
-    """Return a model as an ArrayRecord, with the names of another."""
+    """Return a model as an ArrayRecord, with the names of another.
+
+    Parameters
+    ----------
+    model : list of numpy.ndarray
+        Its arrays.
+    like : flwr.app.ArrayRecord
+        A record with as many.
+    """
     arrays = ArrayRecord()
     for name, array in zip(like, model, strict=True):
         arrays[name] = Array(np.asarray(array))
     return arrays
+
+
+def whole(record: ConfigRecord, key: str) -> int:
+    """Return a whole number of a record; raise ValueError where there is none."""
+    value = record.get(key)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{key} must be a whole number; got {value!r}")
+    return value
+
+
+def wholes(record: ConfigRecord, key: str) -> list[int]:
+    """Return a list of whole numbers of a record; raise ValueError if there is none."""
+    value = record.get(key)
+    if not isinstance(value, list) or not all(type(v) is int for v in value):
+        raise ValueError(f"{key} must be a list of whole numbers; got {value!r}")
+    return [int(v) for v in value]
 
 
 def array_records(content: RecordDict) -> list[ArrayRecord]:
@@ -109,23 +136,24 @@ def array_bytes(arrays: ArrayRecord) -> int:
 
 
 def flat(arrays: ArrayRecord) -> np.ndarray:
-    """Return a model as one vector, float64."""
-    parts = [array.ravel().astype(np.float64) for array in unpack(arrays)]
-    return np.concatenate(parts) if parts else np.empty(0)
+    """Return the arrays of a model, end to end, as one vector, float64."""
+    return ravel([array.astype(np.float64) for array in unpack(arrays)])
 
 
 def mean_arrays(models: list[ArrayRecord]) -> ArrayRecord:
     """Return the mean of models, in the data types of the first."""
     layers = zip(*map(unpack, models), strict=True)
     mean = [
-        as_dtype(np.mean(layer, axis=0, dtype=np.float64), layer[0].dtype)
+        as_dtype(np.asarray(np.mean(layer, axis=0, dtype=np.float64)), layer[0].dtype)
         for layer in layers
     ]
     return pack(mean, models[0])
 
 
+#: numpy.ndarray or torch.Tensor.
+Rows = TypeVar("Rows", bound=Any)
 #: Names of a model's arrays, in order, and their shapes.
-Shapes = Mapping[str, tuple[int, ...]]
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 
 def ravel(model: Model, batch: tuple[int, ...] = ()) -> np.ndarray:
@@ -147,7 +175,7 @@ def ravel(model: Model, batch: tuple[int, ...] = ()) -> np.ndarray:
     return np.concatenate(parts, axis=-1) if parts else np.empty((*batch, 0))
 
 
-def unravel(rows, shapes: Shapes) -> dict:
+def unravel(rows: Rows, shapes: Shapes) -> dict[str, Rows]:
     """Take vectors apart, the inverse of `ravel`.
 
     Parameters
@@ -170,22 +198,22 @@ def unravel(rows, shapes: Shapes) -> dict:
     return arrays
 
 
-#: The header that `dump` writes, and no other: nothing of it is evaluated.
-_NPY_HEADER = re.compile(
-    r"\{'descr': '([<>|][biufc]\d{1,2})', 'fortran_order': (True|False), "
-    r"'shape': \(((?:\d{1,18}, ?)*(?:\d{1,18})?)\), \} *\n"
-)
-
 _KINDS = {"arrays": ArrayRecord, "config": ConfigRecord, "metrics": MetricRecord}
 
 
 def dump(content: RecordDict) -> bytes:
-    """Return records as bytes.
+    """Return records as bytes: one msgpack message, of numbers, texts and raw arrays.
 
     Parameters
     ----------
     content : flwr.app.RecordDict
         Its arrays are numpy's, of numbers or truth values.
+
+    Returns
+    -------
+    bytes
+        Record by record, in order; the same records make the same bytes. Arrays keep
+        data type, byte order and Fortran order.
 
     Raises
     ------
@@ -195,14 +223,15 @@ def dump(content: RecordDict) -> bytes:
     packed = {}
     for name, record in content.items():
         kind = next(k for k, kept in _KINDS.items() if isinstance(record, kept))
-        values = dict(record)
-        if kind == "arrays":
-            values = {k: _npy(array.numpy()) for k, array in record.items()}
-        packed[name] = [kind, values]
+        values: dict[str, object] = {**record}
+        if isinstance(record, ArrayRecord):
+            values = {key: _parts(array.numpy()) for key, array in record.items()}
+        packed[name] = kind, values
     try:
-        return msgpack.packb(packed)
+        data: bytes = msgpack.packb(packed)
     except OverflowError as error:
         raise ValueError(f"these records cannot be kept: {error}") from error
+    return data
 
 
 def load(data: bytes) -> RecordDict:
@@ -210,41 +239,43 @@ def load(data: bytes) -> RecordDict:
 
     Memory stays in proportion to the length of `data`, whatever it claims to hold.
 
+    Parameters
+    ----------
+    data : bytes
+        From the network or the disk, from whomever.
+
+    Returns
+    -------
+    flwr.app.RecordDict
+        The records, in order.
+
     Raises
     ------
     ValueError
         If the bytes are anything else.
     """
     try:
-        packed = msgpack.unpackb(data)
         content = RecordDict()
-        for name, (kind, values) in packed.items():
+        for name, (kind, values) in msgpack.unpackb(data).items():
             if kind == "arrays":
-                values = {str(k): Array(_array(npy)) for k, npy in values.items()}
+                values = {k: Array(_array(*parts)) for k, parts in values.items()}
             content[name] = _KINDS[kind](values)
         return content
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise ValueError(f"these bytes are not records: {error!r}") from error
 
 
-def _npy(array: np.ndarray) -> bytes:
+def _parts(array: np.ndarray) -> list[object]:
     if array.dtype.kind not in "biufc":  # as `load` takes no other
         raise ValueError(f"arrays of {array.dtype} are not accepted")
-    file = io.BytesIO()
-    np.lib.format.write_array(file, array, version=(1, 0), allow_pickle=False)
-    return file.getvalue()
+    order: Literal["C", "F"] = "F" if array.flags.fnc else "C"
+    return [array.dtype.str, array.shape, order, array.tobytes(order)]
 
 
-def _array(npy: bytes) -> np.ndarray:
+def _array(
+    dtype: str, shape: list[int], order: Literal["C", "F"], data: bytes
+) -> np.ndarray:
     """Read an array whose size is that of the bytes that came."""
-    end = 10 + int.from_bytes(npy[8:10], "little")
-    header = _NPY_HEADER.fullmatch(npy[10:end].decode("latin1"))
-    if npy[:8] != b"\x93NUMPY\x01\x00" or header is None:
-        raise ValueError("an array is not in the NPY format that `dump` writes")
-    dtype, fortran, lengths = header.groups()
-    shape = tuple(int(length) for length in re.findall(r"\d+", lengths))
-    dtype = np.dtype(dtype)
-    if math.prod(shape) * dtype.itemsize != len(npy) - end:
-        raise ValueError(f"an array of shape {shape} has {len(npy) - end} bytes")
-    values = np.frombuffer(npy[end:], dtype)
-    return values.reshape(shape, order="F" if fortran == "True" else "C")
+    if not re.fullmatch("[<>|][biufc][0-9]{1,2}", dtype) or min(shape, default=0) < 0:
+        raise ValueError(f"there is no array of {dtype} and shape {shape}")
+    return np.frombuffer(data, dtype).reshape(shape, order=order)

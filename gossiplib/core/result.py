@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,9 @@ __all__ = [
     "StackedModels",
 ]
 
-NodeMetrics = dict[int, Mapping[int, MetricRecord]]
+NodeMetrics: TypeAlias = dict[int, Mapping[int, MetricRecord]]
+#: (round, model) -> metrics of the model, or None where there is nothing to tell.
+EvaluateFn: TypeAlias = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
 class Loss(NamedTuple):
@@ -85,7 +87,7 @@ class GossipResult(Result):
 
     @contextlib.contextmanager
     def timed(self, what: str) -> Iterator[None]:
-        """Add the time that the `with` block takes to `seconds`."""
+        """Return a context that adds the time that it takes to ``seconds[what]``."""
         start = time.perf_counter()
         yield
         took = time.perf_counter() - start
@@ -95,13 +97,48 @@ class GossipResult(Result):
         self,
         server_round: int,
         models: Mapping[int, ArrayRecord],
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None],
+        evaluate_fn: EvaluateFn,
     ) -> None:
-        """Call `evaluate_fn` for each client's model, and keep what it tells."""
+        """Measure each client's model on the server, and keep what comes of it.
+
+        Parameters
+        ----------
+        server_round : int
+            The round that it is kept for.
+        models : mapping
+            Partition id -> model.
+        evaluate_fn : callable
+            (round, arrays) -> MetricRecord or None.
+        """
         told = {i: evaluate_fn(server_round, m.copy()) for i, m in models.items()}
         if metrics := {i: m for i, m in told.items() if m is not None}:
             self.node_server_metrics[server_round] = metrics
             self.evaluate_metrics_serverapp[server_round] = mean_metrics(metrics)
+
+    def raise_if_all_lost(self, num_clients: int, server_round: int, call: str) -> None:
+        """Raise RuntimeError if a call has failed at each client: no run is left.
+
+        Parameters
+        ----------
+        num_clients : int
+            How many clients there are.
+        server_round : int
+            The round, for the message.
+        call : str
+            The call, such as "train".
+
+        Raises
+        ------
+        RuntimeError
+            It names the last client that failed, and why.
+        """
+        failed = {loss.client for loss in self.lost if loss.call == call}
+        if len(failed) == num_clients:
+            last = self.lost[-1]
+            raise RuntimeError(
+                f"all clients failed to {call} by round {server_round}; client "
+                f"{last.client}: {last.reason}"
+            )
 
     def __repr__(self) -> str:
         """Tell the size of the run, not its every number."""
@@ -130,6 +167,16 @@ class GossipResult(Result):
             One row for each round and client, with the metrics `train_*`,
             `evaluate_*` and `server_*` and the number of `lost` calls; or one row for
             each round, with the consensus distance, messages and bytes.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The table, sorted by round and client.
+
+        Raises
+        ------
+        ValueError
+            If `by` is something else.
         """
         if by == "round":
             columns = ("consensus_distance", "messages", "bytes", "server_bytes")
@@ -156,8 +203,9 @@ def _columns(source: str, rounds: NodeMetrics) -> pd.DataFrame:
     for t, clients in rounds.items():
         if not len(clients):
             continue
-        stacked = isinstance(clients, StackedMetrics)
-        columns = clients.columns if stacked else [dict(m) for m in clients.values()]
+        columns: Any = [dict(metrics) for metrics in clients.values()]
+        if isinstance(clients, StackedMetrics):
+            columns = clients.columns
         index = pd.MultiIndex.from_product([[t], list(clients)])
         frames.append(pd.DataFrame(columns, index=index))
     empty = pd.DataFrame(index=pd.MultiIndex.from_product([[], []]))
@@ -196,7 +244,8 @@ def each_round(
     observe_every : int
         Rounds between two looks; 0 is after the last round only.
     save : callable, optional
-        Called with the round after which a checkpoint is due, after `observe`.
+        Called with the round after which a checkpoint is due, after a look that is due
+        and before one that is taken only because the run ends.
     save_every : int
         Rounds between two checkpoints; 0 is after the last round only.
     interrupt : Interrupt, optional
@@ -211,12 +260,15 @@ def each_round(
     """
     for t in range(first, last + 1):
         yield t
+        looks = due(t, observe_every)
+        if looks:
+            observe(t)  # which may take long, and be interrupted
         ends = t == last or (interrupt is not None and interrupt.asked)
-        if ends or due(t, observe_every):
-            observe(t)
         if save and (ends or due(t, save_every)):
             save(t)
-        if ends and t < last:
+        if ends and not looks:  # not in the checkpoint: a longer run has no such look
+            observe(t)
+        if interrupt is not None and ends and t < last:
             interrupt.warn(t, last, unit)
             return
     if first > last:

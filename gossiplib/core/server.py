@@ -3,29 +3,44 @@
 `Gossip` is a Flower Strategy: `FedAvg()` becomes `Gossip(graph)`. In each round it
 calls `train` and `train.average` of the clients, and relays each client's model to its
 neighbours only. It averages nothing itself; that is the clients' part, see `client`.
+
+A strategy says what a run does, and can be in several at once: what belongs to one run
+is its `Membership`, and its result.
 """
 
 import logging
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from contextlib import nullcontext
+from contextvars import ContextVar
 
-import networkx as nx
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from tqdm import tqdm
 
-from gossiplib.core import checkpoint, mixing, topology
+from gossiplib.core import checkpoint as checkpoints, mixing, topology
 from gossiplib.core.calls import Calls
-from gossiplib.core.checkpoint import Checkpoint, check_path, reading, save
-from gossiplib.core.membership import Members, Neighbourhood
-from gossiplib.core.models import array_bytes, check_initial, flat, mean_arrays
-from gossiplib.core.result import GossipResult, due, first_metrics, mean_metrics
+from gossiplib.core.membership import Membership
+from gossiplib.core.models import check_initial, flat, mean_arrays
+from gossiplib.core.result import (
+    EvaluateFn,
+    GossipResult,
+    due,
+    each_round,
+    first_metrics,
+    mean_metrics,
+)
+from gossiplib.system.numbers import check_whole
 
 __all__ = ["Gossip", "GossipResult"]
 
 logger = logging.getLogger("gossiplib")
+
+
+#: The clients of the run that this thread is in: the hooks of a Flower strategy, such
+#: as `configure_train`, are not given them.
+_CLIENTS: ContextVar[Membership] = ContextVar("gossiplib.clients")
 
 
 class Gossip(Strategy):
@@ -39,21 +54,32 @@ class Gossip(Strategy):
     weights : callable
         graph -> mixing matrix W; see `mixing`.
     discover_every : int, optional
-        Rounds between two calls of the clients' discover function; 0 is once. By
-        default once for a graph, and in each round for a function. Who is online and
-        which links hold is taken from the schedule in each round all the same.
+        Clients choose their neighbours in the first round, and again after so many; 0
+        is never again. By default 0 for a graph, and 1 for a function. Who is online
+        and which links hold is taken from the schedule in each round all the same.
     evaluate_every : int
         Rounds between two calls of the clients' evaluate function; 0 is never.
     observe_every : int
         Rounds between two looks at all clients' models, which measure the consensus
-        distance and call `evaluate_fn`; 0 is after the last round only.
+        distance and call `evaluate_fn`; 0 is never before the last round, after which
+        there is one in any case.
     join_timeout : float
         Seconds to wait for the next client to appear on the grid, while some are
         missing. Then the run goes on without them, and books them as lost.
     checkpoint : str or path-like, optional
         File from which `resume` can go on, see `checkpoint`.
     checkpoint_every : int
-        Rounds between two checkpoints; 0 is after the last round only.
+        Rounds between two checkpoints; 0 is never before the last round, after which
+        there is one in any case.
+
+    Raises
+    ------
+    TypeError
+        If the schedule gives something else than a simple networkx graph.
+    ValueError
+        If the graph has no nodes, other nodes than 0..n-1, self-loops or, given as it
+        is, several parts; if a number of rounds is not one; if no checkpoint could be
+        written there.
 
     Notes
     -----
@@ -66,39 +92,34 @@ class Gossip(Strategy):
         self,
         schedule: topology.Schedule,
         *,
-        weights: Callable[[nx.Graph], np.ndarray] = mixing.metropolis,
+        weights: mixing.Weights = mixing.metropolis,
         discover_every: int | None = None,
         evaluate_every: int = 1,
         observe_every: int = 1,
         join_timeout: float = 10.0,
-        checkpoint: str | os.PathLike | None = None,
+        checkpoint: checkpoints.Where | None = None,
         checkpoint_every: int = 1,
     ) -> None:
         graph = topology.at(schedule, 1)
         if not len(graph):
             raise ValueError("the graph has no nodes; it needs one for each client")
-        self._static = isinstance(schedule, nx.Graph)
-        topology.check_graph(graph, len(graph), connected=self._static)
-        every = {"evaluate_every": evaluate_every, "observe_every": observe_every}
-        every["checkpoint_every"] = checkpoint_every
-        for name, rounds in (every | {"discover_every": discover_every or 0}).items():
-            if rounds != int(rounds) or rounds < 0:
-                raise ValueError(f"{name} is a number of rounds; got {rounds}")
-        check_path(checkpoint)
+        topology.check_graph(graph, len(graph), connected=not callable(schedule))
+        if discover_every is None:
+            discover_every = 1 if callable(schedule) else 0
+        checkpoints.check_path(checkpoint)
         self.num_clients = len(graph)
         self.schedule = schedule
         self.weights = weights
-        if discover_every is None:
-            discover_every = 0 if self._static else 1
-        self.discover_every = discover_every
-        self.evaluate_every = evaluate_every
-        self.observe_every = observe_every
+        self.discover_every = check_whole("discover_every", discover_every, 0)
+        self.evaluate_every = check_whole("evaluate_every", evaluate_every, 0)
+        self.observe_every = check_whole("observe_every", observe_every, 0)
         self.join_timeout = join_timeout
-        self.checkpoint, self.checkpoint_every = checkpoint, checkpoint_every
+        self.checkpoint = checkpoint
+        self.checkpoint_every = check_whole("checkpoint_every", checkpoint_every, 0)
 
     def summary(self) -> None:
         """Log the configuration."""
-        kind = "graph" if self._static else "schedule"
+        kind = "schedule" if callable(self.schedule) else "graph"
         logger.info("gossip on a %s of %d clients", kind, self.num_clients)
 
     def start(
@@ -109,7 +130,7 @@ class Gossip(Strategy):
         timeout: float = 3600,
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+        evaluate_fn: EvaluateFn | None = None,
     ) -> GossipResult:
         """Run gossip learning.
 
@@ -146,24 +167,19 @@ class Gossip(Strategy):
         RuntimeError
             If no client joins, or all of them fail in the first round.
         """
-        told = (initial_arrays, train_config, evaluate_config)
-        self._prepare(grid, timeout, num_rounds, told)
-        if evaluate_fn and (metrics := evaluate_fn(0, initial_arrays.copy())):
-            result = self._result
-            result.evaluate_metrics_serverapp[0] = metrics
-            result.node_server_metrics[0] = dict.fromkeys(self._calls.nodes, metrics)
-        return self._run(1, num_rounds, grid, evaluate_fn)
+        records = initial_arrays, train_config, evaluate_config
+        return self._start(None, grid, records, num_rounds, timeout, evaluate_fn)
 
     def resume(
         self,
-        path: str | os.PathLike,
+        path: checkpoints.Where,
         grid: Grid,
         initial_arrays: ArrayRecord,
         num_rounds: int = 3,
         timeout: float = 3600,
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+        evaluate_fn: EvaluateFn | None = None,
     ) -> GossipResult:
         """Go on with a run from its checkpoint, as if it had never stopped.
 
@@ -174,9 +190,11 @@ class Gossip(Strategy):
         ----------
         path : str or path-like
             The checkpoint. The run writes its own to the `checkpoint` of the strategy.
-        grid, initial_arrays, ... : see `start`
-            As at the start of the run. `num_rounds`, that of the whole run, may be
-            larger; what only measures may differ.
+        grid, initial_arrays, timeout, train_config, evaluate_config, evaluate_fn
+            As of `start`, and as at the start of the run; what only measures may be
+            another.
+        num_rounds : int
+            Number of rounds of the whole run; it may be larger than at its start.
 
         Returns
         -------
@@ -192,187 +210,203 @@ class Gossip(Strategy):
         RuntimeError
             If a client of the checkpoint is not on the grid.
         """
-        told = (initial_arrays, train_config, evaluate_config)
-        with reading(path) as kept:
-            identity = checkpoint.identity(self, kept.server_round, told)
-            kept.check(identity, num_rounds)
-            self._prepare(grid, timeout, num_rounds, told, kept)
-            checkpoint.restore(kept, self._members)
-        return self._run(kept.server_round + 1, num_rounds, grid, evaluate_fn)
+        records = initial_arrays, train_config, evaluate_config
+        return self._start(path, grid, records, num_rounds, timeout, evaluate_fn)
 
-    def _prepare(
+    def _start(
         self,
+        path: checkpoints.Where | None,
         grid: Grid,
-        timeout: float,
+        records: checkpoints.Records,
         num_rounds: int,
-        told: tuple[ArrayRecord, ConfigRecord | None, ConfigRecord | None],
-        kept: Checkpoint | None = None,
-    ) -> None:
-        """Check what a run is given, and let the clients join."""
-        if num_rounds < 1:
-            raise ValueError(f"num_rounds must be at least 1; got {num_rounds}")
-        check_initial(told[0])
-        self.summary()
-        self._told = told
-        self._result = kept.result if kept else GossipResult()
-        self._calls = Calls(grid, timeout, self._result)
-        if kept:
-            self._calls.run = kept.more["run"]
-        self._neighbourhood = Neighbourhood(
-            self.schedule, self.num_clients, self.weights, self.discover_every
-        )
-        self._members = Members(self._calls, self._neighbourhood, told[0])
-        self._calls.join(self.num_clients, self.join_timeout)
-
-    def _run(
-        self,
-        first: int,
-        num_rounds: int,
-        grid: Grid,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
+        timeout: float | None,
+        evaluate_fn: EvaluateFn | None,
     ) -> GossipResult:
-        """Run the rounds from `first` on."""
-        result, (arrays, *configs) = self._result, self._told
-        train_config, evaluate_config = (c or ConfigRecord() for c in configs)
-        rounds = range(first, num_rounds + 1)
-        looked = 0
-        for t in tqdm(rounds, "Gossip", unit="round", delay=2, leave=False):
-            self._calls.server_round = t
-            if t > 1:
-                self._members.welcome(self.num_clients)
-            self._neighbourhood.update(t, self._calls)
-            self._book(t, self._members.catch_up())
-            with result.timed("train"):
-                calls = self.configure_train(t, arrays, train_config, grid)
-                _, metrics = self.aggregate_train(t, self._calls.send(calls))
-                result.train_metrics_clientapp[t] = metrics
-            with result.timed("average"):
-                self._calls.send(self.configure_average(t))
-            with result.timed("measure"):
-                if due(t, self.evaluate_every):
-                    calls = self.configure_evaluate(t, arrays, evaluate_config, grid)
-                    metrics = self.aggregate_evaluate(t, self._calls.send(calls))
-                    result.evaluate_metrics_clientapp[t] = metrics
-                if due(t, self.observe_every):
-                    self._observe(t, evaluate_fn)
-                    looked = t
-            if self.checkpoint and (t == num_rounds or due(t, self.checkpoint_every)):
-                with result.timed("checkpoint"):
-                    self._save(t)
-        if looked != num_rounds:
-            with result.timed("measure"):
-                self._observe(num_rounds, evaluate_fn)
+        """Begin a run, or go on with that of a checkpoint; go through its rounds."""
+        check_whole("num_rounds", num_rounds, 1)
+        check_initial(records[0])
+        self.summary()
+
+        def identity(server_round: int) -> checkpoints.Identity:
+            W = self.weights(topology.at(self.schedule, server_round))
+            return checkpoints.identity(W, self.discover_every, records)
+
+        with checkpoints.reading(path) if path else nullcontext() as kept:
+            first = 1
+            if kept:
+                kept.check(identity(kept.server_round), num_rounds)
+                first = kept.server_round + 1
+            result = kept.result if kept else GossipResult()
+            calls = Calls(grid, timeout, result, kept.more["run"] if kept else None)
+            clients = Membership(calls, self, records[0])
+            calls.join(self.num_clients, self.join_timeout)
+            if kept:
+                checkpoints.restore(kept, clients)
+        if not path and evaluate_fn and (m := evaluate_fn(0, records[0].copy())):
+            result.evaluate_metrics_serverapp[0] = m
+            result.node_server_metrics[0] = dict.fromkeys(calls.nodes, m)
+
+        def observe(server_round: int) -> None:
+            self._observe(clients, server_round, evaluate_fn)
+
+        where = self.checkpoint
+        rounds = each_round(
+            first,
+            num_rounds,
+            observe=observe,
+            observe_every=self.observe_every,
+            save=(
+                (lambda t: checkpoints.save_clients(where, t, identity(t), clients))
+                if where is not None
+                else None
+            ),
+            save_every=self.checkpoint_every,
+        )
+        left = num_rounds - first + 1
+        before = _CLIENTS.set(clients)
+        try:
+            for t in tqdm(rounds, "Gossip", left, unit="round", delay=2, leave=False):
+                self._round(clients, t, grid, records)
+        finally:
+            _CLIENTS.reset(before)
         if result.node_arrays:
             result.arrays = mean_arrays(list(result.node_arrays.values()))
         return result
 
-    def _save(self, server_round: int) -> None:
-        """Write a checkpoint."""
-        more, members = checkpoint.take(self._members)
-        identity = checkpoint.identity(self, server_round, self._told)
-        save(self.checkpoint, server_round, identity, self._result, more, members)
+    def _round(
+        self, clients: Membership, t: int, grid: Grid, records: checkpoints.Records
+    ) -> None:
+        """Discover, train, average, and evaluate if that is due."""
+        calls, result = clients.calls, clients.calls.result
+        arrays, *configs = records
+        train_config, evaluate_config = (c or ConfigRecord() for c in configs)
+        calls.server_round = t
+        if t > 1:
+            clients.welcome()
+        clients.discover(t)
+        calls.book(clients.catch_up())
+        with result.timed("train"):
+            messages = self.configure_train(t, arrays, train_config, grid)
+            _, metrics = self.aggregate_train(t, calls.send(messages))
+            result.train_metrics_clientapp[t] = metrics or MetricRecord()
+        with result.timed("average"):
+            calls.send(self.configure_average(t))
+        if due(t, self.evaluate_every):
+            with result.timed("measure"):
+                messages = self.configure_evaluate(t, arrays, evaluate_config, grid)
+                metrics = self.aggregate_evaluate(t, calls.send(messages))
+                result.evaluate_metrics_clientapp[t] = metrics or MetricRecord()
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Call each online client's train; a first time, with the initial model."""
+        clients = _clients()
+        calls = clients.calls
         # A record of its own for each round: a queued message must not see the next.
         config = ConfigRecord({**config, "server-round": server_round})
         for i in range(self.num_clients):
-            if not topology.is_online(self._neighbourhood.graph, i):
+            if not topology.is_online(clients.graph, i):
                 continue
-            if i not in self._calls.nodes:
-                self._calls.lose(i, "train", self._calls.why_missing)
+            if i not in calls.nodes:
+                calls.lose(i, "train", calls.why_missing)
                 continue
-            receivers = len(topology.receivers(self._neighbourhood.graph, i))
-            told = ConfigRecord({"server-round": server_round, "receivers": receivers})
-            told["run"] = self._calls.run
-            first = self._members.first_model(i)
-            yield self._calls.message("train", i, config=config, gossip=told, **first)
+            gossip = ConfigRecord({"server-round": server_round, "run": calls.run})
+            gossip["receivers"] = len(topology.receivers(clients.graph, i))
+            first = clients.first_model(i)
+            yield calls.message("train", i, config=config, gossip=gossip, **first)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[None, MetricRecord]:
         """Keep the sound models, to relay them; return the mean metrics."""
-        self._trained: dict[int, ArrayRecord] = {}
-        metrics = self._result.node_train_metrics[server_round] = {}
+        clients = _clients()
+        calls, result = clients.calls, clients.calls.result
+        clients.trained = {}
+        metrics: dict[int, MetricRecord] = {}
+        result.node_train_metrics[server_round] = metrics
         for reply in replies:
-            i = self._calls.client_of(reply)
-            if not reply.content.get("gossip", {}).get("joined", True):
-                self._calls.lapse(i, "train")
+            i = calls.client_of(reply)
+            gossip = reply.content.config_records.get("gossip", ConfigRecord())
+            if not gossip.get("joined", True):
+                calls.lapse(i, "train")
                 continue
-            self._members.have_model.add(i)
-            if (arrays := self._members.sound_model(reply)) is not None:
-                self._trained[i] = arrays
+            clients.have_model.add(i)
+            if (arrays := clients.sound_model(reply)) is not None:
+                clients.trained[i] = arrays
                 metrics[i] = first_metrics(reply.content)
-        failed = {x.client for x in self._result.lost if x.call == "train"}
-        if not self._members.have_model and len(failed) == self.num_clients:
-            loss = self._result.lost[-1]
-            raise RuntimeError(
-                f"all clients failed to train in round {server_round}; client "
-                f"{loss.client}: {loss.reason}"
-            )
+        if not clients.have_model:
+            result.raise_if_all_lost(self.num_clients, server_round, "train")
         return None, mean_metrics(metrics)
 
     def configure_average(self, server_round: int) -> Iterable[Message]:
-        """Call average of each client that trained, with its neighbours' models."""
-        models, now = self._trained, self._neighbourhood
-        relayed = []
+        """Call average of each client that trained, with its neighbours' models.
+
+        Parameters
+        ----------
+        server_round : int
+            The round.
+
+        Yields
+        ------
+        flwr.app.Message
+            The calls, which the counters of `GossipResult` count once all are sent.
+        """
+        clients = _clients()
+        models, calls = clients.trained, clients.calls
+        relayed: list[int] = []
         for i in models:
-            senders = [j for j in topology.senders(now.graph, i) if j in models]
+            senders = [j for j in topology.senders(clients.graph, i) if j in models]
             if not senders:
                 continue
-            weights = [float(now.W[i, j]) for j in senders]
-            sent = ConfigRecord(
-                {
-                    "server-round": server_round,
-                    "senders": senders,
-                    "weights": [1 - sum(weights), *weights],
-                }
-            )
+            weights = [float(clients.W[i, j]) for j in senders]
+            gossip = ConfigRecord({"server-round": server_round, "senders": senders})
+            gossip["weights"] = [1 - sum(weights), *weights]
             neighbours = {str(j): models[j] for j in senders}
             relayed += senders
-            yield self._calls.message("train.average", i, gossip=sent, **neighbours)
-        self._book(server_round, [models[j] for j in relayed])
+            yield calls.message("train.average", i, gossip=gossip, **neighbours)
+        calls.book([models[j] for j in relayed])
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Call evaluate of each online client, on its own model."""
+        clients, gossip = _clients(), ConfigRecord()
         config = ConfigRecord({**config, "server-round": server_round})
-        for i in sorted(self._members.have_model):
-            if not topology.is_online(self._neighbourhood.graph, i):
-                continue
-            yield self._calls.message(
-                "evaluate", i, config=config, gossip=ConfigRecord()
-            )
+        for i in sorted(clients.have_model):
+            if topology.is_online(clients.graph, i):
+                yield clients.calls.message("evaluate", i, config=config, gossip=gossip)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord:
         """Keep the clients' metrics; return their mean."""
-        metrics = {self._calls.client_of(r): first_metrics(r.content) for r in replies}
-        self._result.node_evaluate_metrics[server_round] = metrics
+        calls = _clients().calls
+        metrics = {calls.client_of(r): first_metrics(r.content) for r in replies}
+        calls.result.node_evaluate_metrics[server_round] = metrics
         return mean_metrics(metrics)
 
     def _observe(
-        self,
-        server_round: int,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
+        self, clients: Membership, server_round: int, evaluate_fn: EvaluateFn | None
     ) -> None:
         """Measure all clients' models. Gossip itself does not need this look."""
-        models = self._members.look(sorted(self._members.have_model))
-        self._result.node_arrays = models
-        if not models:
-            return
-        rows = np.stack([flat(model) for model in models.values()])
-        self._result.consensus_distance[server_round] = mixing.consensus_distance(rows)
-        if evaluate_fn:
-            self._result.evaluate(server_round, models, evaluate_fn)
+        result = clients.calls.result
+        with result.timed("measure"):
+            models = clients.models(sorted(clients.have_model))
+            result.node_arrays = models
+            if not models:
+                return
+            rows = np.stack([flat(model) for model in models.values()])
+            distance = mixing.consensus_distance(rows)
+            result.consensus_distance[server_round] = distance
+            if evaluate_fn:
+                result.evaluate(server_round, models, evaluate_fn)
 
-    def _book(self, server_round: int, models: list[ArrayRecord]) -> None:
-        """Count models that clients receive from neighbours."""
-        result, size = self._result, sum(map(array_bytes, models))
-        result.messages[server_round] = result.messages.get(server_round, 0)
-        result.messages[server_round] += len(models)
-        result.bytes[server_round] = result.bytes.get(server_round, 0) + size
+
+def _clients() -> Membership:
+    """Return the clients of the run that this thread is in."""
+    try:
+        return _CLIENTS.get()
+    except LookupError:
+        why = "Gossip has no clients outside of a run: call its start"
+        raise RuntimeError(why) from None

@@ -5,19 +5,17 @@ graph the edge (j, i) means that j sends its model to i. A *schedule* is a graph
 function from the round number (1, 2, ...) to a graph. Static and time-varying
 topologies, lost links and churn are all schedules, so every engine gets them at once.
 
-This module and `topology` hold only what networkx lacks. They do not weigh
-the edges: see `mixing`.
-
-Graphs by name: the topologies that papers compare. `topology` offers them.
+This module holds only what networkx lacks. It does not weigh the edges: see `mixing`.
 """
 
 from collections.abc import Callable
 from math import isqrt, log, pi, sqrt
+from typing import TypeAlias
 
 import networkx as nx
 import numpy as np
 
-from gossiplib.system.numbers import check_share, rng
+from gossiplib.system.numbers import Seed, check_share, check_whole, rng, seed_of
 
 __all__ = [
     "NAMES",
@@ -27,7 +25,6 @@ __all__ = [
     "churn",
     "drop_links",
     "is_online",
-    "log2_up",
     "named",
     "one_peer_exponential",
     "pull",
@@ -38,39 +35,37 @@ __all__ = [
     "senders",
 ]
 
-
-def log2_up(n: int) -> int:
-    """Return ⌈log₂ n⌉, at least 1."""
-    return max(1, (n - 1).bit_length())
+Schedule: TypeAlias = "nx.Graph | Callable[[int], nx.Graph]"
 
 
-def _torus(n: int, seed: int) -> nx.Graph:
+def _torus(n: int) -> nx.Graph:
     rows = next(r for r in range(isqrt(n), 0, -1) if n % r == 0)
     if rows < 3:
         raise ValueError(f"a torus needs n = rows x columns, both at least 3; n is {n}")
     return nx.grid_2d_graph(rows, n // rows, periodic=True)
 
 
-def _hypercube(n: int, seed: int) -> nx.Graph:
+def _hypercube(n: int) -> nx.Graph:
     if n & (n - 1):
         raise ValueError(f"a hypercube needs n to be a power of 2; n is {n}")
     return nx.hypercube_graph(n.bit_length() - 1)
 
 
-def _regular(n: int, seed: int) -> nx.Graph:
-    if n < 5:
-        raise ValueError(f"a 4-regular graph needs at least 5 clients; n is {n}")
-    return _connected(lambda s: nx.random_regular_graph(4, n, seed=s), seed)
-
-
-def _barbell(n: int, seed: int) -> nx.Graph:
+def _barbell(n: int) -> nx.Graph:
     if n < 6:
         raise ValueError(f"a barbell needs at least 6 clients; n is {n}")
     return nx.barbell_graph(n // 2, n % 2)
 
 
-def _exponential(n: int, seed: int) -> nx.DiGraph:
-    hops = [2**k for k in range(log2_up(n))]
+def _regular(n: int, seed: int, degree: int) -> nx.Graph:
+    if n <= degree:
+        least = f"{degree}-regular graph needs at least {degree + 1} clients"
+        raise ValueError(f"a {least}; n is {n}")
+    return _connected(lambda s: nx.random_regular_graph(degree, n, seed=s), seed)
+
+
+def _exponential(n: int) -> nx.DiGraph:
+    hops = [2**k for k in range(_log2_up(n))]
     graph = nx.empty_graph(n, create_using=nx.DiGraph)
     graph.add_edges_from((i, (i + hop) % n) for i in range(n) for hop in hops)
     return graph
@@ -78,54 +73,68 @@ def _exponential(n: int, seed: int) -> nx.DiGraph:
 
 def _connected(build: Callable[[int], nx.Graph], seed: int) -> nx.Graph:
     """Return the first connected graph that `build` draws, of at most 100."""
-    rng = np.random.default_rng(seed)
+    stream = rng(seed)
     for _ in range(100):
-        graph = build(int(rng.integers(2**31)))
+        graph = build(int(stream.integers(2**31)))
         if nx.is_connected(graph):
             return graph
     raise ValueError("100 random graphs in a row were disconnected; try a larger n")
 
 
-#: name -> function (n, seed) -> graph. `seed` matters to the random ones only.
-NAMES: dict[str, Callable[[int, int], nx.Graph]] = {
-    "ring": lambda n, seed: nx.cycle_graph(n) if n > 2 else nx.path_graph(n),
-    "path": lambda n, seed: nx.path_graph(n),
-    "star": lambda n, seed: nx.star_graph(n - 1),
-    "complete": lambda n, seed: nx.complete_graph(n),
-    "torus": _torus,
-    "hypercube": _hypercube,
-    "barbell": _barbell,
-    "regular": _regular,
-    "small-world": lambda n, seed: nx.connected_watts_strogatz_graph(
-        n, max(2, min(4, n - 1)), 0.2, seed=seed
+def _log2_up(n: int) -> int:
+    """Return ⌈log₂ n⌉, at least 1."""
+    return max(1, (n - 1).bit_length())
+
+
+#: name -> function (n, seed, degree, p) -> graph.
+NAMES: dict[str, Callable[[int, int, int, float | None], nx.Graph]] = {
+    "ring": lambda n, *_: nx.cycle_graph(n) if n > 2 else nx.path_graph(n),
+    "path": lambda n, *_: nx.path_graph(n),
+    "star": lambda n, *_: nx.star_graph(n - 1),
+    "complete": lambda n, *_: nx.complete_graph(n),
+    "torus": lambda n, *_: _torus(n),
+    "hypercube": lambda n, *_: _hypercube(n),
+    "barbell": lambda n, *_: _barbell(n),
+    "regular": lambda n, seed, degree, p: _regular(n, seed, degree),
+    "small-world": lambda n, seed, degree, p: nx.connected_watts_strogatz_graph(
+        n, max(2, min(degree, n - 1)), 0.2 if p is None else p, seed=seed
     ),
-    # Twice the density at which a random graph starts to be connected.
-    "random": lambda n, seed: _connected(
-        lambda s: nx.gnp_random_graph(n, min(1, 2 * log(n) / n), seed=s), seed
+    "random": lambda n, seed, degree, p: _connected(
+        lambda s: nx.gnp_random_graph(
+            n, min(1, 2 * log(n) / n) if p is None else p, seed=s
+        ),
+        seed,
     ),
-    "geometric": lambda n, seed: _connected(
+    "geometric": lambda n, seed, *_: _connected(
         lambda s: nx.random_geometric_graph(n, sqrt(2 * log(n) / (pi * n)), seed=s),
         seed,
     ),
-    "exponential": _exponential,
+    "exponential": lambda n, *_: _exponential(n),
 }
 
 
-def named(name: str, n: int, seed: int = 0) -> nx.Graph:
+def named(
+    name: str, n: int, seed: Seed = 0, *, degree: int = 4, p: float | None = None
+) -> nx.Graph:
     """Return a topology by its name.
 
     Parameters
     ----------
     name : str
-        One of `NAMES`. "regular" is a random 4-regular graph, "random" an
-        Erdős-Rényi graph with edge probability 2 ln(n) / n, "small-world" a
-        Watts-Strogatz graph with 4 neighbours and 20 % of the edges rewired,
-        "geometric" links clients that are near each other in a square, and
-        "exponential" is directed: i sends to i + 1, i + 2, i + 4, ... (mod n).
+        One of `NAMES`. "regular" is a random regular graph, "random" an Erdős-Rényi
+        graph, "small-world" a Watts-Strogatz graph, "geometric" links clients that are
+        near each other in a square, and "exponential" is directed: i sends to i + 1,
+        i + 2, i + 4, ... (mod n).
     n : int
         Number of clients, at least 2.
-    seed : int
+    seed : int or numpy.random.Generator
         Seed of the random topologies.
+    degree : int
+        Neighbours of each client, of "regular" and, at first, of "small-world".
+    p : float, optional
+        Of "random" the probability of an edge, by default 2 ln(n) / n, twice the
+        density at which a random graph starts to be connected; of "small-world" the
+        probability that an edge is rewired, by default 0.2.
 
     Returns
     -------
@@ -139,16 +148,29 @@ def named(name: str, n: int, seed: int = 0) -> nx.Graph:
     """
     if name not in NAMES:
         raise ValueError(f"no topology {name!r}; there are {', '.join(NAMES)}")
-    if n < 2:
+    if check_whole("n", n, 0) < 2:
         raise ValueError(f"a topology needs at least 2 clients; n is {n}")
-    return nx.convert_node_labels_to_integers(NAMES[name](n, seed), ordering="sorted")
-
-
-Schedule = nx.Graph | Callable[[int], nx.Graph]
+    if p is not None:
+        check_share("p", p)
+    graph = NAMES[name](n, seed_of(seed), degree, p)
+    return nx.convert_node_labels_to_integers(graph, ordering="sorted")
 
 
 def at(schedule: Schedule, server_round: int) -> nx.Graph:
-    """Return the graph that a schedule gives for a round (1, 2, ...)."""
+    """Return the graph that a schedule gives for a round.
+
+    Parameters
+    ----------
+    schedule : networkx.Graph or callable
+        A graph, or a function from the round to a graph.
+    server_round : int
+        The round, 1, 2, ...
+
+    Raises
+    ------
+    TypeError
+        If it is not a simple networkx graph.
+    """
     graph = schedule(server_round) if callable(schedule) else schedule
     _check_kind(graph)
     return graph
@@ -162,19 +184,43 @@ def _check_kind(graph: object) -> None:
 
 
 def senders(graph: nx.Graph, client: int) -> list[int]:
-    """Return the clients whose models reach `client`, in ascending order."""
+    """Return the clients whose models reach `client`, in ascending order.
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        Nodes 0..n-1.
+    client : int
+        Which of them.
+    """
     heard = graph.predecessors(client) if graph.is_directed() else graph[client]
     return sorted(map(int, heard))
 
 
 def receivers(graph: nx.Graph, client: int) -> list[int]:
-    """Return the clients that the model of `client` reaches, in ascending order."""
+    """Return the clients that the model of `client` reaches, in ascending order.
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        Nodes 0..n-1.
+    client : int
+        Which of them.
+    """
     return sorted(map(int, graph[client]))
 
 
 def is_online(graph: nx.Graph, client: int) -> bool:
-    """Tell whether a client takes part in the round of this graph (see `churn`)."""
-    return graph.nodes[client].get("online", True)
+    """Tell whether a client takes part in the round of this graph (see `churn`).
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        Nodes 0..n-1.
+    client : int
+        Which of them.
+    """
+    return bool(graph.nodes[client].get("online", True))
 
 
 def check_graph(graph: nx.Graph, n: int, *, connected: bool = True) -> None:
@@ -224,7 +270,7 @@ def check_graph(graph: nx.Graph, n: int, *, connected: bool = True) -> None:
             )
 
 
-def _some(clients: set) -> str:
+def _some(clients: set[int]) -> str:
     listed = sorted(clients, key=repr)
     more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
     return (", ".join(map(str, listed[:5])) or "none") + more
@@ -243,7 +289,7 @@ def one_peer_exponential(n: int) -> Schedule:
     """
 
     def schedule(server_round: int) -> nx.DiGraph:
-        hop = 2 ** ((server_round - 1) % log2_up(n))
+        hop = 2 ** ((server_round - 1) % _log2_up(n))
         graph = nx.empty_graph(n, create_using=nx.DiGraph)
         graph.add_edges_from((i, (i + hop) % n) for i in range(n if n > 1 else 0))
         return graph
@@ -251,20 +297,27 @@ def one_peer_exponential(n: int) -> Schedule:
     return schedule
 
 
-def random_matching(graph: nx.Graph, seed: int = 0) -> Schedule:
+def random_matching(graph: nx.Graph, seed: Seed = 0) -> Schedule:
     """Return a schedule that pairs neighbours at random, each client at most once.
 
     The edges of `graph` are taken in a random order, and kept where both ends are
     still free (a maximal matching, as in the pairwise gossip of Boyd et al. 2006,
     doi:10.1109/TIT.2006.874516, but many pairs a round).
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        Who can be paired with whom.
+    seed : int or numpy.random.Generator
+        Decides the pairs of all rounds.
     """
     check_graph(graph, len(graph), connected=False)
-    edges = list(graph.edges)
+    edges, number = list(graph.edges), seed_of(seed)
 
     def schedule(server_round: int) -> nx.Graph:
         matching = nx.empty_graph(len(graph))
         free = np.ones(len(graph), dtype=bool)
-        for e in rng(seed, server_round, use="matching").permutation(len(edges)):
+        for e in rng(number, server_round, use="matching").permutation(len(edges)):
             i, j = edges[e]
             if free[i] and free[j]:
                 matching.add_edge(i, j)
@@ -274,87 +327,136 @@ def random_matching(graph: nx.Graph, seed: int = 0) -> Schedule:
     return schedule
 
 
-def push(graph: nx.Graph, seed: int = 0) -> Schedule:
-    """Return a schedule in which each client sends to one random neighbour a round."""
-    check_graph(graph, len(graph), connected=False)
-    to = [receivers(graph, i) for i in range(len(graph))]
+def push(graph: nx.Graph, seed: Seed = 0) -> Schedule:
+    """Return a schedule in which each client sends to one random neighbour a round.
 
-    def schedule(server_round: int) -> nx.DiGraph:
-        pushed = nx.empty_graph(len(graph), create_using=nx.DiGraph)
-        pushed.add_edges_from(_one_each(to, rng(seed, server_round, use="push")))
-        return pushed
-
-    return schedule
-
-
-def pull(graph: nx.Graph, seed: int = 0) -> Schedule:
-    """Return a schedule in which each client hears one random neighbour a round."""
-    check_graph(graph, len(graph), connected=False)
-    heard = [senders(graph, i) for i in range(len(graph))]
-
-    def schedule(server_round: int) -> nx.DiGraph:
-        pulled = nx.empty_graph(len(graph), create_using=nx.DiGraph)
-        chosen = _one_each(heard, rng(seed, server_round, use="pull"))
-        pulled.add_edges_from((j, i) for i, j in chosen)
-        return pulled
-
-    return schedule
+    Parameters
+    ----------
+    graph : networkx.Graph
+        To whom each client may send.
+    seed : int or numpy.random.Generator
+        Decides the choices of all rounds.
+    """
+    return _calls(graph, seed, "push", receivers, nx.DiGraph)
 
 
-def push_pull(graph: nx.Graph, seed: int = 0) -> Schedule:
+def pull(graph: nx.Graph, seed: Seed = 0) -> Schedule:
+    """Return a schedule in which each client hears one random neighbour a round.
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        Whom each client may hear.
+    seed : int or numpy.random.Generator
+        Decides the choices of all rounds.
+    """
+    return _calls(graph, seed, "pull", senders, nx.DiGraph)
+
+
+def push_pull(graph: nx.Graph, seed: Seed = 0) -> Schedule:
     """Return a schedule in which each client swaps models with a random neighbour.
 
     A client that others choose as well swaps with all of them, in the same round.
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        Who may swap with whom; undirected.
+    seed : int or numpy.random.Generator
+        Decides the choices of all rounds.
+
+    Raises
+    ------
+    ValueError
+        If the graph is directed.
     """
     if graph.is_directed():
         raise ValueError("push_pull goes both ways: it needs an undirected graph")
+    return _calls(graph, seed, "push-pull", receivers, nx.Graph)
+
+
+def _calls(
+    graph: nx.Graph,
+    seed: Seed,
+    use: str,
+    candidates: Callable[[nx.Graph, int], list[int]],
+    kind: type[nx.Graph],
+) -> Schedule:
+    """Return a schedule in which each client calls one random candidate a round."""
     check_graph(graph, len(graph), connected=False)
-    near = [receivers(graph, i) for i in range(len(graph))]
+    choices = [candidates(graph, i) for i in range(len(graph))]
+    number = seed_of(seed)
 
     def schedule(server_round: int) -> nx.Graph:
-        met = nx.empty_graph(len(graph))
-        met.add_edges_from(_one_each(near, rng(seed, server_round, use="push-pull")))
-        return met
+        stream = rng(number, server_round, use=use)
+        calls = [(i, c[stream.integers(len(c))]) for i, c in enumerate(choices) if c]
+        called = nx.empty_graph(len(graph), create_using=kind)
+        # Who pulls is the receiver of the link.
+        called.add_edges_from((j, i) if use == "pull" else (i, j) for i, j in calls)
+        return called
 
     return schedule
 
 
-def _one_each(
-    choices: list[list[int]], rng: np.random.Generator
-) -> list[tuple[int, int]]:
-    """Draw a choice for each client that has any: (client, choice)."""
-    return [(i, c[rng.integers(len(c))]) for i, c in enumerate(choices) if c]
-
-
-def drop_links(schedule: Schedule, p: float, seed: int = 0) -> Schedule:
+def drop_links(schedule: Schedule, p: float, seed: Seed = 0) -> Schedule:
     """Return a schedule that loses each link with probability p, afresh each round.
 
     An undirected link is lost both ways. Give `graph.to_directed()` to lose each
     direction on its own. Two `drop_links` around each other need different seeds.
+
+    Parameters
+    ----------
+    schedule : networkx.Graph or callable
+        The links without loss.
+    p : float
+        Probability that a link is lost in a round, 0 to 1.
+    seed : int or numpy.random.Generator
+        Decides the losses of all rounds.
+
+    Raises
+    ------
+    ValueError
+        If p is no probability.
     """
     check_share("p", p)
+    number = seed_of(seed)
 
     def dropped(server_round: int) -> nx.Graph:
         graph = at(schedule, server_round).copy()
         edges = list(graph.edges)
-        lost = rng(seed, server_round, use="links").random(len(edges)) < p
+        lost = rng(number, server_round, use="links").random(len(edges)) < p
         graph.remove_edges_from(e for e, gone in zip(edges, lost, strict=True) if gone)
         return graph
 
     return dropped
 
 
-def churn(schedule: Schedule, online: float, seed: int = 0) -> Schedule:
+def churn(schedule: Schedule, online: float, seed: Seed = 0) -> Schedule:
     """Return a schedule in which each client is online with probability `online`.
 
     Afresh each round. A client that is offline has no links in that round, and its
     node attribute `online` is False: it neither trains nor averages.
+
+    Parameters
+    ----------
+    schedule : networkx.Graph or callable
+        The links while all are online.
+    online : float
+        Probability that a client is online in a round, 0 to 1.
+    seed : int or numpy.random.Generator
+        Decides who is online in all rounds.
+
+    Raises
+    ------
+    ValueError
+        If `online` is no probability.
     """
     check_share("online", online)
+    number = seed_of(seed)
 
     def churned(server_round: int) -> nx.Graph:
         graph = at(schedule, server_round).copy()
-        away = rng(seed, server_round, use="churn").random(len(graph)) >= online
+        away = rng(number, server_round, use="churn").random(len(graph)) >= online
         graph.remove_edges_from([(i, j) for i, j in graph.edges if away[i] or away[j]])
         here = {i: is_online(graph, i) and not away[i] for i in graph}
         nx.set_node_attributes(graph, here, "online")

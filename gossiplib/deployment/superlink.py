@@ -1,8 +1,8 @@
 """A SuperLink of Flower's on this machine, and the runs that it is given.
 
-`SuperLink` is one process, and Flower's own commands that talk to it. What the runtime
-is, a simulation or SuperNodes, see `deployment`, is not its concern. The apps run in
-this Python, with what it has installed. Nothing is downloaded.
+`SuperLink` is one process, and Flower's own commands that talk to it, over TLS. Its
+apps run on Flower's simulation, in this Python, with what it has installed. Nothing is
+downloaded.
 """
 
 import contextlib
@@ -14,15 +14,25 @@ import shutil
 import socket
 import ssl
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from gossiplib.system.certificates import Authority
 from gossiplib.system.processes import Processes, free_ports
+from gossiplib.system.runs import wait_until
 
-__all__ = ["SuperLink", "app_output", "environment", "find_command"]
+__all__ = ["SuperLink", "app_output", "missing_commands"]
+
+# What we read of Flower's texts, which are no interface: as 1.42.0 writes them.
+_STARTED = re.compile(r"Successfully started run (\d+)")
+_COMPLETED = "finished:completed"
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
+_NOISE = re.compile(
+    r"(\(\w+ pid=\d+\) )?"  # Ray puts the worker's name before its lines
+    r"(INFO |Using SuperLink|Successfully (started|installed) "
+    r"|WARNING *: +(Since flwr|Manually terminating|fraction_evaluate))"
+)
 
 #: Where Flower's commands are. They call each other by name.
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -38,30 +48,12 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TQDM_DISABLE": "1",
 }
-_COLOUR = re.compile(r"\x1b\[[\d;]*m")
-_NOISE = re.compile(
-    r"(\(\w+ pid=\d+\) )?"  # Ray puts the worker's name before its lines
-    r"(INFO |Using SuperLink|Successfully (started|installed) "
-    r"|WARNING *: +(Since flwr|Manually terminating|fraction_evaluate))"
-)
 
 
-def environment(home: Path) -> dict[str, str]:
-    """Return an environment for Flower's commands: quiet, offline, with its own home.
-
-    Parameters
-    ----------
-    home : Path
-        FLWR_HOME, where Flower keeps its settings and the apps that it runs.
-    """
-    env = os.environ | _SETTINGS | {"PATH": PATH, "FLWR_HOME": str(home)}
-    env.pop("FORCE_COLOR", None)  # Jupyter's, which colours even JSON
-    return env
-
-
-def find_command(name: str) -> str | None:
-    """Return where a command of Flower's is, None if it is not installed."""
-    return shutil.which(name, path=PATH)
+def missing_commands() -> list[str]:
+    """Return those of Flower's commands that are needed and not installed here."""
+    names = ("flwr", "flower-superlink", "flower-supernode", "flower-superexec")
+    return [name for name in names if shutil.which(name, path=PATH) is None]
 
 
 def app_output(text: str) -> str:
@@ -71,70 +63,108 @@ def app_output(text: str) -> str:
 
 
 class SuperLink:
-    """A running SuperLink. It ends with the processes that it is one of.
+    """Own a SuperLink for the time of a `with` block; apps run on the simulation.
 
     Parameters
     ----------
-    processes : Processes
-        Take it, as "superlink", and the commands that talk to it.
-    authority : Authority, optional
-        Signs its certificate, for TLS. By default there is no TLS, and apps run on
-        Flower's simulation.
     days : float
-        For how long the certificate is valid, see `certificates`.
-    patience : float
-        Seconds that its start, and each command but a run, may take.
+        For how long the SuperLink's certificate is valid; a negative number is one that
+        expired.
+    start_timeout : float
+        Seconds that each step of the start, and each command but a run, may take.
 
     Attributes
     ----------
+    processes : Processes
+        Those of the block, with their logs: "superlink", and what talks to it.
+    folder : Path
+        Certificates, logs and apps. It goes with the block.
     address : str
-        Host and port.
-
-    Raises
-    ------
-    RuntimeError
-        If it ends, or its certificate cannot be used.
-    TimeoutError
-        If it does not answer in time.
+        Host and port of the SuperLink.
+    authority : Authority
+        By whose certificate the others know the SuperLink.
     """
 
-    def __init__(
-        self,
-        processes: Processes,
-        authority: Authority | None = None,
-        *,
-        days: float = 1.0,
-        patience: float = 60.0,
-    ) -> None:
-        self._processes, self._authority = processes, authority
-        self._patience = patience
+    #: For whom the SuperLink is: an option of its command.
+    runtime = "--simulation"
+
+    def __init__(self, *, days: float = 1.0, start_timeout: float = 60.0) -> None:
+        self.processes = Processes()
+        self._days, self._timeout = days, start_timeout
         self._numbers = itertools.count(1)
-        home = processes.folder / "flwr"
-        home.mkdir()
-        self._env = environment(home)
+
+    def __enter__(self) -> Self:
+        """Start all processes; wait until they answer.
+
+        Raises
+        ------
+        FileNotFoundError
+            If Flower's commands are not installed.
+        RuntimeError
+            If a process ends or is refused, with the end of its log; or if the
+            certificate cannot be used.
+        TimeoutError
+            If a step takes longer than `start_timeout`.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.processes)
+            self.folder = self.processes.folder
+            self._start_all()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End all processes, and remove the folder."""
+        self._stack.close()
+
+    def _start_all(self) -> None:
+        self._home = self.folder / "flwr"
+        self._home.mkdir()
         self._port = free_ports(1)[0]
         self.address = f"127.0.0.1:{self._port}"
-        if authority is None:
-            known, how = "insecure = true", ["--insecure", "--simulation"]
-        else:
-            known = f"root-certificates = {json.dumps(str(authority.certificate))}"
-            shown = authority.issue("superlink", days=days)
-            how = [
-                *["--ssl-certfile", shown.certificate, "--ssl-keyfile", shown.key],
-                *["--ssl-ca-certfile", authority.certificate],
-                "--enable-supernode-auth",
-            ]
-        (home / "config.toml").write_text(
-            '[superlink]\ndefault = "here"\n\n'
-            f'[superlink.here]\naddress = "{self.address}"\n{known}\n'
+        self.authority = Authority(self.folder)
+        trusted = self.authority.certificate
+        shown = self.authority.issue("superlink", days=self._days)
+        (self._home / "config.toml").write_text(
+            f'[superlink]\ndefault = "here"\n\n[superlink.here]\n'
+            f'address = "{self.address}"\n'
+            f"root-certificates = {json.dumps(str(trusted))}\n"
         )
-        command = ["flower-superlink", "--host", "127.0.0.1", "--port", self._port]
-        self._start("superlink", [*command, *how])
-        processes.wait_until(
-            self._answers, patience, "the SuperLink's start", ["superlink"]
+        self._start(
+            "superlink",
+            self._home,
+            *("flower-superlink", "--host", "127.0.0.1", "--port", str(self._port)),
+            *("--ssl-certfile", shown.certificate, "--ssl-keyfile", shown.key),
+            *("--ssl-ca-certfile", trusted, self.runtime),
+        )
+        self.processes.wait_until(
+            self._answers, self._timeout, "the SuperLink's start", ["superlink"]
         )
 
-    def ask(self, *arguments: str | int | Path) -> str:
+    def _start(self, name: str, home: Path, program: str, *more: str | Path) -> None:
+        """Start a command of Flower's: quiet, offline, with a FLWR_HOME."""
+        found = shutil.which(program, path=PATH)
+        if found is None:
+            raise FileNotFoundError(f"{program} is not installed. Is flwr?")
+        env = os.environ | _SETTINGS | {"PATH": PATH, "FLWR_HOME": str(home)}
+        env.pop("FORCE_COLOR", None)  # Jupyter's, which colours even JSON
+        self.processes.start(name, [found, *more], env)
+
+    def _answers(self) -> bool:
+        """Tell whether the SuperLink answers, with a certificate that holds."""
+        known = ssl.create_default_context(cafile=self.authority.certificate)
+        try:
+            with socket.create_connection(("127.0.0.1", self._port), 1) as connection:
+                with known.wrap_socket(connection, server_hostname="localhost"):
+                    return True
+        except ssl.SSLCertVerificationError as error:
+            raise RuntimeError(
+                f"the SuperLink's certificate cannot be used: {error.verify_message}"
+            ) from error
+        except OSError:
+            return False
+
+    def ask(self, *arguments: str) -> str:
         """Start a command of `flwr`, such as "list"; return its name for `answer`."""
         return self._flwr(*arguments, "--format", "json")
 
@@ -148,14 +178,11 @@ class SuperLink:
         TimeoutError
             If it takes too long.
         """
-        deadline = time.monotonic() + self._patience
-        while self._processes.is_running(name):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{name} took more than {self._patience:g} s")
-            time.sleep(0.05)
+        if not wait_until(lambda: not self.processes.is_running(name), self._timeout):
+            raise TimeoutError(f"{name} took more than {self._timeout:g} s")
         text = self._log(name)
         try:
-            answer = json.loads(text[text.index("{") :])
+            answer: dict[str, Any] = json.loads(text[text.index("{") :])
         except ValueError:
             answer = {"success": False}
         if not answer["success"]:
@@ -168,7 +195,7 @@ class SuperLink:
         config: Mapping[str, str | int | float | bool] | None = None,
         *options: str,
         watch: Callable[[str], object] | None = None,
-        seconds: float = 600.0,
+        timeout: float = 600.0,
     ) -> str:
         """Run a Flower app by `flwr run`, and wait for its end.
 
@@ -182,8 +209,8 @@ class SuperLink:
             More options of `flwr run`.
         watch : callable, optional
             Called with each line that the app prints, as it comes.
-        seconds : float
-            How long the run may take.
+        timeout : float
+            How many seconds the run may take.
 
         Returns
         -------
@@ -200,43 +227,37 @@ class SuperLink:
         values = " ".join(f"{k}={json.dumps(v)}" for k, v in (config or {}).items())
         if values:
             options += ("--run-config", values)
-        name = self._flwr("run", Path(app).resolve(), "--stream", *options)
-        try:
-            printed = self._follow(name, watch, seconds)
-        except BaseException:  # Ctrl-C too: else the run would go on
-            self._stop(name)
-            raise
-        self._check(name)
-        return printed
+        name = self._flwr("run", str(Path(app).resolve()), "--stream", *options)
+        seen = ""
 
-    def _follow(
-        self, name: str, watch: Callable[[str], object] | None, seconds: float
-    ) -> str:
-        """Pass on what an app prints until its run ends."""
-        deadline = time.monotonic() + seconds
-        seen, running = "", True
-        while running:
-            running = self._processes.is_running(name)
+        def ended() -> bool:
+            nonlocal seen
+            running = self.processes.is_running(name)
             printed = app_output(self._log(name))
             printed = printed[: printed.rfind("\n") + 1]
             for line in printed[len(seen) :].splitlines():
                 if watch is not None:
                     watch(line)
             seen = printed
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"the run took more than {seconds:g} s:\n{seen}")
-            time.sleep(0.1)
+            return not running
+
+        try:
+            if not wait_until(ended, timeout, every=0.1):
+                raise TimeoutError(f"the run took more than {timeout:g} s:\n{seen}")
+        except BaseException:  # Ctrl-C too: else the run would go on
+            self._stop(name)
+            raise
+        self._check(name)
         return seen
 
     def _check(self, name: str) -> None:
         """Raise RuntimeError if a run has failed: `flwr run` does not say so."""
-        run_id = self._run_id(name)
-        if run_id is None:
+        if (run_id := self._run_id(name)) is None:
             raise RuntimeError(f"the run was not started:\n{self._log(name)}")
-        runs = self.answer(self.ask("list", "--run-id", run_id))["runs"]
-        status, details = runs[0]["status"], runs[0]["status-details"]
-        if status != "finished:completed":
-            end = _COLOUR.sub("", self._processes.tail(name))
+        (run,) = self.answer(self.ask("list", "--run-id", run_id))["runs"]
+        status, details = run["status"], run["status-details"]
+        if status != _COMPLETED:
+            end = _COLOUR.sub("", self.processes.tail(name))
             raise RuntimeError(f"the run failed ({status}, {details}):\n{end}")
 
     def _stop(self, name: str) -> None:
@@ -244,39 +265,18 @@ class SuperLink:
         if (run_id := self._run_id(name)) is not None:
             with contextlib.suppress(RuntimeError):  # it may have ended by itself
                 self.answer(self.ask("stop", run_id))
-        if self._processes.is_running(name):
-            self._processes.kill(name)
+        if self.processes.is_running(name):
+            self.processes.kill(name)
 
-    def _run_id(self, name: str) -> int | None:
+    def _run_id(self, name: str) -> str | None:
         """Return Flower's number of a run, None if it was not started."""
-        started = re.search(r"Successfully started run (\d+)", self._log(name))
-        return int(started[1]) if started else None
+        started = _STARTED.search(self._log(name))
+        return started and started[1]
 
-    def _answers(self) -> bool:
-        """Tell whether the SuperLink answers, with a certificate that holds."""
-        try:
-            with socket.create_connection(("127.0.0.1", self._port), 1) as connection:
-                if self._authority is None:
-                    return True
-                known = ssl.create_default_context(cafile=self._authority.certificate)
-                with known.wrap_socket(connection, server_hostname="localhost"):
-                    return True
-        except ssl.SSLCertVerificationError as error:
-            raise RuntimeError(
-                f"the SuperLink's certificate cannot be used: {error.verify_message}"
-            ) from error
-        except OSError:
-            return False
-
-    def _flwr(self, *arguments: str | int | Path) -> str:
+    def _flwr(self, *arguments: str) -> str:
         name = f"flwr-{arguments[0]}-{next(self._numbers)}"
-        self._start(name, ["flwr", *arguments])
+        self._start(name, self._home, "flwr", *arguments)
         return name
 
-    def _start(self, name: str, command: list) -> None:
-        if (program := find_command(command[0])) is None:
-            raise FileNotFoundError(f"{command[0]} is not installed. Is flwr?")
-        self._processes.start(name, [program, *map(str, command[1:])], self._env)
-
     def _log(self, name: str) -> str:
-        return self._processes.log_file(name).read_text(errors="replace")
+        return self.processes.log_file(name).read_text(errors="replace")

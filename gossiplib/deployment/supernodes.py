@@ -6,27 +6,18 @@ reach the SuperLink over TLS, and show who they are by keys; certificates and ke
 made for the block.
 """
 
-import contextlib
-import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 
-from gossiplib.deployment.superlink import SuperLink, environment, find_command
-from gossiplib.system.certificates import Authority, key_pair
-from gossiplib.system.processes import Processes, free_ports
+from gossiplib.deployment.superlink import SuperLink
+from gossiplib.system.certificates import key_pair
+from gossiplib.system.numbers import check_whole
+from gossiplib.system.processes import free_ports
 
-__all__ = ["Deployment", "missing_commands"]
-
-_COMMANDS = ("flwr", "flower-superlink", "flower-supernode", "flower-superexec")
+__all__ = ["Deployment"]
 
 
-def missing_commands() -> list[str]:
-    """Return those of Flower's commands that are needed and not installed here."""
-    return [name for name in _COMMANDS if find_command(name) is None]
-
-
-class Deployment:
+class Deployment(SuperLink):
     """Own a SuperLink and SuperNodes for the time of a `with` block.
 
     Parameters
@@ -34,9 +25,10 @@ class Deployment:
     num_clients : int
         Number of SuperNodes; their partition ids are 0..num_clients-1.
     days : float
-        For how long the SuperLink's certificate is valid, see `certificates`.
-    patience : float
-        Seconds to wait for each step of the start.
+        For how long the SuperLink's certificate is valid; a negative number is one that
+        expired.
+    start_timeout : float
+        Seconds that each step of the start, and each command but a run, may take.
 
     Attributes
     ----------
@@ -59,70 +51,23 @@ class Deployment:
     ...     print(deployment.run("my_app", {"num-rounds": 5}))
     """
 
+    runtime = "--enable-supernode-auth"
+
     def __init__(
-        self, num_clients: int, *, days: float = 1.0, patience: float = 60.0
+        self, num_clients: int, *, days: float = 1.0, start_timeout: float = 60.0
     ) -> None:
-        if num_clients < 1:
-            raise ValueError(f"num_clients must be at least 1; got {num_clients}")
-        self.num_clients = num_clients
-        self.processes = Processes()
+        super().__init__(days=days, start_timeout=start_timeout)
+        self.num_clients = check_whole("num_clients", num_clients, 1)
         self.node_ids: dict[int, int] = {}
         self.keys: dict[int, Path] = {}
-        self._days, self._patience = days, patience
-        self._numbers = itertools.count(1)
 
-    def __enter__(self) -> "Deployment":
-        """Start all processes; wait until all SuperNodes are online.
-
-        Raises
-        ------
-        FileNotFoundError
-            If Flower's commands are not installed.
-        RuntimeError
-            If a process ends, or is refused; with the end of its log.
-        TimeoutError
-            If a step takes longer than `patience`.
-        """
-        if missing := missing_commands():
-            raise FileNotFoundError(f"not installed: {missing}. Is flwr installed?")
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(self.processes)
-            self.folder = self.processes.folder
-            self.authority = Authority(self.folder)
-            self._superlink = SuperLink(
-                self.processes,
-                self.authority,
-                days=self._days,
-                patience=self._patience,
-            )
-            self.address = self._superlink.address
-            self._start_supernodes(range(self.num_clients))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End all processes, and remove the folder."""
-        self._stack.close()
-
-    def run(
-        self,
-        app: str | Path,
-        config: Mapping[str, str | int | float | bool] | None = None,
-        *,
-        watch: Callable[[str], object] | None = None,
-        seconds: float = 600.0,
-    ) -> str:
-        """Run a Flower app, and return what it has printed; see `SuperLink.run`."""
-        return self._superlink.run(app, config, watch=watch, seconds=seconds)
+    def _start_all(self) -> None:
+        super()._start_all()
+        self._start_supernodes(range(self.num_clients))
 
     def online(self) -> set[int]:
         """Return Flower's numbers of the nodes that the SuperLink takes for online."""
-        nodes = self._superlink.answer(self._superlink.ask("supernode", "list"))
+        nodes = self.answer(self.ask("supernode", "list"))
         return {int(n["node-id"]) for n in nodes["nodes"] if n["status"] == "online"}
 
     def kill(self, client: int) -> None:
@@ -142,9 +87,10 @@ class Deployment:
         """
         if self.processes.is_running(_name(client)):
             self.kill(client)
-        gone = self._superlink.ask("supernode", "unregister", self.node_ids[client])
+        old = str(self.node_ids[client])
+        gone = self.ask("supernode", "unregister", old)
         self._start_supernodes([client])
-        self._superlink.answer(gone)
+        self.answer(gone)
 
     def start_supernode(self, name: str, client: int, key: Path | None) -> None:
         """Start a SuperNode, and do not wait. Its log tells how it fares.
@@ -158,31 +104,30 @@ class Deployment:
         key : Path, optional
             The private key by which it shows who it is.
         """
-        command = [
-            *[find_command("flower-supernode"), "--superlink", self.address],
-            *["--host", "127.0.0.1", "--port", free_ports(1)[0]],
-            *["--root-certificates", self.authority.certificate],
-            "--node-config",
-            f"partition-id={client} num-partitions={self.num_clients}",
-        ]
-        if key is not None:
-            command += ["--auth-supernode-private-key", key]
-        home = self.folder / f"flwr-{name}"  # a machine of its own would have its own
-        self.processes.start(name, command, environment(home))
+        numbers = f"partition-id={client} num-partitions={self.num_clients}"
+        self._start(
+            name,
+            self.folder / f"flwr-{name}",  # a machine of its own would have its own
+            *("flower-supernode", "--superlink", self.address),
+            *("--host", "127.0.0.1", "--port", str(free_ports(1)[0])),
+            *("--root-certificates", self.authority.certificate),
+            *("--node-config", numbers),
+            *(() if key is None else ("--auth-supernode-private-key", key)),
+        )
 
     def _start_supernodes(self, clients: Iterable[int]) -> None:
         """Register a new key for each client, start its SuperNode, wait for all."""
         asked = {}
         for i in clients:
             self.keys[i], public = key_pair(self.folder, f"key-{next(self._numbers)}")
-            asked[i] = self._superlink.ask("supernode", "register", public)
+            asked[i] = self.ask("supernode", "register", str(public))
         for i, name in asked.items():
-            self.node_ids[i] = int(self._superlink.answer(name)["node-id"])
+            self.node_ids[i] = int(self.answer(name)["node-id"])
             self.start_supernode(_name(i), i, self.keys[i])
         wanted = {self.node_ids[i] for i in asked}
         self.processes.wait_until(
             lambda: wanted <= self.online(),
-            self._patience,
+            self._timeout,
             "the SuperNodes' start",
             [_name(i) for i in asked],
         )

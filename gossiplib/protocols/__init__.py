@@ -1,4 +1,27 @@
-"""What clients may say and how they may average: beyond the weighted mean."""
+"""What clients may send and how they may average: beyond the weighted mean.
+
+All average functions, for ``gossip(app, average=...)`` and
+``gossip_learning(..., average=...)``; the first three are in `core.averaging`:
+
+====================  ================================================================
+`weighted_mean`       FED-0002's Algorithm 1, the default
+`SoftmaxDistance`     FED-0002's Algorithm 2: weights by what the models predict
+`variance_corrected`  a mean that keeps the variance of the models
+`PushSum`             the mean of all clients, also on directed graphs
+`Compressed`          a mean of encoded models, as if they were exact
+`Partial`             a mean of what was sent alone
+`Choco`               the mean, in the end, from encoded differences
+`Shared`              a mean of some arrays of the model; the rest stays private
+`coordinate_median`   robust: the median of each parameter
+`TrimmedMean`         robust: the mean of each parameter without its extremes
+`ClippedGossip`       robust: a mean with clipped differences
+`Byzantine`           another one, under attack
+`HonestButCurious`    another one, overheard
+====================  ================================================================
+
+Codecs are `TopK`, `RandomK`, `Qsgd` and `Parts`; attacks are `SignFlip`, `Noise`,
+`ALittleIsEnough`, `Inconsistent` and `Dissensus`.
+"""
 
 import lazy_loader as lazy
 

@@ -6,7 +6,14 @@ from . import (
     push_sum as push_sum,
     robust as robust,
 )
-from .byzantine import lying as lying
+from .byzantine import (
+    ALittleIsEnough as ALittleIsEnough,
+    Byzantine as Byzantine,
+    Dissensus as Dissensus,
+    Inconsistent as Inconsistent,
+    Noise as Noise,
+    SignFlip as SignFlip,
+)
 from .codecs import Parts as Parts, Qsgd as Qsgd, RandomK as RandomK, TopK as TopK
 from .compressed import (
     Choco as Choco,
@@ -14,9 +21,10 @@ from .compressed import (
     Partial as Partial,
     Shared as Shared,
 )
-from .push_sum import AgeWeighted as AgeWeighted, PushSum as PushSum
+from .privacy import HonestButCurious as HonestButCurious
+from .push_sum import PushSum as PushSum
 from .robust import (
-    clipped as clipped,
+    ClippedGossip as ClippedGossip,
+    TrimmedMean as TrimmedMean,
     coordinate_median as coordinate_median,
-    trimmed_mean as trimmed_mean,
 )

@@ -1,17 +1,10 @@
-"""Codecs: how to say a vector in fewer bytes.
+"""Codecs: how to encode a vector in fewer bytes.
 
-A *codec* turns a vector into a list of arrays, the message, and back:
-
-    encode(x, turn) -> payload        decode(payload, size) -> x, nearly
-
-x is one vector, shape (size,), or those of many clients, (clients, size); then each
-array of the message has the axis of the clients too, as the first. The bytes of a
-message are those of its arrays. What comes back is Q(x) in theory's words, in the data
-type of x. For `TopK`, `RandomK` and `Qsgd` there is an ω, 0 < ω <= 1, with
-E ‖Q(x) - x‖² <= (1 - ω) ‖x‖² (Koloskova et al. 2019).
-
-`decode(payload, size, missing=y)` puts the numbers of y where the message says nothing,
-instead of 0. What clients do with a message is told in `compressed`.
+A *codec* turns a vector into a list of arrays, the message, and back: `Codec`. The
+bytes of a message are those of its arrays. What comes back is Q(x) in theory's words,
+in the data type of x. For `TopK`, `RandomK` and `Qsgd` there is an ω, 0 < ω <= 1, with
+E ‖Q(x) - x‖² <= (1 - ω) ‖x‖² (Koloskova et al. 2019). What clients do with a message
+is in `compressed`.
 
 References
 ----------
@@ -21,37 +14,57 @@ doi:10.1016/j.jpdc.2020.10.006, for `Parts`.
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from gossiplib.core.context import RoundContext, uniforms
+from gossiplib.system.numbers import check_whole
 
-__all__ = ["Codec", "Parts", "Qsgd", "RandomK", "TopK"]
+__all__ = ["Codec", "Parts", "Qsgd", "RandomK", "TopK", "pack_bits", "unpack_bits"]
 
-Payload = list[np.ndarray]
+Payload: TypeAlias = list[np.ndarray]
+Fill: TypeAlias = np.ndarray | float
 
 
 class Codec(Protocol):
-    """What a codec can do, see the module."""
+    """What a codec can do."""
 
-    def encode(self, x: np.ndarray, turn: RoundContext) -> Payload:
-        """Return the message that says x."""
+    def encode(self, x: np.ndarray, context: RoundContext, /) -> Payload:
+        """Return the message for x.
+
+        Parameters
+        ----------
+        x : numpy.ndarray
+            One vector, shape (size,), or those of many clients, (clients, size). Then
+            each array of the message has the axis of the clients too, as the first.
+        context : RoundContext
+            Which client and round.
+
+        Raises
+        ------
+        ValueError
+            If x is empty or not finite.
+        """
         ...
 
-    def decode(
-        self, payload: Payload, size: int, missing: np.ndarray | float = 0.0
-    ) -> np.ndarray:
-        """Return what a message says."""
+    def decode(self, payload: Payload, size: int, missing: Fill = 0.0) -> np.ndarray:
+        """Return Q(x), with the numbers of `missing` where the message has none.
+
+        Raises
+        ------
+        ValueError
+            If the message does not fit a vector of this size.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class TopK:
-    """Say the share of the numbers that are largest, with their places: ω = k/d.
+    """Send the share of the numbers that are largest, with their places: ω = k/d.
 
     The message: places, ascending, in the smallest unsigned integers that hold them,
-    and values. At least one number is said.
+    and values. At least one number is sent.
 
     Parameters
     ----------
@@ -63,18 +76,25 @@ class TopK:
 
     def __post_init__(self) -> None:
         """Check the share."""
-        _check_share(self.share)
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share must be above 0 and at most 1; got {self.share}")
 
-    def encode(self, x: np.ndarray, turn: RoundContext | None = None) -> Payload:
-        """Return places and values of the k largest numbers by size."""
+    def encode(self, x: np.ndarray, context: RoundContext) -> Payload:
+        """Return places and values of the k numbers with the highest scores."""
         _check_finite(x)
-        return _chosen(x, np.abs(x), self.share)
+        size, scores = x.shape[-1], self._scores(x, context)
+        k = max(1, round(self.share * size))
+        places = np.argpartition(scores, size - k, axis=-1)[..., size - k :]
+        places = np.sort(places, axis=-1)
+        values = np.take_along_axis(x, places, axis=-1)
+        return [places.astype(np.min_scalar_type(size - 1)), values]
 
-    def decode(
-        self, payload: Payload, size: int, missing: np.ndarray | float = 0.0
-    ) -> np.ndarray:
+    def _scores(self, x: np.ndarray, context: RoundContext) -> np.ndarray:
+        return np.asarray(np.abs(x))
+
+    def decode(self, payload: Payload, size: int, missing: Fill = 0.0) -> np.ndarray:
         """Return the vector that has these values at these places."""
-        places, values = _arrays(payload, 2)
+        places, values = _two(payload)
         if places.size and not 0 <= places.min() <= places.max() < size:
             raise ValueError(
                 f"the message has places {places.min()} to {places.max()}, but "
@@ -87,7 +107,7 @@ class TopK:
 
 @dataclass(frozen=True)
 class RandomK(TopK):
-    """Say a share of the numbers, drawn at random in each round: ω = k/d.
+    """Send a share of the numbers, drawn at random in each round: ω = k/d.
 
     The message is that of `TopK`.
 
@@ -105,19 +125,20 @@ class RandomK(TopK):
     seed: int = 0
     unbiased: bool = False
 
-    def encode(self, x: np.ndarray, turn: RoundContext) -> Payload:
+    def encode(self, x: np.ndarray, context: RoundContext) -> Payload:
         """Return places and values of k numbers."""
-        _check_finite(x)
-        size = x.shape[-1]
-        places, values = _chosen(x, uniforms(self.seed, turn, size), self.share)
+        places, values = super().encode(x, context)
         if self.unbiased:
-            values = (values * (size / values.shape[-1])).astype(x.dtype)
+            values = (values * (x.shape[-1] / values.shape[-1])).astype(x.dtype)
         return [places, values]
+
+    def _scores(self, x: np.ndarray, context: RoundContext) -> np.ndarray:
+        return uniforms(self.seed, context, x.shape[-1])
 
 
 @dataclass(frozen=True)
 class Qsgd:
-    """Say all numbers in few bits: round each at random to one of a few levels.
+    """Send all numbers in few bits: round each at random to one of a few levels.
 
     ``Q(x) = sign(x) ‖x‖ / (s τ) · ⌊s |x| / ‖x‖ + ξ⌋`` with ξ uniform in [0, 1), and
     τ = 1 + min(d/s², √d/s). That is QSGD (Alistarh et al. 2017), divided by τ, as CHOCO
@@ -142,9 +163,7 @@ class Qsgd:
 
     def __post_init__(self) -> None:
         """Check the levels."""
-        whole = isinstance(self.levels, (int, np.integer))
-        if not whole or not 1 <= self.levels <= 32_767:
-            raise ValueError(f"levels must be 1 to 32767, whole; got {self.levels!r}")
+        check_whole("levels", self.levels, 1, 32_767)
 
     @property
     def bits(self) -> int:
@@ -156,7 +175,7 @@ class Qsgd:
         s = self.levels
         return 1.0 if self.unbiased else 1 + min(size / s**2, size**0.5 / s)
 
-    def encode(self, x: np.ndarray, turn: RoundContext) -> Payload:
+    def encode(self, x: np.ndarray, context: RoundContext) -> Payload:
         """Return ‖x‖, shape (1,), and the symbols, packed into bytes."""
         _check_finite(x)
         # Squares of large float32 overflow. Summed alike for one client and for many.
@@ -164,29 +183,27 @@ class Qsgd:
         norm = norm.astype(np.promote_types(x.dtype, np.float32))
         if not np.isfinite(norm).all():
             raise ValueError("a vector is too long for Qsgd: its norm is infinite")
-        s, xi = self.levels, uniforms(self.seed, turn, x.shape[-1])
+        s, xi = self.levels, uniforms(self.seed, context, x.shape[-1])
         scaled = x * (s / np.where(norm > 0, norm, 1).astype(np.float64))
         level = np.minimum(np.floor(np.abs(scaled) + xi), s)  # s + 1 only by rounding
         symbols = np.where(scaled < 0, s - level, s + level)
-        return [norm, _pack(symbols, self.bits)]
+        return [norm, pack_bits(symbols, self.bits)]
 
-    def decode(
-        self, payload: Payload, size: int, missing: np.ndarray | float = 0.0
-    ) -> np.ndarray:
-        """Return Q(x). `missing` is not used, as nothing is."""
-        norm, packed = _arrays(payload, 2)
+    def decode(self, payload: Payload, size: int, missing: Fill = 0.0) -> np.ndarray:
+        """Return Q(x); nothing is missing."""
+        norm, packed = _two(payload)
         if packed.shape[-1] != -(-size * self.bits // 8):
             raise ValueError(
                 f"{size} numbers of {self.bits} bits do not make "
                 f"{packed.shape[-1]} bytes"
             )
-        level = _unpack(packed, self.bits, size).astype(np.float64) - self.levels
+        level = unpack_bits(packed, self.bits, size).astype(np.float64) - self.levels
         return (level * (norm / (self.levels * self.tau(size)))).astype(norm.dtype)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Say one part of the vector in each round, each after `count` rounds again.
+    """Send one part of the vector in each round, each after `count` rounds again.
 
     Parts are every `count`-th number, the same for all clients: in round t those whose
     place leaves the remainder t mod `count`. The message: that remainder, and values.
@@ -201,25 +218,20 @@ class Parts:
 
     def __post_init__(self) -> None:
         """Check the number of parts."""
-        if not 1 <= self.count <= 65_536:
-            raise ValueError(
-                f"the number of parts must be 1 to 65536; got {self.count}"
-            )
+        check_whole("count", self.count, 1, 65_536)
 
-    def encode(self, x: np.ndarray, turn: RoundContext) -> Payload:
+    def encode(self, x: np.ndarray, context: RoundContext) -> Payload:
         """Return the number of the round's part, shape (1,), and its values."""
         _check_finite(x)
         if x.shape[-1] < self.count:
             raise ValueError(f"{x.shape[-1]} numbers do not make {self.count} parts")
-        first = turn.server_round % self.count
+        first = context.server_round % self.count
         part = np.full((*x.shape[:-1], 1), first, np.min_scalar_type(self.count - 1))
         return [part, x[..., first :: self.count]]
 
-    def decode(
-        self, payload: Payload, size: int, missing: np.ndarray | float = 0.0
-    ) -> np.ndarray:
+    def decode(self, payload: Payload, size: int, missing: Fill = 0.0) -> np.ndarray:
         """Return the vector that has these values in this part."""
-        part, values = _arrays(payload, 2)
+        part, values = _two(payload)
         x = _filled(values, size, missing)
         first = int(part.flat[0])  # of one round: the same for all clients
         if (part != first).any() or x[..., first :: self.count].shape != values.shape:
@@ -228,42 +240,26 @@ class Parts:
         return x
 
 
-def _check_share(share: float) -> None:
-    if not 0 < share <= 1:
-        raise ValueError(f"the share must be above 0 and at most 1; got {share}")
-
-
 def _check_finite(x: np.ndarray) -> None:
     if x.shape[-1] == 0:
-        raise ValueError("there is nothing to say: the vector has no numbers")
+        raise ValueError("there is nothing to send: the vector has no numbers")
     if not np.isfinite(x).all():
         raise ValueError("a vector with NaN or infinite values cannot be encoded")
 
 
-def _chosen(x: np.ndarray, score: np.ndarray, share: float) -> Payload:
-    """Return places and values of the numbers of the highest scores."""
-    size = x.shape[-1]
-    k = max(1, round(share * size))
-    places = np.sort(
-        np.argpartition(score, size - k, axis=-1)[..., size - k :], axis=-1
-    )
-    values = np.take_along_axis(x, places, axis=-1)
-    return [places.astype(np.min_scalar_type(size - 1)), values]
-
-
-def _filled(values: np.ndarray, size: int, missing: Any) -> np.ndarray:
-    """Return a vector for each client, in the data type of the values said."""
+def _filled(values: np.ndarray, size: int, missing: Fill) -> np.ndarray:
+    """Return a vector for each client, in the data type of the values sent."""
     return np.array(np.broadcast_to(missing, (*values.shape[:-1], size)), values.dtype)
 
 
-def _arrays(payload: Payload, count: int) -> Payload:
-    """Return a message's arrays; raise ValueError if they are too many or too few."""
-    if len(payload) != count:
-        raise ValueError(f"the message has {len(payload)} arrays instead of {count}")
+def _two(payload: Payload) -> Payload:
+    """Return a message's two arrays; raise ValueError if they are more or fewer."""
+    if len(payload) != 2:
+        raise ValueError(f"the message has {len(payload)} arrays instead of 2")
     return payload
 
 
-def _pack(symbols: np.ndarray, bits: int) -> np.ndarray:
+def pack_bits(symbols: np.ndarray, bits: int) -> np.ndarray:
     """Return whole numbers of `bits` bits each, at most 16, side by side in bytes."""
     two = np.ascontiguousarray(symbols.astype(">u2"))
     each = np.unpackbits(two.view(np.uint8), axis=-1)
@@ -271,8 +267,8 @@ def _pack(symbols: np.ndarray, bits: int) -> np.ndarray:
     return np.packbits(each.reshape(*symbols.shape[:-1], -1), axis=-1)
 
 
-def _unpack(packed: np.ndarray, bits: int, size: int) -> np.ndarray:
-    """Return the `size` numbers that `_pack` put into bytes."""
+def unpack_bits(packed: np.ndarray, bits: int, size: int) -> np.ndarray:
+    """Return the `size` numbers that `pack_bits` put into bytes."""
     byte, bit = np.divmod(np.arange(size) * bits, 8)
     end = np.zeros((*packed.shape[:-1], 2), np.uint8)
     wide = np.concatenate([packed, end], axis=-1).astype(np.uint32)

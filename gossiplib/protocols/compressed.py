@@ -1,28 +1,29 @@
-"""Averaging with messages that do not say all: protocols that use codecs.
+"""Averaging with messages that do not tell a whole model: protocols that use codecs.
 
-Each is an average function (see `averaging`) that also has `send`: what a client says
-instead of its model. `Compressed` takes what it hears for the neighbours' models, and
-stalls. `Choco` says how its model differs from what the neighbours already think it is,
-and converges. `Partial` and `Shared` average only what was said.
+Each is an average function that also has `send`: what leaves a client instead of its
+model. `Compressed` takes what arrives for the neighbours' models, and stalls. `Choco`
+sends how its model differs from what the neighbours already think it is, and converges.
+`Partial` and `Shared` average only what was sent.
 
-A model is flattened into one vector for a codec (see `codecs`).
+For a codec (see `codecs`) a model is one vector.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 from flwr.app import ArrayRecord
 
-from gossiplib.core.averaging import Model, as_dtype, weighted_mean
+from gossiplib.core.averaging import Model, Models, as_dtype, weighted_mean
 from gossiplib.core.context import RoundContext
-from gossiplib.core.models import unpack
+from gossiplib.core.models import ravel, unpack, unravel
 from gossiplib.protocols.codecs import Codec
 
 __all__ = ["Choco", "Compressed", "Partial", "Shared"]
 
-SAID, HEARD = "choco.said", "choco.heard"
 
-
+@dataclass(frozen=True)
 class Compressed:
     """Average with the compressed models of the neighbours, as if they were exact.
 
@@ -34,46 +35,47 @@ class Compressed:
     Parameters
     ----------
     codec : Codec
-        How a model is said, see `codecs`.
+        How a model is encoded: `TopK`, `RandomK`, `Qsgd`, `Parts`.
     """
 
-    def __init__(self, codec: Codec) -> None:
-        self.codec = codec
+    codec: Codec
 
-    def send(self, model: Model, turn: RoundContext) -> Model:
-        """Return the message that says the model."""
-        return self.codec.encode(_vector(model, turn), turn)
+    def send(self, model: Model, context: RoundContext) -> Model:
+        """Return the encoded model."""
+        return self.codec.encode(_vector(model, context), context)
 
     def __call__(
-        self,
-        own: Model,
-        neighbours: Sequence[Model],
-        weights: np.ndarray,
-        turn: RoundContext,
+        self, own: Model, neighbours: Models, weights: np.ndarray, context: RoundContext
     ) -> Model:
-        """Average with what the messages say."""
-        x = _vector(own, turn)
+        """Average with the decoded models."""
+        x = _vector(own, context)
         others = [[self._decoded(message, x)] for message in neighbours]
         (mixed,) = weighted_mean([x], others, weights)
-        return _model(mixed, own)
+        return _model(mixed, own, context)
 
     def _decoded(self, message: Model, x: np.ndarray) -> np.ndarray:
         return self.codec.decode(message, x.shape[-1])
 
 
+@dataclass(frozen=True)
 class Partial(Compressed):
-    """Average only what the neighbours say; keep the own number elsewhere.
+    """Average only what the neighbours sent; keep the own number elsewhere.
 
-    x_i ← x_i + Σ_j w_ij m_j (x_j - x_i), where m_j is 1 where j said something and 0
-    elsewhere. With `codecs.Parts` these are partitioned models, with `RandomK`
-    subsampled ones (both of Hegedűs et al. 2021), with `TopK` each client's largest
-    numbers. Parameters as in `Compressed`.
+    x_i ← x_i + Σ_j w_ij m_j (x_j - x_i), where m_j is 1 where j sent something and 0
+    elsewhere. With `Parts` these are partitioned models, with `RandomK` subsampled ones
+    (both of Hegedűs et al. 2021), with `TopK` each client's largest numbers.
+
+    Parameters
+    ----------
+    codec : Codec
+        How a part of a model is encoded: `Parts`, `RandomK`, `TopK`.
     """
 
     def _decoded(self, message: Model, x: np.ndarray) -> np.ndarray:
         return self.codec.decode(message, x.shape[-1], missing=x)
 
 
+@dataclass(frozen=True)
 class Shared:
     """Average some arrays of the model with the neighbours, and keep the rest private.
 
@@ -83,15 +85,19 @@ class Shared:
     Parameters
     ----------
     arrays : sequence of int
-        Places of the shared arrays in the model.
+        Places of the shared arrays in the model, from 0 on.
     """
 
-    def __init__(self, arrays: Sequence[int]) -> None:
-        self.arrays = sorted(set(arrays))
-        if not self.arrays or self.arrays[0] < 0:
-            raise ValueError(f"name at least one array, from 0 on; got {arrays}")
+    arrays: Sequence[int]
 
-    def send(self, model: Model, turn: RoundContext) -> Model:
+    def __post_init__(self) -> None:
+        """Check the places, and sort them."""
+        places = tuple(sorted(set(self.arrays)))
+        if not places or places[0] < 0:
+            raise ValueError(f"name at least one array, from 0 on; got {self.arrays}")
+        object.__setattr__(self, "arrays", places)
+
+    def send(self, model: Model, context: RoundContext) -> Model:
         """Return the shared arrays."""
         if self.arrays[-1] >= len(model):
             raise ValueError(
@@ -101,22 +107,19 @@ class Shared:
         return [model[k] for k in self.arrays]
 
     def __call__(
-        self,
-        own: Model,
-        neighbours: Sequence[Model],
-        weights: np.ndarray,
-        turn: RoundContext,
+        self, own: Model, neighbours: Models, weights: np.ndarray, context: RoundContext
     ) -> Model:
         """Average the shared arrays."""
-        mixed = weighted_mean(self.send(own, turn), neighbours, weights)
+        mixed = weighted_mean(self.send(own, context), neighbours, weights)
         places = dict(zip(self.arrays, mixed, strict=True))
         return [places.get(k, array) for k, array in enumerate(own)]
 
 
+@dataclass(frozen=True)
 class Choco:
     """CHOCO-Gossip; after local training, CHOCO-SGD (Koloskova et al. 2019).
 
-    Everyone keeps a public copy x̂_i of each model, and a client says how its model
+    Everyone keeps a public copy x̂_i of each model, and a client sends how its model
     differs from the copy:
 
         x̂_i ← x̂_i + Q(x_i - x̂_i)
@@ -128,90 +131,99 @@ class Choco:
 
     That sum is right only if each message of each neighbour came, and weighs the same.
     So graph and weights must be static. A client that missed a message raises
-    RuntimeError from then on: it keeps its own model, and its neighbours still hear it.
+    RuntimeError from then on: it keeps its own model, and goes on sending.
 
     Parameters
     ----------
     codec : Codec
-        Q, with an ω as told in `codecs`: `TopK`, `RandomK`, `Qsgd`; not unbiased.
+        Q, with an ω: `TopK`, `RandomK`, `Qsgd`; not unbiased.
     step : float
         γ, above 0 and at most 1. The smaller ω, the smaller γ must be, or the models
         diverge.
     """
 
-    def __init__(self, codec: Codec, step: float) -> None:
-        if not 0 < step <= 1:
-            raise ValueError(f"the step must be above 0 and at most 1; got {step}")
-        self.codec, self.step = codec, step
+    codec: Codec
+    step: float
 
-    def send(self, model: Model, turn: RoundContext) -> Model:
+    def __post_init__(self) -> None:
+        """Check the step."""
+        if not 0 < self.step <= 1:
+            raise ValueError(f"the step must be above 0 and at most 1; got {self.step}")
+
+    def send(self, model: Model, context: RoundContext) -> Model:
         """Return Q(x_i - x̂_i) as a message, and add it to x̂_i."""
-        x = _vector(model, turn)
-        said = _remembered(turn, SAID)[0] if SAID in turn.state else 0.0
-        message = self.codec.encode((x - said).astype(x.dtype), turn)
-        said = said + self.codec.decode(message, x.shape[-1]).astype(np.float64)
-        turn.state[SAID] = ArrayRecord([said])
+        x = _vector(model, context)
+        public = np.zeros(x.shape)
+        if _PUBLIC in context.state:
+            (public,) = unpack(context.state.array_records[_PUBLIC])
+        message = self.codec.encode((x - public).astype(x.dtype), context)
+        public = public + self.codec.decode(message, x.shape[-1]).astype(np.float64)
+        context.state[_PUBLIC] = ArrayRecord([public])
         return message
 
     def __call__(
-        self,
-        own: Model,
-        neighbours: Sequence[Model],
-        weights: np.ndarray,
-        turn: RoundContext,
+        self, own: Model, neighbours: Models, weights: np.ndarray, context: RoundContext
     ) -> Model:
-        """Go a step towards what the neighbours have said, from what oneself has."""
-        x, weights = _vector(own, turn), np.asarray(weights, dtype=np.float64)
-        # All whole numbers have different cosines: this shows a change of the links.
-        links = (weights[1:] * np.cos(turn.senders)).sum(axis=0)[..., None]
-        heard = self._before(turn, links)
+        """Go a step towards the neighbours' public copies, from one's own."""
+        x, weights = _vector(own, context), np.asarray(weights, dtype=np.float64)
+        links = _digest(context.senders, weights)
+        total = self._total(context, links, x)
         for w, message in zip(weights[1:], neighbours, strict=True):
-            heard = heard + w[..., None] * self.codec.decode(message, x.shape[-1])
-        (said,) = _remembered(turn, SAID)
-        mixed = x + self.step * (heard - (1 - weights[0])[..., None] * said)
-        now = np.full(links.shape, turn.server_round)
-        turn.state[HEARD] = ArrayRecord([heard, links, now])
-        return _model(mixed, own)
+            total = total + w[..., None] * self.codec.decode(message, x.shape[-1])
+        (public,) = unpack(context.state.array_records[_PUBLIC])
+        mixed = x + self.step * (total - (1 - weights[0])[..., None] * public)
+        now = np.full((*context.batch, 1), context.server_round)
+        context.state[_TOTAL] = ArrayRecord([total, links, now])
+        return _model(mixed, own, context)
 
     @staticmethod
-    def _before(turn: RoundContext, links: np.ndarray) -> np.ndarray | float:
-        """Return the sum up to the last round, if nothing is missing in it."""
-        heard, known, last = 0.0, links, np.zeros(1, dtype=int)
-        if HEARD in turn.state:
-            heard, known, last = _remembered(turn, HEARD)
-        same = np.allclose(known, links, rtol=1e-9, atol=1e-12)
-        if same and (last == turn.server_round - 1).all():
-            return heard
-        who = np.atleast_1d(turn.node_config["partition-id"])[0]
-        why = (
-            f"it last averaged in round {last.min()}, and now it is round "
-            f"{turn.server_round}"
-            if same
-            else "its neighbours or their weights are not those of the round before"
-        )
+    def _total(context: RoundContext, links: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Return Σ_j w_ij x̂_j up to the last round, if nothing is missing in it."""
+        total, known, last = np.zeros(x.shape), links, np.zeros(1, dtype=int)
+        if _TOTAL in context.state:
+            total, known, last = unpack(context.state.array_records[_TOTAL])
+        same = np.array_equal(known, links)
+        if same and (last == context.server_round - 1).all():
+            return total
+        why = "its neighbours or their weights are not those of the round before"
+        if same:
+            why = f"it last averaged in round {last.min()}, and now it is round "
+            why += str(context.server_round)
         raise RuntimeError(
-            f"client {who} does not know what its neighbours have said so far: {why}. "
-            "CHOCO needs a static graph and every message; use Partial for others"
+            f"client {context.clients.flat[0]} does not know what its neighbours have "
+            f"sent so far: {why}. CHOCO needs a static graph and every message; use "
+            "Partial for others"
         )
 
 
-def _remembered(turn: RoundContext, key: str) -> Model:
-    return unpack(turn.state[key])
+#: Records in a client's state: x̂_i; and Σ_j w_ij x̂_j, its links and the last round.
+_PUBLIC, _TOTAL = "choco.public", "choco.total"
 
 
-def _vector(model: Model, turn: RoundContext) -> np.ndarray:
+def _digest(senders: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return a digest of who sends and what it weighs, shape (*batch, 2).
+
+    The senders themselves would be as many as a client has neighbours; but a record in
+    the state has one shape for all clients, as the vectorised engine stacks them. The
+    weights are rounded: eigenvalues in them may differ in the last digit, elsewhere.
+    """
+    order = np.argsort(senders, axis=0)
+    both = [senders, np.rint(1e9 * weights[1:]).astype(np.int64)]
+    links = np.concatenate([np.take_along_axis(a, order, axis=0) for a in both]).T
+    rows = [links[at].tobytes() for at in np.ndindex(links.shape[:-1])]
+    digests = b"".join(blake2b(row, digest_size=16).digest() for row in rows)
+    return np.frombuffer(digests, np.uint64).reshape(*links.shape[:-1], 2)
+
+
+def _vector(model: Model, context: RoundContext) -> np.ndarray:
     """Return a model as one vector, (size,) or (clients, size), of floats."""
-    lead = np.shape(turn.node_config["partition-id"])
-    flat = np.concatenate([np.reshape(a, (*lead, -1)) for a in model], axis=-1)
-    return flat if flat.dtype.kind == "f" else flat.astype(np.float64)
+    x = ravel(model, context.batch)
+    return x if x.dtype.kind == "f" else x.astype(np.float64)
 
 
-def _model(vector: np.ndarray, like: Model) -> Model:
-    """Return a vector as a model: the inverse of `_vector`."""
-    lead = vector.shape[:-1]
-    sizes = [int(np.prod(a.shape[len(lead) :], dtype=int)) for a in like]
-    parts = np.split(vector, np.cumsum(sizes)[:-1], axis=-1)
-    return [
-        as_dtype(part.reshape(a.shape), a.dtype)
-        for part, a in zip(parts, like, strict=True)
-    ]
+def _model(vector: np.ndarray, like: Model, context: RoundContext) -> Model:
+    """Return a vector as a model, the inverse of `_vector`."""
+    lead = len(context.batch)
+    shapes = {str(k): a.shape[lead:] for k, a in enumerate(like)}
+    arrays = unravel(vector, shapes).values()
+    return [as_dtype(a, b.dtype) for a, b in zip(arrays, like, strict=True)]

@@ -1,17 +1,17 @@
 """What a neighbour can learn from the models that it is sent, and what noise promises.
 
-`overhear` notes the models that clients send. `membership` is the attack on them: it
-tells by the loss whether an example was trained on (Yeom et al. 2018,
-arXiv:1709.01604). `membership_auc` says how well that works.
-
-Flower adds the noise (`flwr.clientapp.mod.LocalDpMod`, see `with_mods`). The functions
-`noise_std`, `exact_epsilon` and `auc_bound` are the theory of it.
-
-Nothing here attacks encrypted messages, or reconstructs an example.
+`HonestButCurious` clients note the models that reach them. `membership` is the attack
+on these: it judges by the loss whether an example was trained on (Yeom et al. 2018,
+arXiv:1709.01604); `membership_auc` says how well that works. Flower adds the noise
+(`flwr.clientapp.mod.LocalDpMod`, by `with_mods`), and `noise_std`, `exact_epsilon` and
+`auc_bound` are its theory. Nothing here attacks encrypted messages, or reconstructs an
+example.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,54 +21,61 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
-from gossiplib.core.averaging import Average, Model, weighted_mean
+from gossiplib.core.averaging import Average, Model, Models, weighted_mean
 from gossiplib.core.context import RoundContext
 from gossiplib.tasks.task import Task
 
 __all__ = [
+    "HonestButCurious",
     "auc_bound",
     "exact_epsilon",
     "membership",
     "membership_auc",
     "noise_std",
-    "overhear",
     "with_mods",
 ]
 
 
-def overhear(heard: dict[int, Model], average: Average = weighted_mean) -> Average:
-    """Return an average function that notes what each neighbour sent last.
+@dataclass(frozen=True)
+class HonestButCurious:
+    """Average as another function does, and note what each neighbour sent last.
 
-    An honest client could do it as well: it looks only at what it is sent anyway.
+    An honest client could do it as well: it sees only what it is sent anyway.
 
     Parameters
     ----------
     heard : dict
         Filled: partition id of the sender -> the model that it sent.
     average : callable
-        What the clients do with the models, see `averaging`.
+        What the clients do with the models; one without a `send`.
+
+    Raises
+    ------
+    ValueError
+        If clients send something else than models.
     """
 
-    def average_and_note(
-        own: Model,
-        neighbours: Sequence[Model],
-        weights: np.ndarray,
-        context: RoundContext,
-    ) -> Model:
-        for model, senders in zip(neighbours, context.senders, strict=True):
-            if not np.ndim(senders):
-                heard[int(senders)] = [array.copy() for array in model]
-                continue
-            for k, sender in enumerate(senders.tolist()):
-                heard[sender] = [array[k].copy() for array in model]
-        return average(own, neighbours, weights, context)
+    heard: dict[int, Model] = field(repr=False, compare=False)
+    average: Average = weighted_mean
 
-    return average_and_note
+    def __post_init__(self) -> None:
+        """Check that clients send models."""
+        if hasattr(self.average, "send"):
+            raise ValueError(f"what {self.average} sends is no model to be overheard")
+
+    def __call__(
+        self, own: Model, neighbours: Models, weights: np.ndarray, context: RoundContext
+    ) -> Model:
+        """Note the models, and average."""
+        for model, senders in zip(neighbours, context.senders, strict=True):
+            for at in np.ndindex(context.batch):
+                self.heard[int(senders[at])] = [np.array(a[at]) for a in model]
+        return self.average(own, neighbours, weights, context)
 
 
 @torch.no_grad()
 def membership(task: Task, model: Model, client: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tell by the loss which of a client's examples its model was trained on.
+    """Judge by the loss which of a client's examples its model was trained on.
 
     The examples are all of the client's own: those that it trained on, and those of its
     validation and test part, which come from the same source. A comparison with other
@@ -85,7 +92,7 @@ def membership(task: Task, model: Model, client: int) -> tuple[np.ndarray, np.nd
 
     Returns
     -------
-    tuple of numpy.ndarray
+    trained, scores : numpy.ndarray
         Whether each example was trained on, and its score: the smaller the loss, the
         higher. Both have the shape (examples,).
 
@@ -132,7 +139,7 @@ def membership_auc(task: Task, models: Mapping[int, Model]) -> np.ndarray:
     )
 
 
-def with_mods(app: ClientApp, mods: list) -> ClientApp:
+def with_mods(app: ClientApp, mods: list[Any]) -> ClientApp:
     """Return a ClientApp that works like another, with mods around its training.
 
     Parameters
@@ -153,6 +160,13 @@ def noise_std(sensitivity: float, epsilon: float, delta: float) -> float:
 
     Δ √(2 ln(1.25/δ)) / ε, which `LocalDpMod` uses. Its proof holds for ε below 1 (Dwork
     and Roth 2014, "The Algorithmic Foundations of Differential Privacy").
+
+    Parameters
+    ----------
+    sensitivity : float
+        Δ, how far two neighbouring data sets can move a message, in Euclidean norm.
+    epsilon, delta : float
+        ε and δ of the promise.
     """
     return sensitivity * math.sqrt(2 * math.log(1.25 / delta)) / epsilon
 
@@ -182,11 +196,11 @@ def exact_epsilon(
     def excess(epsilon: float) -> float:
         # e^ε Φ(...) by logarithms: e^ε alone would overflow.
         tail = math.exp(epsilon + norm.logcdf(-mu / 2 - epsilon / mu))
-        return norm.cdf(mu / 2 - epsilon / mu) - tail - delta
+        return float(norm.cdf(mu / 2 - epsilon / mu)) - tail - delta
 
     if excess(0) <= 0:
         return 0.0
-    return brentq(excess, 0, mu**2 / 2 + mu * norm.isf(delta) + 1)
+    return float(brentq(excess, 0, mu**2 / 2 + mu * norm.isf(delta) + 1))
 
 
 def auc_bound(sensitivity: float, std: float, rounds: int = 1) -> float:
@@ -195,5 +209,10 @@ def auc_bound(sensitivity: float, std: float, rounds: int = 1) -> float:
     μ = √rounds Δ/σ. It is the AUC of the best test between two normal distributions
     that are μ standard deviations apart, which is the worst case of Gaussian noise
     (Dong, Roth and Su 2019).
+
+    Parameters
+    ----------
+    sensitivity, std, rounds
+        As in `exact_epsilon`.
     """
     return float(norm.cdf(math.sqrt(rounds / 2) * sensitivity / std))

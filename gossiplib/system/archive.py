@@ -3,9 +3,8 @@
 It is a zip file, not compressed, with arrays in the NPY format: `numpy.load` and unzip
 open it too. At its end, in the comment of the zip file, is a SHA-256 of all the rest,
 so an archive that was cut short or changed is not read. That finds damage; it is no
-signature, and whoever can write the file can write another one.
-
-What is in an archive is for others to say, see `checkpoint`.
+signature, and whoever can write the file can write another one. What an archive holds
+is for others to say.
 """
 
 import contextlib
@@ -15,34 +14,19 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, TypeAlias
 
 import numpy as np
 
-__all__ = ["Member", "reading", "write"]
+__all__ = ["BLANK", "Member", "reading", "write"]
 
-Member = bytes | np.ndarray
+Member: TypeAlias = "bytes | np.ndarray"
 
 #: What stands in the place of the digest while it is computed.
-_BLANK = b"0" * 64
+BLANK = b"0" * 64
 
 
-class _Hashed:
-    """A file that is only written to, from start to end, and hashed meanwhile."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.digest = hashlib.sha256()
-        self._file = file
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        return self._file.write(data)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-
-def write(path: str | os.PathLike, members: Mapping[str, Member]) -> None:
+def write(path: str | os.PathLike[str], members: Mapping[str, Member]) -> None:
     """Write an archive in place of an earlier one.
 
     The members go to a temporary file in the same folder, which takes the name only
@@ -69,13 +53,11 @@ def write(path: str | os.PathLike, members: Mapping[str, Member]) -> None:
     )
     try:
         with file:
-            hashed = _Hashed(file)
-            with zipfile.ZipFile(hashed, "w") as archive:
-                archive.comment = _BLANK
+            with zipfile.ZipFile(file, "w") as archive:
+                archive.comment = BLANK
                 for name, value in members.items():
                     _add(archive, name, value)
-            file.seek(-len(_BLANK), os.SEEK_END)
-            file.write(hashed.digest.hexdigest().encode())
+            file.write(_digest(file))
             file.flush()
             os.fsync(file.fileno())
         os.replace(file.name, path)
@@ -87,11 +69,10 @@ def write(path: str | os.PathLike, members: Mapping[str, Member]) -> None:
 
 
 def _add(archive: zipfile.ZipFile, name: str, value: Member) -> None:
-    array = isinstance(value, np.ndarray)
     # A fixed date: the same members make the same file.
-    info = zipfile.ZipInfo(f"{name}.npy" if array else name)
+    info = zipfile.ZipInfo(name + ".npy" * isinstance(value, np.ndarray))
     with archive.open(info, "w", force_zip64=True) as member:
-        if array:
+        if isinstance(value, np.ndarray):
             np.lib.format.write_array(member, value, allow_pickle=False)
         else:
             member.write(value)
@@ -116,8 +97,18 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def reading(path: str | os.PathLike) -> Iterator[Mapping[str, Member]]:
+def reading(path: str | os.PathLike[str]) -> Iterator[Mapping[str, Member]]:
     """Open an archive; members are read when they are looked up.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Where.
+
+    Yields
+    ------
+    mapping
+        Name, as it was written -> bytes or array.
 
     Raises
     ------
@@ -128,32 +119,31 @@ def reading(path: str | os.PathLike) -> Iterator[Mapping[str, Member]]:
         array of Python objects raises it when it is looked up.
     """
     with open(path, "rb") as file:
-        if not _sound(file):
+        digest = _digest(file)
+        if file.read() != digest:
             raise ValueError(
-                f"{path} was cut short or altered, or was never a checkpoint: the "
-                "SHA-256 at its end is not that of the file"
+                f"{path} was cut short or altered, or is something else: the SHA-256 "
+                "at its end is not that of the file"
             )
-        file.seek(0)
         try:
-            archive = zipfile.ZipFile(file)
-            stored = all(
-                i.compress_type == zipfile.ZIP_STORED for i in archive.filelist
-            )
+            members = zipfile.ZipFile(file).infolist()
+            stored = all(one.compress_type == zipfile.ZIP_STORED for one in members)
         except zipfile.BadZipFile:
             stored = False
         if not stored:  # what is compressed could fill the memory
             raise ValueError(f"{path} is no archive that `write` has made")
         file.seek(0)
-        with np.load(file, allow_pickle=False) as members:
-            yield members
+        with np.load(file, allow_pickle=False) as archive:
+            yield archive
 
 
-def _sound(file: BinaryIO) -> bool:
-    """Tell whether the digest at the end of a file is that of the file."""
-    left = os.fstat(file.fileno()).st_size - len(_BLANK)
+def _digest(file: IO[bytes]) -> bytes:
+    """Return the digest that belongs at the end of a file; go there."""
+    left = file.seek(0, os.SEEK_END) - len(BLANK)
     digest = hashlib.sha256()
+    file.seek(0)
     while left > 0 and (data := file.read(min(left, 2**20))):
         digest.update(data)
         left -= len(data)
-    digest.update(_BLANK)
-    return file.read() == digest.hexdigest().encode()
+    digest.update(BLANK)
+    return digest.hexdigest().encode()

@@ -6,29 +6,19 @@ that they all trust does this.
 """
 
 import datetime
-import ipaddress
-import os
 from pathlib import Path
 from typing import NamedTuple
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+import trustme
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 __all__ = ["Authority", "Identity", "key_pair"]
-
-_SIGNS = x509.KeyUsage(
-    digital_signature=False,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=True,
-    crl_sign=True,
-    encipher_only=False,
-    decipher_only=False,
-)
 
 
 class Identity(NamedTuple):
@@ -48,24 +38,21 @@ class Authority:
 
     Attributes
     ----------
+    folder : Path
+        That folder.
     certificate : Path
         By which everybody knows the certificates that this authority signed.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _name("gossiplib run")
-        ends = _days(1)
-        signed = (
-            _builder(self._name, self._name, self._key.public_key(), *ends)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_SIGNS, critical=True)
-            .add_extension(self._identifier(), critical=False)
-            .sign(self._key, hashes.SHA256())
-        )
         self.certificate = self.folder / "authority.pem"
-        self.certificate.write_bytes(_pem(signed))
+        self._ca = trustme.CA(
+            path_length=0,
+            organization_name="gossiplib",
+            organization_unit_name="one run",
+        )
+        self._ca.cert_pem.write_to_path(self.certificate)
 
     def issue(self, name: str, *, days: float = 1.0) -> Identity:
         """Sign a certificate for a process that listens on this machine.
@@ -73,92 +60,58 @@ class Authority:
         Parameters
         ----------
         name : str
-            Whose it is. The certificate also holds for localhost.
+            Whose it is, its common name. The certificate also holds for localhost.
         days : float
             How long it is valid from now on; a negative number is one that expired
             so long ago.
+
+        Returns
+        -------
+        Identity
+            The files; only this user can read the key.
         """
-        key = ec.generate_private_key(ec.SECP256R1())
-        names = [x509.DNSName(name), x509.DNSName("localhost")]
-        here = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-        purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        by = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
-            self._identifier()
-        )
-        signed = (
-            _builder(_name(name), self._name, key.public_key(), *_days(days))
-            .add_extension(by, critical=False)
-            .add_extension(x509.SubjectAlternativeName([*names, here]), critical=False)
-            .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
-            .sign(self._key, hashes.SHA256())
+        now = datetime.datetime.now(datetime.UTC)
+        begin = min(days, 0) - 1  # clocks differ
+        issued = self._ca.issue_cert(
+            *(name, "localhost", "127.0.0.1"),
+            common_name=name,
+            organization_name="gossiplib",
+            organization_unit_name="one run",
+            not_before=now + datetime.timedelta(begin),
+            not_after=now + datetime.timedelta(days),
         )
         identity = Identity(self.folder / f"{name}.pem", self.folder / f"{name}.key")
-        identity.certificate.write_bytes(_pem(signed))
-        _write_key(identity.key, key, serialization.PrivateFormat.PKCS8)
+        issued.cert_chain_pems[0].write_to_path(identity.certificate)
+        _write_key(identity.key, issued.private_key_pem.bytes())
         return identity
-
-    def _identifier(self) -> x509.SubjectKeyIdentifier:
-        return x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
 
 
 def key_pair(folder: Path, name: str) -> tuple[Path, Path]:
     """Make a private and a public key in OpenSSH's format, as a SuperNode needs.
 
+    Parameters
+    ----------
+    folder : Path
+        Where they go.
+    name : str
+        Of the private key's file; that of the public key ends in ".pub".
+
     Returns
     -------
     tuple[Path, Path]
-        The files of the private and of the public key.
+        The files of the private and of the public key; only this user can read the
+        former.
     """
     key = ec.generate_private_key(ec.SECP384R1())
     private, public = Path(folder) / name, Path(folder) / f"{name}.pub"
-    _write_key(private, key, serialization.PrivateFormat.OpenSSH)
-    public.write_bytes(
-        key.public_key().public_bytes(
-            serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-        )
-    )
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    _write_key(private, secret)
+    told = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    public.write_bytes(told)
     return private, public
 
 
-def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-
-def _days(days: float) -> tuple[datetime.datetime, datetime.datetime]:
-    """Return from when to when a certificate is valid."""
-    now = datetime.datetime.now(datetime.UTC)
-    begin = min(days, 0) - 1  # clocks differ
-    return now + datetime.timedelta(begin), now + datetime.timedelta(days)
-
-
-def _builder(
-    subject: x509.Name,
-    issuer: x509.Name,
-    key: ec.EllipticCurvePublicKey,
-    begin: datetime.datetime,
-    end: datetime.datetime,
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begin)
-        .not_valid_after(end)
-    )
-
-
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _write_key(
-    path: Path, key: ec.EllipticCurvePrivateKey, form: serialization.PrivateFormat
-) -> None:
+def _write_key(path: Path, key: bytes) -> None:
     """Write a private key that only this user can read, from the first moment on."""
-    data = key.private_bytes(
-        serialization.Encoding.PEM, form, serialization.NoEncryption()
-    )
-    with open(path, "wb", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
-        file.write(data)
+    path.touch(0o600)
+    path.write_bytes(key)

@@ -38,11 +38,12 @@ def check_whole(name: str, value: object, least: int, most: int | None = None) -
     ValueError
         If it is not whole or not in the range.
     """
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or int(value) < least or (most is not None and int(value) > most):
-        limits = f"at least {least}" if most is None else f"{least} to {most}"
-        raise ValueError(f"{name} must be a whole number, {limits}; got {value!r}")
-    return int(value)
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        whole = int(value)
+        if least <= whole and (most is None or whole <= most):
+            return whole
+    limits = f"at least {least}" if most is None else f"{least} to {most}"
+    raise ValueError(f"{name} must be a whole number, {limits}; got {value!r}")
 
 
 def check_share(name: str, value: float) -> None:

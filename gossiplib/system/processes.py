@@ -2,12 +2,10 @@
 
 `Processes` starts programs, keeps what they print, and ends them and all that they have
 started when the block ends, whatever ends it: an exception, Ctrl-C, or the death of the
-process that owns them. It knows nothing of what the programs do.
-
-Every process carries a mark in its environment, which its children inherit. So a child
-is found also when its parent is gone, or when it has left its group. A guard, one small
-process for each block, holds a pipe from the owner: when the pipe closes, however that
-comes about, it kills what is left.
+process that owns them. Every process carries a mark in its environment, which its
+children inherit. So a child is found also when its parent is gone, or when it has left
+its group. A guard, one small process for each block, holds a pipe from the owner: when
+the pipe closes, however that comes about, it kills what is left.
 """
 
 import contextlib
@@ -20,9 +18,11 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import psutil
+
+if __name__ != "__main__":  # the guard runs this file alone, and needs no gossiplib
+    from gossiplib.system.runs import wait_until
 
 __all__ = ["Processes", "free_ports"]
 
@@ -58,13 +58,22 @@ class Processes:
         if folder is not None:
             self.folder = Path(folder)
         self._mark = uuid.uuid4().hex
-        self._started: dict[str, subprocess.Popen] = {}
-        self._guard: subprocess.Popen | None = None
+        self._started: dict[str, subprocess.Popen[bytes]] = {}
+        self._guard: subprocess.Popen[bytes] | None = None
 
     def start(
         self, name: str, command: Sequence[str | Path], env: Mapping[str, str]
-    ) -> subprocess.Popen:
+    ) -> subprocess.Popen[bytes]:
         """Start a program; its output is added to the log with its name.
+
+        Parameters
+        ----------
+        name : str
+            By which the process is known in this block.
+        command : sequence of str or Path
+            The program and its arguments.
+        env : mapping
+            The process's environment.
 
         Raises
         ------
@@ -80,7 +89,7 @@ class Processes:
         with self.log_file(name).open("a") as log:
             process = subprocess.Popen(
                 [str(part) for part in command],
-                env={**env, _MARK: self._mark_of(name)},
+                env={**env, _MARK: f"{self._mark} {name}"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -93,6 +102,10 @@ class Processes:
         """Return where the output of a process is."""
         return self.folder / f"{name}.log"
 
+    def tail(self, name: str, characters: int = 2000) -> str:
+        """Return the end of a log."""
+        return self.log_file(name).read_text(errors="replace")[-characters:]
+
     def pid(self, name: str) -> int:
         """Return the number by which the system knows a process."""
         return self._started[name].pid
@@ -102,10 +115,16 @@ class Processes:
         return name in self._started and self._started[name].poll() is None
 
     def kill(self, name: str) -> None:
-        """End a process and all that it has started at once, as a crash would."""
+        """End a process and all that it has started at once, as a crash would.
+
+        Raises
+        ------
+        KeyError
+            If it was not started, or was killed before.
+        """
         if name not in self._started:
             raise KeyError(f"no process named {name} was started")
-        _kill(self._mark_of(name))
+        _kill(f"{self._mark} {name}")
         self._started.pop(name).wait()
 
     def wait_until(
@@ -113,26 +132,36 @@ class Processes:
     ) -> None:
         """Wait for a condition, as long as these processes run.
 
+        Parameters
+        ----------
+        ready : callable
+            () -> whether to go on.
+        seconds : float
+            How long to wait.
+        what : str
+            What is waited for, for the message.
+        names : sequence of str
+            Of the processes.
+
         Raises
         ------
         RuntimeError
             If one of them ends first; with the end of its log.
         TimeoutError
-            If it takes longer than so many seconds.
+            If it takes longer; with the end of the first one's log.
         """
-        deadline = time.monotonic() + seconds
-        while not ready():
+
+        def decided() -> bool:
+            if ready():
+                return True
             for name in names:
                 if not self.is_running(name):
                     raise RuntimeError(f"{name} has ended:\n{self.tail(name)}")
-            if time.monotonic() > deadline:
-                logs = "\n".join(f"{n}:\n{self.tail(n)}" for n in names[:1])
-                raise TimeoutError(f"{what} took more than {seconds:g} s. {logs}")
-            time.sleep(0.05)
+            return False
 
-    def tail(self, name: str, characters: int = 2000) -> str:
-        """Return the end of a log."""
-        return self.log_file(name).read_text(errors="replace")[-characters:]
+        if not wait_until(decided, seconds):
+            logs = [f" {name}:\n{self.tail(name)}" for name in names[:1]]
+            raise TimeoutError(f"{what} took more than {seconds:g} s.{''.join(logs)}")
 
     def __enter__(self) -> "Processes":
         """Begin: from here on the guard watches."""
@@ -148,30 +177,19 @@ class Processes:
         )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """End all processes: politely, then for good."""
         try:
             for process in self._started.values():
                 process.terminate()
-            deadline = time.monotonic() + 3
-            for process in self._started.values():
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(max(0, deadline - time.monotonic()))
+            wait_until(lambda: not any(map(self.is_running, self._started)), 3)
         finally:  # the guard does the rest, also when Ctrl-C comes a second time
             guard, self._guard = self._guard, None
-            guard.stdin.close()
-            guard.wait()
+            if guard is not None:
+                guard.communicate()  # closes the pipe, and waits
             for process in self._started.values():
                 process.wait()
             self._started.clear()
-
-    def _mark_of(self, name: str) -> str:
-        return f"{self._mark} {name}"
 
 
 def _marked(mark: str) -> list[psutil.Process]:

@@ -1,12 +1,9 @@
-"""Long runs: how far they are, a Ctrl-C that keeps what they have, what fits, waiting.
-
-Nothing here knows what runs.
-"""
+"""Long runs: progress, a Ctrl-C that keeps what is there, memory, and waiting."""
 
 import signal
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -89,7 +86,7 @@ class Interrupt:
 
 
 #: Where Linux tells a container its limit, and what it has used: cgroup v2, then v1.
-_CGROUPS = (
+CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     (
         "/sys/fs/cgroup/memory/memory.limit_in_bytes",
@@ -98,14 +95,24 @@ _CGROUPS = (
 )
 
 
-def free_memory(device: "torch.device") -> int:
-    """Return the bytes that are free on a device; in a container, to its limit."""
+def free_memory(
+    device: "torch.device", cgroups: Iterable[tuple[str, str]] = CGROUPS
+) -> int:
+    """Return the bytes that are free on a device; in a container, to its limit.
+
+    Parameters
+    ----------
+    device : torch.device
+        A GPU, or the processor with the machine's memory.
+    cgroups : iterable of (str, str)
+        The files of a container's limit and of what it has used, where there are any.
+    """
     if device.type == "cuda":
         import torch
 
-        return torch.cuda.mem_get_info(device)[0]
-    free = psutil.virtual_memory().available
-    for limit, used in _CGROUPS:
+        return int(torch.cuda.mem_get_info(device)[0])
+    free: int = psutil.virtual_memory().available
+    for limit, used in cgroups:
         try:
             left = int(Path(limit).read_text()) - int(Path(used).read_text())
         except (OSError, ValueError):  # not there, or "max": no limit
@@ -115,9 +122,21 @@ def free_memory(device: "torch.device") -> int:
 
 
 def check_memory(needed: int, device: "torch.device", what: str) -> None:
-    """Raise MemoryError if a run needs more bytes than are free.
+    """Check that a run has the memory that it needs.
 
-    `what` says what needs them, and begins the message.
+    Parameters
+    ----------
+    needed : int
+        Bytes.
+    device : torch.device
+        Where.
+    what : str
+        What needs them; it begins the message.
+
+    Raises
+    ------
+    MemoryError
+        If fewer bytes are free.
     """
     free = free_memory(device)
     if needed > free:

@@ -1,9 +1,15 @@
-"""Who gets which examples: flwr-datasets' partitioners, and the parts of a client."""
+"""Who gets which examples, and what each client uses them for.
+
+`spread` divides them by flwr-datasets' partitioners; `deal` deals them like cards, for
+more clients than there is data for. `parts` divides each client's share into `Parts`.
+"""
 
 import warnings
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
+
+from gossiplib.system.numbers import check_whole, rng
 
 __all__ = ["Parts", "deal", "parts", "spread"]
 
@@ -24,16 +30,22 @@ class Parts(NamedTuple):
         Rows of each client that are kept for validation, and as many for test.
     """
 
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # instead of the tuple's own method
     starts: np.ndarray
     held: np.ndarray
+
+    @overload
+    def span(self, clients: int, name: str) -> tuple[int, int]: ...
+
+    @overload
+    def span(self, clients: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]: ...
 
     def span(
         self, clients: int | np.ndarray, name: str
     ) -> tuple[int | np.ndarray, int | np.ndarray]:
         """Return where a part of a client begins in `index`, and its length.
 
-        For an array of clients, arrays.
+        For an array of clients two arrays, shape (clients,) each.
         """
         if name not in PARTS:
             raise ValueError(f"no part {name!r}; there are {', '.join(PARTS)}")
@@ -51,16 +63,20 @@ PARTS = ("validation", "test", "train")
 def parts(index: np.ndarray, sizes: np.ndarray, holdout: float) -> Parts:
     """Divide clients' examples: a share `holdout`, at least one, for each small part.
 
-    With a `holdout` of 0 all examples are for training.
-
     Parameters
     ----------
     index : numpy.ndarray
         Rows of the data set, client by client.
     sizes : numpy.ndarray
-        How many of them each client has.
+        How many of them each client has, shape (clients,).
     holdout : float
-        Share of a client's examples for validation, and as much for test.
+        Share of a client's examples for validation, and as much for test. With 0 all
+        are for training.
+
+    Raises
+    ------
+    ValueError
+        If a client has fewer examples than parts.
     """
     if not 0 <= holdout < 0.5:
         raise ValueError(f"holdout is a share, from 0 to below 0.5; got {holdout}")
@@ -87,12 +103,11 @@ def deal(
     Returns the clients' numbers below `pool`, one client's after the other's, and how
     many each has.
     """
-    if not 1 <= examples <= pool:
-        raise ValueError(f"a client can be dealt 1 to {pool} examples; got {examples}")
+    check_whole("examples", examples, 1, pool)
     hands = pool // examples
     deck = np.arange(pool, dtype=np.int32)
     decks = np.tile(deck, (-(-num_clients // hands), 1))
-    np.random.default_rng(seed).permuted(decks, axis=1, out=decks)
+    rng(seed).permuted(decks, axis=1, out=decks)
     dealt = decks[:, : hands * examples].ravel()
     return dealt[: num_clients * examples], np.full(num_clients, examples)
 

@@ -11,6 +11,7 @@ Nothing here knows of gossip.
 import functools
 from collections.abc import Callable
 from importlib import resources
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from torch import nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
+from gossiplib.system.numbers import check_share, check_whole, rng
 from gossiplib.tasks.partition import deal, parts, spread
 from gossiplib.tasks.training import (
     check_training,
@@ -36,9 +38,9 @@ from gossiplib.tasks.training import (
     train,
 )
 
-__all__ = ["Task", "digits", "evaluate", "spambase", "train"]
+__all__ = ["Task", "digits", "spambase"]
 
-Examples = tuple[torch.Tensor, torch.Tensor]
+Examples: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 
 class Task:
@@ -113,42 +115,47 @@ class Task:
     ) -> None:
         if len(x) != len(y):
             raise ValueError(f"{len(x)} examples have {len(y)} labels")
-        if num_clients < 1:
-            raise ValueError(f"num_clients must be at least 1; got {num_clients}")
-        order = np.random.default_rng(seed).permutation(len(y))
-        first = round(test_fraction * len(y))
+        check_whole("num_clients", num_clients, 1)
+        check_share("test_fraction", test_fraction)
+        order = rng(seed).permutation(len(y))
+        test, pool = np.split(order, [round(test_fraction * len(y))])
+        if partition == "dealt":
+            places, sizes = deal(len(pool), num_clients, examples, seed)
+        else:
+            least = 3 if holdout else 1
+            places, sizes = spread(y[pool], num_clients, partition, alpha, least, seed)
+        self.parts = parts(pool[places], sizes, holdout)
         self.x = torch.tensor(np.ascontiguousarray(x), dtype=dtype)
         self.y = torch.tensor(y, dtype=torch.int64)
-        self.test: Examples = self.x[order[:first]], self.y[order[:first]]
+        self.test: Examples = self.x[test], self.y[test]
         self.num_clients = num_clients
         self.num_classes = int(y.max()) + 1
         self.seed = seed
         self.same_start = same_start
-        self._hidden = hidden
-        self._build = build
-        self._validation: tuple[int | np.ndarray, torch.Tensor] | None = None
-        pool = order[first:]
-        if partition == "dealt":
-            places, sizes = deal(len(pool), num_clients, examples, seed)
-        else:
-            places, sizes = spread(
-                y[pool], num_clients, partition, alpha, 3 if holdout else 1, seed
-            )
-        self.parts = parts(pool[places], sizes, holdout)
+        self._build = build or functools.partial(
+            _perceptron, x.shape[1], hidden, self.num_classes
+        )
 
     def part(self, client: int | np.ndarray, name: str) -> Examples:
-        """Return x and y of a client's "train", "validation" or "test" part.
+        """Return x and y of a client's part.
 
-        For an array of clients, whose parts must be of one size, x and y have one
-        axis more, the first: (clients, examples, features).
+        Parameters
+        ----------
+        client : int or numpy.ndarray
+            A client; or many, as the array engine asks, whose parts are of one size.
+        name : {"train", "validation", "test"}
+            The part.
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            Shapes (examples, features) and (examples,); for many clients one axis more,
+            the first, (clients, ...).
         """
-        first, count = self.parts.span(client, name)
-        if np.ndim(client):
-            if len(sizes := np.unique(count)) > 1:
-                raise ValueError(f"parts of one size are needed, not of {sizes}")
-            rows = self.parts.index[first[:, None] + np.arange(count[0])]
-        else:
-            rows = self.parts.index[first : first + count]
+        first, count = self.parts.span(np.asarray(client), name)
+        if np.ndim(client) and len(sizes := np.unique(count)) > 1:
+            raise ValueError(f"parts of one size are needed, not of {sizes}")
+        rows = self.parts.index[first[..., None] + np.arange(count.flat[0])]
         return self.x[rows], self.y[rows]
 
     def label_counts(self) -> np.ndarray:
@@ -172,17 +179,7 @@ class Task:
             seed = int(np.random.SeedSequence([seed, client]).generate_state(1)[0])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return (self._build or self._perceptron)().to(self.x.dtype)
-
-    def _perceptron(self) -> nn.Module:
-        features = self.x.shape[1]
-        if not self._hidden:
-            return nn.Linear(features, self.num_classes)
-        return nn.Sequential(
-            nn.Linear(features, self._hidden),
-            nn.ReLU(),
-            nn.Linear(self._hidden, self.num_classes),
-        )
+            return self._build().to(self.x.dtype)
 
     def initial_arrays(self) -> ArrayRecord:
         """Return the parameters of `model()` as Flower sends them.
@@ -218,11 +215,12 @@ class Task:
 
         @app.train()
         def train_client(message: Message, context: Context) -> Message:
-            client = context.node_config["partition-id"]
-            model = self._load(message.content["arrays"])
+            client = self._client(context)
+            model = self._load(message.content.array_records["arrays"])
             if not self.same_start and "task.started" not in context.state:
                 model.load_state_dict(self.model(client).state_dict())
-            server_round = message.content["config"]["server-round"]
+            config = message.content.config_records["config"]
+            server_round = check_whole("server-round", config["server-round"], 0)
             x, y = self.part(client, "train")
             batches = self.batches(client, server_round, epochs, batch_size)
             loss = train(model, x, y, batches, **options)
@@ -235,12 +233,12 @@ class Task:
 
         @app.evaluate()
         def evaluate_client(message: Message, context: Context) -> Message:
-            client = context.node_config["partition-id"]
-            model = self._load(message.content["arrays"])
+            client = self._client(context)
+            model = self._load(message.content.array_records["arrays"])
             x, y = self.part(client, "test")
             if not len(y):
                 raise ValueError(f"client {client} has no test part: holdout is 0")
-            metrics = MetricRecord(evaluate(model, x, y) | {"num-examples": len(y)})
+            metrics = MetricRecord({**evaluate(model, x, y), "num-examples": len(y)})
             return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
         return app
@@ -253,30 +251,38 @@ class Task:
         Each epoch shuffles them anew, see `training.shuffle_keys`.
         """
         first, count = self.parts.span(client, "train")
-        batches = []
+        batches: list[torch.Tensor] = []
         for epoch in range(epochs):
             place = epoch * len(self.parts.index) + first
             keys = shuffle_keys(self.seed, server_round, place, count)
-            batches += torch.from_numpy(np.argsort(keys)).split(batch_size)
+            batches += torch.split(torch.from_numpy(np.argsort(keys)), batch_size)
         return batches
 
     def evaluate_fn(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
         """Evaluate a model on the common test set: an `evaluate_fn` of a Strategy."""
-        return MetricRecord(evaluate(self._load(arrays), *self.test))
+        return MetricRecord({**evaluate(self._load(arrays), *self.test)})
 
     @one_thread()
-    def predict(self, model: list[np.ndarray], context: Context) -> np.ndarray:
+    def predict(self, model: list[np.ndarray], context: Any) -> np.ndarray:
         """Return softmax outputs on a client's validation part.
 
-        The `predict` that `averaging.softmax_distance` needs; shape (examples,
-        classes). For an array of clients and their stacked models, (clients, examples,
-        classes).
+        It is the `predict` that `averaging.SoftmaxDistance` needs.
+
+        Parameters
+        ----------
+        model : list of numpy.ndarray
+            A model's arrays; for many clients stacked, one axis more, the first.
+        context : flwr.app.Context
+            That of the client, whose "partition-id" says which one it is; or, as the
+            array engine calls it, an array of many.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (examples, classes); for many clients (clients, examples, classes).
         """
         client = context.node_config["partition-id"]
-        # It is called for one neighbour after another.
-        if self._validation is None or not np.array_equal(self._validation[0], client):
-            self._validation = client, self.part(client, "validation")[0]
-        x = self._validation[1]
+        x, _ = self.part(client, "validation")
         tensors = map(torch.tensor, model)  # a copy: the arrays are read-only
         named = dict(zip(self._module.state_dict(), tensors, strict=True))
         forward = functools.partial(functional_call, self._module)
@@ -289,6 +295,11 @@ class Task:
                 logits = vmap(forward)(named, x)
         return F.softmax(logits, dim=-1).numpy()
 
+    def _client(self, context: Context) -> int:
+        """Return which of the task's clients this is."""
+        client = context.node_config["partition-id"]
+        return check_whole("partition-id", client, 0, self.num_clients - 1)
+
     @functools.cached_property
     def _module(self) -> nn.Module:
         return self.model()
@@ -298,8 +309,16 @@ class Task:
         return self._module
 
 
+def _perceptron(features: int, hidden: int, classes: int) -> nn.Module:
+    """Return logistic regression, or a network with one hidden layer."""
+    if not hidden:
+        return nn.Linear(features, classes)
+    layers = nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, classes)
+    return nn.Sequential(*layers)
+
+
 @functools.lru_cache(maxsize=16)
-def digits(num_clients: int, **options) -> Task:
+def digits(num_clients: int, **options: Any) -> Task:
     """Return the digits task: 1797 images of 8 x 8 pixels, ten classes.
 
     They ship with scikit-learn (Alpaydin and Kaynak 1998, doi:10.24432/C50P49).
@@ -312,7 +331,7 @@ def digits(num_clients: int, **options) -> Task:
 
 
 @functools.lru_cache(maxsize=16)
-def spambase(num_clients: int, **options) -> Task:
+def spambase(num_clients: int, **options: Any) -> Task:
     """Return the Spambase task: 4601 e-mails, 57 standardised features, spam or not.
 
     It ships with gossiplib (Hopkins et al. 1999, doi:10.24432/C53G6X, CC BY 4.0).

@@ -11,23 +11,25 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from gossiplib.system.numbers import check_whole
+
 __all__ = ["check_training", "evaluate", "one_thread", "shuffle_keys", "train"]
 
 
 def check_training(epochs: int, batch_size: int, **rates: float) -> None:
-    """Raise ValueError unless local training makes sense."""
-    if epochs < 1 or batch_size < 1 or {epochs % 1, batch_size % 1} != {0}:
-        raise ValueError(
-            "epochs and batch_size must be whole numbers, at least 1; got "
-            f"{epochs}, {batch_size}"
-        )
+    """Raise ValueError unless local training makes sense.
+
+    `rates` are learning rate, momentum and the like, each 0 or more.
+    """
+    check_whole("epochs", epochs, 1)
+    check_whole("batch_size", batch_size, 1)
     for name, rate in rates.items():
         if not 0 <= rate < float("inf"):
             raise ValueError(f"{name} must be 0 or more, and finite; got {rate}")
 
 
 def shuffle_keys(seed: int, server_round: int, start: int, count: int) -> np.ndarray:
-    """Return `count` numbers of a round's random stream, from place `start` on.
+    """Return `count` numbers in [0, 1) of a round's random stream, from `start` on.
 
     Each example of each client has a place in the stream, and a client visits its
     examples in the order of their numbers. So one client can jump to its own (the
@@ -59,7 +61,10 @@ def train(
     x: torch.Tensor,
     y: torch.Tensor,
     batches: Iterable[torch.Tensor],
-    **options: float,
+    *,
+    lr: float,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
 ) -> float:
     """Train in place by minibatch gradient descent on the cross-entropy.
 
@@ -68,24 +73,25 @@ def train(
     model : torch.nn.Module
         The model to train.
     x, y : torch.Tensor
-        The client's examples.
+        The client's examples, shapes (examples, features) and (examples,).
     batches : iterable of torch.Tensor
         Rows of x and y of each step.
-    **options : float
-        Those of `torch.optim.SGD`: lr, momentum, weight_decay. Momentum starts afresh
-        at each call.
+    lr, momentum, weight_decay : float
+        Options of `torch.optim.SGD`. Momentum starts afresh at each call.
 
     Returns
     -------
     float
         The mean loss of the batches, each before its step.
     """
-    optimizer = torch.optim.SGD(model.parameters(), **options)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay
+    )
     losses = []
     for batch in batches:
         loss = F.cross_entropy(model(x[batch]), y[batch])
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         losses.append(loss.detach())
     return float(torch.stack(losses).mean())

@@ -1,12 +1,11 @@
-"""Averaging alone: values of clients, no learning.
+"""Averaging alone, of values that clients hold, without learning.
 
-The rounds of `vectorized.gossip_learning` without their training, by the same code. It
-shows what an average function, a schedule and weights do on their own.
+The rounds of `gossip_learning` without their training, by the same code: what an
+average function, a schedule and weights do on their own.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import networkx as nx
 import numpy as np
 import torch
 from flwr.app import ArrayRecord
@@ -14,7 +13,7 @@ from flwr.app import ArrayRecord
 from gossiplib.core import mixing, topology
 from gossiplib.core.averaging import Average, weighted_mean
 from gossiplib.core.models import array_bytes
-from gossiplib.vectorized.averaging import Exchange, weigh
+from gossiplib.vectorized.averaging import Exchange, RoundGraph, among
 
 __all__ = ["averaging_rounds"]
 
@@ -24,7 +23,7 @@ def averaging_rounds(
     schedule: topology.Schedule,
     *,
     average: Average = weighted_mean,
-    weights: Callable[[nx.Graph], np.ndarray] = mixing.metropolis,
+    weights: mixing.Weights = mixing.metropolis,
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Go through rounds of averaging, without end: take as many as you need.
 
@@ -32,8 +31,15 @@ def averaging_rounds(
     ----------
     values : numpy.ndarray
         What each client begins with, shape (clients, d). Its data type is kept.
-    schedule, average, weights
-        As in `vectorized.gossip_learning`. A client's model is one array, (d,).
+    schedule : networkx.Graph or callable
+        The graph of the clients 0..n-1, or a function from the round (1, 2, ...) to a
+        graph; see `topology`.
+    average : callable
+        Average function, see `core.averaging`; it is called for many clients at once.
+        A client's model is one array, shape (d,).
+    weights : callable
+        graph -> mixing matrix W, dense or of scipy.sparse; see `mixing`. A function
+        that takes ``sparse=True``, as those of `mixing` do, is asked for a sparse one.
 
     Yields
     ------
@@ -43,6 +49,8 @@ def averaging_rounds(
 
     Raises
     ------
+    TypeError
+        If schedule or weights give something else than a graph or a matrix.
     ValueError
         If values, schedule or weights do not fit each other.
 
@@ -64,20 +72,16 @@ def averaging_rounds(
         client = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
         raise ValueError(f"the values of client {client} are not finite")
     n, d = values.shape
-    static = isinstance(schedule, nx.Graph)
     exchange = Exchange(average, {"values": (d,)}, n, chunk=max(16, 2_500_000 // d))
+    graph = RoundGraph(schedule, weights, n)
     server_round = 0
-    links = None
     while True:
         server_round += 1
-        graph = topology.at(schedule, server_round)
-        if links is None or not static:
-            topology.check_graph(graph, n, connected=static)
-            here = np.array([topology.is_online(graph, i) for i in range(n)])
-            links = weigh(graph, weights)
+        graph.go_to(server_round)
+        W, here = graph.W, graph.online
         after = values.copy()
-        for ids, rows in exchange(torch.from_numpy(values), links, here, server_round):
+        for ids, rows in exchange(torch.from_numpy(values), W, here, server_round):
             after[ids] = rows.numpy()
         size = exchange.message_bytes or array_bytes(ArrayRecord([values[0]]))
-        yield after.copy(), len(links.among(here).receivers) * size
+        yield after.copy(), (among(W, here).nnz - n) * size
         values = after

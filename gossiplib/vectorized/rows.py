@@ -1,14 +1,13 @@
-"""Models as the rows of a tensor: copying some of them, and how far apart they are.
+"""Stacked models, and what clients remember: one client a row, some taken and put.
 
-All clients' models and metrics in a few arrays, one client a row.
-
-A GossipResult's dicts hold a record for each client. A million ArrayRecords would take
-minutes to make, and more memory than the models. So the vectorised engine fills it with
-these instead, which make the record that is looked up.
+All clients' models are the rows of one tensor. What average functions put in the
+`state` of a client's Context is stacked likewise, array by array. The models and
+metrics of a result are `core.result.StackedModels` and `StackedMetrics`.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -20,27 +19,20 @@ __all__ = [
     "Place",
     "StackedStates",
     "chunks",
-    "consensus",
-    "keep_freed_memory",
+    "mean_and_distance",
     "place",
     "put",
-    "stack",
     "take",
 ]
 
-Place = slice | torch.Tensor
+#: Where some rows are.
+Place: TypeAlias = slice | torch.Tensor
 
 
-def stack(row: torch.Tensor, n: int) -> torch.Tensor:
-    """Return n copies of a row.
-
-    On Linux numpy asks for huge pages of memory, where torch does not: averaging, which
-    jumps from row to row, is a tenth faster with them.
-    """
-    if row.device.type != "cpu":
-        return row.repeat(n, 1)
-    rows = torch.from_numpy(np.empty((n, len(row)), row.numpy().dtype))
-    return rows.copy_(row)
+def chunks(clients: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Cut clients into pieces of nearly the same length, 1 to `size`."""
+    pieces = -(-len(clients) // size)
+    return iter(np.array_split(clients, pieces) if pieces else [])
 
 
 def place(clients: np.ndarray, device: torch.device) -> Place:
@@ -63,37 +55,25 @@ def put(models: torch.Tensor, at: Place, rows: torch.Tensor) -> None:
         models[at] = rows
 
 
-def consensus(models: torch.Tensor, clients: np.ndarray) -> tuple[torch.Tensor, float]:
-    """Return the mean of clients' models and their distance, in float64.
+def mean_and_distance(
+    models: torch.Tensor, clients: np.ndarray
+) -> tuple[torch.Tensor, float]:
+    """Return the mean of clients' models and their distance to it, in float64.
 
-    The distance is `mixing.consensus_distance`; this one takes some rows at a time.
+    The distance is `mixing.consensus_distance`, with few rows at a time in memory.
     """
     pieces = np.array_split(clients, 1 + len(clients) * models.shape[1] // 2**20)
     places = [place(ids, models.device) for ids in pieces]
-    mean = sum(take(models, at).double().sum(dim=0) for at in places) / len(clients)
+    mean = torch.zeros(models.shape[1], dtype=torch.float64, device=models.device)
+    for at in places:
+        mean += take(models, at).double().sum(dim=0)
+    mean /= len(clients)
     squares = sum(float((take(models, at) - mean).square().sum()) for at in places)
     return mean, math.sqrt(squares / len(clients))
 
 
-def keep_freed_memory() -> None:
-    """Let the C library of Linux keep up to 62 MB that a program frees.
-
-    By default it returns large pieces to the system at once, so that each next tensor
-    of their size starts with page faults: a sixth of the time of a small step. It keeps
-    pieces as large as the largest that it has seen freed, to 32 MB, and of them twice
-    as much in all (mallopt(3), M_MMAP_THRESHOLD). Other systems do not mind.
-    """
-    torch.empty(31 * 2**20, dtype=torch.uint8)
-
-
 class StackedStates:
-    """What clients keep in the `state` of their Context: ArrayRecords, stacked.
-
-    Parameters
-    ----------
-    n : int
-        Number of clients.
-    """
+    """What n clients keep in the `state` of their Context: ArrayRecords, stacked."""
 
     def __init__(self, n: int) -> None:
         self._n = n
@@ -121,7 +101,7 @@ class StackedStates:
         )
 
     def put(self, clients: np.ndarray, state: RecordDict) -> None:
-        """Keep the state of clients."""
+        """Set the state of clients."""
         for key, record in state.items():
             if not isinstance(record, ArrayRecord):
                 raise TypeError(
@@ -142,25 +122,25 @@ class StackedStates:
             has = self._has.setdefault(key, np.zeros(self._n, dtype=bool))
             has[clients] = key in state
 
-    def keep(self) -> tuple[list, dict[str, np.ndarray]]:
+    def dump(self) -> tuple[list[tuple[str, list[str]]], dict[str, np.ndarray]]:
         """Return the names of records and their arrays, and all arrays by number."""
-        names, members = [], {}
+        names: list[tuple[str, list[str]]] = []
+        members: dict[str, np.ndarray] = {}
         for k, (key, arrays) in enumerate(self._arrays.items()):
-            names.append([key, list(arrays)])
+            names.append((key, list(arrays)))
             members[f"state/{k}/has"] = self._has[key]
             members |= {f"state/{k}/{j}": a for j, a in enumerate(arrays.values())}
         return names, members
 
-    def restore(self, names: list, members: Mapping[str, np.ndarray]) -> None:
-        """Take what `keep` returned."""
+    def load(
+        self,
+        names: Sequence[tuple[str, Sequence[str]]],
+        members: Mapping[str, bytes | np.ndarray],
+    ) -> None:
+        """Take what `dump` returned."""
         for k, (key, arrays) in enumerate(names):
-            self._has[key] = members[f"state/{k}/has"]
+            self._has[key] = np.asarray(members[f"state/{k}/has"])
             self._arrays[key] = {
-                name: members[f"state/{k}/{j}"] for j, name in enumerate(arrays)
+                name: np.asarray(members[f"state/{k}/{j}"])
+                for j, name in enumerate(arrays)
             }
-
-
-def chunks(clients: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Cut clients into pieces of nearly the same length, 1 to `size`."""
-    pieces = -(-len(clients) // size)
-    return iter(np.array_split(clients, pieces) if pieces else [])

@@ -1,112 +1,52 @@
-"""Local training and evaluation of many models at once: `training`, for a stack.
+"""Local training and evaluation of stacked models: `tasks.training`, for many at once.
 
-The models are the rows of one tensor. `torch.func` turns a function of one client's
-model and examples into the same function of many clients' (`vmap`), and a loss into its
-gradient (`grad_and_value`). So a step of all clients is a few large operations, where
-a loop over clients makes many small ones.
-
-A function on tensors that is called often, without what it costs to call it.
+`torch.func` turns a function of one client's model and examples into the same function
+of many clients' (`vmap`), and a loss into its gradient (`grad_and_value`). So a step of
+all clients is a few large operations, where a loop over clients makes many small ones.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch.func import functional_call, grad_and_value, vmap
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
 from gossiplib.core.models import unravel
 from gossiplib.tasks.task import Task
 from gossiplib.tasks.training import check_training, shuffle_keys
-from gossiplib.vectorized.rows import chunks, stack
+from gossiplib.vectorized._speed import CHUNK, Recorded, repeat
+from gossiplib.vectorized.rows import chunks
 
-__all__ = ["BatchedTask", "Traced"]
+__all__ = ["Options", "StackedTask"]
+
+#: x and y of some clients, and y with each example's share, see `_batches`.
+Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+Tensors: TypeAlias = dict[str, torch.Tensor]
 
 
-class Traced:
-    """A function on tensors that, when called often, is replaced by its operations.
+class Options(NamedTuple):
+    """How clients train in a round, see `gossip_learning`."""
 
-    `vmap` and `grad` work out anew at each call which operations they come to. For few
-    clients that takes longer than to run them; so the operations are recorded (which
-    takes as long as some hundred calls), and repeated for inputs of the same shapes.
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
 
-    Parameters
-    ----------
-    function : callable
-        (models, x, y) -> tensors. The shape of x must give all other shapes and types.
+
+class StackedTask:
+    """A task's training and evaluation, for many clients at once, on a device.
+
+    `initial` is the first model, as a row, and `shapes` are those of its arrays.
+    `sizes` are the training examples of each client. `chunk` clients are best trained
+    at once.
     """
 
-    AFTER = 100
-
-    def __init__(self, function: Callable) -> None:
-        self._function = function
-        self._calls: dict[tuple, int] = {}
-        self._traced: dict[tuple, Callable] = {}
-
-    def __call__(self, models: dict, x: torch.Tensor, y: torch.Tensor) -> tuple:
-        """Call the function."""
-        if traced := self._traced.get(x.shape):
-            return traced(models, x, y)
-        self._calls[x.shape] = self._calls.get(x.shape, 0) + 1
-        if self._calls[x.shape] == self.AFTER:
-            self._traced[x.shape] = make_fx(self._function)(models, x, y)
-        return self._function(models, x, y)
-
-
-#: Bytes of models and examples that are worked on at once: on a CPU, about what its
-#: caches hold; on a GPU, what keeps all of it busy.
-CHUNK = {"cpu": 20e6, "cuda": 1e9}
-
-
-class BatchedTask:
-    """A task's training and evaluation, for many clients at once.
-
-    Parameters
-    ----------
-    task : Task
-        Data, model and seed.
-    device : torch.device
-        Where data and models are.
-    epochs, batch_size, lr, momentum, weight_decay : int and float
-        As in `Task.client_app`.
-
-    Attributes
-    ----------
-    shapes : dict[str, tuple of int]
-        Names and shapes of a model's arrays.
-    initial : torch.Tensor
-        The first model, as a row.
-    sizes : numpy.ndarray
-        Training examples of each client.
-    chunk : int
-        Clients that are best trained at once.
-
-    Raises
-    ------
-    ValueError
-        If the model has something that no gradient trains: buffers, as batch
-        normalisation does, frozen, shared or unused parameters; if it has too few
-        outputs, or something that `vmap` does not take, such as dropout.
-    """
-
-    def __init__(
-        self,
-        task: Task,
-        device: torch.device,
-        *,
-        epochs: int,
-        batch_size: int,
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-    ) -> None:
-        rates = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        check_training(epochs, batch_size, **rates)
-        self.chunk_bytes = CHUNK.get(device.type, CHUNK["cuda"])
-        self.task, self.device = task, device
-        self.epochs, self.batch_size, self.lr = epochs, batch_size, lr
-        self.momentum, self.weight_decay = momentum, weight_decay
+    def __init__(self, task: Task, device: torch.device, options: Options) -> None:
+        check_training(**options._asdict())
+        self.task, self.device, self.options = task, device, options
         self._model = task.model().to(device)
         state = self._model.state_dict()
         trained = [k for k, p in self._model.named_parameters() if p.requires_grad]
@@ -120,17 +60,17 @@ class BatchedTask:
         self.shapes = {name: tuple(state[name].shape) for name in trained}
         self.initial = torch.cat([p.detach().ravel() for p in state.values()])
         self._x, self._y = task.x.to(device), task.y.to(device)
-        self._kept: tuple[np.ndarray, list] | None = None
-        self._features = self._x[0].numel()
-        _, self.sizes = task.parts.span(np.arange(task.num_clients), "train")
-        in_batch = min(batch_size, int(self.sizes.max()))
-        self._one_batch = in_batch == self.sizes.max()
-        self.chunk = self._chunk(len(self.initial) + in_batch * self._features)
+        self._last: tuple[np.ndarray, list[Batch]] | None = None
+        _, self.sizes = self.span(np.arange(task.num_clients), "train")
+        most = int(self.sizes.max())
+        self._one_batch = most <= options.batch_size
+        self.chunk_bytes = CHUNK.get(device.type, CHUNK["cuda"])
+        self.chunk = self._chunk(min(options.batch_size, most))
 
-        def logits(rows: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        def logits(rows: torch.Tensor, x: torch.Tensor) -> Any:
             return functional_call(self._model, unravel(rows, self.shapes), (x,))
 
-        def loss(model: dict, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        def loss(model: Tensors, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             out = functional_call(self._model, model, (x,))
             return (F.log_softmax(out, dim=-1) * y).sum()
 
@@ -138,21 +78,13 @@ class BatchedTask:
         gradient = vmap(grad_and_value(loss))
         outputs = self._try(gradient)
         self._one_hot = torch.eye(outputs, dtype=task.x.dtype, device=device)
-        self._gradient = Traced(gradient)
+        self._gradient = Recorded(gradient)
 
-    def start(self) -> torch.Tensor:
-        """Return what each client starts with, one model a row."""
-        rows = stack(self.initial, self.task.num_clients)
-        if not self.task.same_start:
-            for i in range(self.task.num_clients):
-                arrays = self.task.model(i).state_dict().values()
-                rows[i] = torch.cat([a.ravel() for a in arrays])
-        return rows
-
-    def _try(self, gradient: Callable) -> int:
+    def _try(self, gradient: Callable[..., Any]) -> int:
         """Try the model on an example; return the number of its outputs.
 
-        What fails here would fail, or differ from `training`, in the middle of a run.
+        What fails here would fail, or differ from `tasks.training`, in the middle of a
+        run.
         """
         x = self._x[:1]
         out = self._model(x)
@@ -174,12 +106,26 @@ class BatchedTask:
                 "torch.func.vmap cannot take this model (those with dropout or "
                 f"recurrent layers, among others): {error}. Use LocalGrid for it"
             ) from error
-        return out.shape[1]
+        return int(out.shape[1])
 
-    def _chunk(self, values: int) -> int:
-        """Return how many clients with so many values each make a good chunk."""
-        per_client = values * self.initial.element_size()
-        return max(16, int(self.chunk_bytes / per_client))
+    def _chunk(self, examples: int) -> int:
+        """Return how many clients with so many examples each make a good chunk."""
+        values = len(self.initial) + examples * self._x[0].numel()
+        return max(16, int(self.chunk_bytes / (values * self.initial.element_size())))
+
+    def span(self, clients: np.ndarray, part: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return where a part of clients begins in `parts.index`, and its length."""
+        first, count = self.task.parts.span(clients, part)
+        return np.asarray(first), np.asarray(count)
+
+    def start(self) -> torch.Tensor:
+        """Return what each client starts with, shape (clients, parameters)."""
+        rows = repeat(self.initial, self.task.num_clients)
+        if not self.task.same_start:
+            for i in range(self.task.num_clients):
+                arrays = self.task.model(i).state_dict().values()
+                rows[i] = torch.cat([a.ravel() for a in arrays])
+        return rows
 
     def train(
         self,
@@ -188,19 +134,14 @@ class BatchedTask:
         clients: np.ndarray,
         keys: list[np.ndarray] | None,
     ) -> np.ndarray:
-        """Train models; return each client's mean loss, as `training.train`.
+        """Train models; return each client's mean loss, as `tasks.training.train`.
 
-        Parameters
-        ----------
-        old, new : torch.Tensor
-            One client's model a row, before; and where to write them.
-        clients : numpy.ndarray
-            Their numbers, those with most training examples first.
-        keys : list of numpy.ndarray or None
-            What `keys` returns for this round.
+        `old` are the models before, (clients, parameters), and `new` is where to write
+        them. Clients with most training examples come first. `keys` are those of the
+        round.
         """
         source, target = unravel(old, self.shapes), unravel(new, self.shapes)
-        velocity: dict[str, torch.Tensor] = {}
+        velocity: Tensors = {}
         losses = torch.zeros(len(old), dtype=old.dtype, device=self.device)
         for x, y in self._batches(clients, keys):
             on = len(x)  # as the longest come first, these are the first rows
@@ -209,54 +150,40 @@ class BatchedTask:
             losses[:on] += loss
             self._step(models, gradient, velocity, target)
             source = target  # the first step, which all clients make, filled it
-        steps = self.epochs * -(-self.sizes[clients] // self.batch_size)
-        return losses.cpu().numpy() / steps
+        steps = self.options.epochs * -(-self.sizes[clients] // self.options.batch_size)
+        return np.asarray(losses.cpu().numpy() / steps)
 
     def _step(
-        self,
-        models: dict[str, torch.Tensor],
-        gradient: dict[str, torch.Tensor],
-        velocity: dict[str, torch.Tensor],
-        target: dict[str, torch.Tensor],
+        self, models: Tensors, gradient: Tensors, velocity: Tensors, target: Tensors
     ) -> None:
         """Make a step of `torch.optim.SGD`; write it to the first rows of target."""
         for name, array in models.items():
             step = gradient[name]
-            if self.weight_decay:
-                step.add_(array, alpha=self.weight_decay)
-            if self.momentum:
+            if self.options.weight_decay:
+                step.add_(array, alpha=self.options.weight_decay)
+            if self.options.momentum:
                 v = velocity.setdefault(name, torch.zeros_like(step))[: len(step)]
-                step = v.mul_(self.momentum).add_(step)
-            torch.sub(array, step, alpha=self.lr, out=target[name][: len(array)])
+                step = v.mul_(self.options.momentum).add_(step)
+            torch.sub(
+                array, step, alpha=self.options.lr, out=target[name][: len(array)]
+            )
 
     def keys(self, server_round: int) -> list[np.ndarray] | None:
-        """Return all examples' places in each epoch of a round, see `shuffle_keys`."""
-        index = self.task.parts.index
-        if self._one_batch:
-            return None  # one batch a client: its order does not matter
-        return [
-            shuffle_keys(self.task.seed, server_round, e * len(index), len(index))
-            for e in range(self.epochs)
-        ]
+        """Return all examples' places in each epoch of a round, see `shuffle_keys`.
 
-    def _order(
-        self, first: np.ndarray, count: np.ndarray, keys: np.ndarray | None
-    ) -> np.ndarray:
-        """Return places in `parts.index` of each client's examples, in the order.
-
-        Shape (clients, most examples); what lies beyond a client's last is filler, one
-        of its own examples: others may hold NaN, which no share of 0 makes harmless.
+        None where each client has one batch: then its order does not matter.
         """
-        within = np.arange(count.max(initial=0))
-        places = first[:, None] + np.minimum(within, count[:, None] - 1)
-        if keys is None:
-            return places
-        by_key = np.where(within < count[:, None], keys[places], np.inf)
-        return np.take_along_axis(places, np.argsort(by_key, axis=1), axis=1)
+        if self._one_batch:
+            return None
+        n = len(self.task.parts.index)
+        return [
+            shuffle_keys(self.task.seed, server_round, e * n, n)
+            for e in range(self.options.epochs)
+        ]
 
     def _batches(
         self, clients: np.ndarray, keys: list[np.ndarray] | None
-    ) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+    ) -> Iterable[Batch]:
         """Go through the batches of clients: x, and y with the example's share.
 
         x has the shape (clients, examples, ...) and y (clients, examples, classes): the
@@ -267,27 +194,40 @@ class BatchedTask:
         Where each client has one batch, the last chunk's is kept: a small run has one
         chunk, and needs the same in each round.
         """
-        if keys is None and self._kept and np.array_equal(clients, self._kept[0]):
-            return self._kept[1] * self.epochs
-        batches = self._make_batches(clients, keys)
-        if keys is None:
-            self._kept = clients, [next(batches)]
-            return self._kept[1] * self.epochs
-        return batches
+        if keys is not None:
+            return self._make_batches(clients, keys)
+        if self._last is None or not np.array_equal(clients, self._last[0]):
+            self._last = clients, [next(self._make_batches(clients, [None]))]
+        return self._last[1] * self.options.epochs
 
     def _make_batches(
-        self, clients: np.ndarray, keys: list[np.ndarray] | None
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        first, count = self.task.parts.span(clients, "train")
-        for epoch in range(self.epochs):
-            order = self._order(first, count, None if keys is None else keys[epoch])
-            for start in range(0, order.shape[1], self.batch_size):
+        self, clients: np.ndarray, keys: Iterable[np.ndarray | None]
+    ) -> Iterator[Batch]:
+        first, count = self.span(clients, "train")
+        for keys_of_epoch in keys:
+            order = self._order(first, count, keys_of_epoch)
+            for start in range(0, order.shape[1], self.options.batch_size):
                 on = int(np.count_nonzero(count > start))
-                places = order[:on, start : start + self.batch_size]
+                places = order[:on, start : start + self.options.batch_size]
                 x, y = self._examples(places)
                 share = self._share(count[:on] - start, places.shape[1])
                 one_hot = self._one_hot.index_select(0, y.ravel()).view(*y.shape, -1)
                 yield x, one_hot.mul_(-share[..., None])
+
+    def _order(
+        self, first: np.ndarray, count: np.ndarray, keys: np.ndarray | None
+    ) -> np.ndarray:
+        """Return places in `parts.index` of each client's examples, in the order.
+
+        Shape (clients, most examples); what lies beyond a client's last is filler, one
+        of its own examples: others may hold NaN, which no share of 0 makes harmless.
+        """
+        within = np.arange(count.max(initial=0))
+        places = np.asarray(first[:, None] + np.minimum(within, count[:, None] - 1))
+        if keys is None:
+            return places
+        by_key = np.where(within < count[:, None], keys[places], np.inf)
+        return np.take_along_axis(places, np.argsort(by_key, axis=1), axis=1)
 
     def _share(self, count: np.ndarray, width: int) -> torch.Tensor:
         """Return what each of a batch's examples counts in the mean: filler nothing."""
@@ -306,16 +246,10 @@ class BatchedTask:
     def evaluate(
         self, models: torch.Tensor, clients: np.ndarray, part: str
     ) -> dict[str, np.ndarray]:
-        """Return each client's metrics, as `training.evaluate`.
+        """Return loss and accuracy of some clients, as `tasks.training.evaluate`.
 
-        Parameters
-        ----------
-        models : torch.Tensor
-            All clients' models.
-        clients : numpy.ndarray
-            Those to evaluate.
-        part : str
-            "common" for the common test set, or a part of the client's own.
+        `models` are all clients', (n, parameters). `part` is one of the client's own,
+        or "common", the common test set.
         """
         loss, accuracy = np.empty(len(clients)), np.empty(len(clients))
         common = part == "common"
@@ -324,10 +258,9 @@ class BatchedTask:
             if not (width := len(y)):
                 raise ValueError("the common test set is empty: test_fraction is 0")
         else:
-            first, count = self.task.parts.span(clients, part)
+            first, count = self.span(clients, part)
             width = count.max(initial=1)
-        chunk = self._chunk(len(self.initial) + width * self._features)
-        for some in chunks(np.arange(len(clients)), chunk):
+        for some in chunks(np.arange(len(clients)), self._chunk(width)):
             ids = torch.from_numpy(clients[some]).to(self.device)
             rows = models.index_select(0, ids)
             if common:

@@ -1,14 +1,13 @@
-"""Pictures: graphs, mixing matrices, consensus, accuracy, and who has which labels.
+"""Pictures: curves of learning and of consensus, tables of numbers, graphs of clients.
 
 Each function returns a matplotlib Figure and shows nothing; `show` displays a figure
 with a text for those who cannot see it. Colours are told apart by colour-blind eyes,
 and lines differ in marker and style too.
-
-Drawings of graphs and of mixing matrices. `plots` offers them beside the charts.
 """
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib.pyplot as plt
 import networkx as nx
@@ -17,10 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+if TYPE_CHECKING:  # Flower, which few pictures need
+    from gossiplib.core.result import GossipResult
+
 __all__ = [
     "COLOURS",
     "accuracy",
-    "consensus",
+    "consensus_distance",
     "filmstrip",
     "graph",
     "graphs",
@@ -28,24 +30,41 @@ __all__ = [
     "heat_map",
     "label_counts",
     "layout",
-    "matrix",
+    "mixing_matrix",
     "png",
     "show",
 ]
+
+#: Okabe and Ito's palette, without its yellow, which is faint on white.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 
 _MARKERS = "osD^vPX"
 _STYLES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
 
 
 def png(figure: Figure) -> bytes:
-    """Return a figure as PNG."""
+    """Return a figure as the bytes of a PNG, 90 dots to an inch.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        The picture, whose margins are cut off.
+    """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90, bbox_inches="tight")
     return buffer.getvalue()
 
 
 def show(figure: Figure, alt: str) -> None:
-    """Display a figure in a notebook, with `alt` as its text in words."""
+    """Display a figure in a notebook, and close it.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        The picture.
+    alt : str
+        What a reader sees in it, in words: for those who cannot see it.
+    """
     from IPython.display import display
 
     data = {"image/png": png(figure), "text/plain": alt}
@@ -53,39 +72,30 @@ def show(figure: Figure, alt: str) -> None:
     plt.close(figure)
 
 
-def consensus(
+def consensus_distance(
     measured: Mapping[str, Sequence[float]],
     theory: Mapping[str, float] | None = None,
 ) -> Figure:
-    """Draw distances to consensus by round, on a logarithmic scale.
+    """Return a figure of distances to consensus by round, on a logarithmic scale.
 
     Parameters
     ----------
     measured : dict
-        Name -> distance after round 0, 1, ... Drawn with markers.
+        Name -> distance after round 0, 1, ... Drawn with markers, and zero
+        as 1e-16.
     theory : dict, optional
         Name -> factor a round. Drawn as a thin line from the first measured distance.
     """
     figure, ax = plt.subplots(figsize=(6, 3.6))
     for k, (name, distances) in enumerate(measured.items()):
-        colour = COLOURS[k % len(COLOURS)]
-        rounds = np.arange(len(distances))
-        ax.plot(
-            rounds,
-            np.maximum(distances, 1e-16),
-            color=colour,
-            marker=_MARKERS[k % len(_MARKERS)],
-            markersize=4,
-            linestyle="none",
-            label=f"{name}: measured",
-        )
+        rounds, look = np.arange(len(distances)), _look(k)
+        points = look | {"linestyle": "none", "markersize": 4}
+        shown = np.maximum(distances, 1e-16)
+        ax.plot(rounds, shown, label=f"{name}: measured", **points)
         if theory and name in theory:
+            thin = look | {"marker": "", "linewidth": 1}
             line = np.maximum(distances[0] * theory[name] ** rounds, 1e-16)
-            style = _STYLES[k % len(_STYLES)]
-            text = f"{name}: theory"
-            ax.plot(
-                rounds, line, color=colour, linestyle=style, linewidth=1, label=text
-            )
+            ax.plot(rounds, line, label=f"{name}: theory", **thin)
     ax.set_yscale("log")
     ax.set(xlabel="round", ylabel="distance to consensus")
     _finish(ax)
@@ -93,12 +103,12 @@ def consensus(
 
 
 def accuracy(
-    results: Mapping[str, object],
+    results: Mapping[str, "GossipResult"],
     lines: Mapping[str, Mapping[int, float]] | None = None,
     *,
     value: str = "evaluate_accuracy",
 ) -> Figure:
-    """Draw the clients' accuracy by round: the mean, and from the worst to the best.
+    """Return a figure of accuracy by round: the mean client, and worst to best.
 
     Parameters
     ----------
@@ -113,101 +123,41 @@ def accuracy(
     for name, result in results.items():
         k = len(ax.lines)
         clients = result.to_pandas().dropna(subset=[value]).groupby("round")[value]
-        mean = clients.mean()
-        _line(ax, k, mean.index, mean, f"{name} (mean, worst to best client)")
-        ax.fill_between(
-            mean.index,
-            clients.min(),
-            clients.max(),
-            color=COLOURS[k % len(COLOURS)],
-            alpha=0.15,
-        )
+        low, high = clients.min(), clients.max()
+        _line(ax, clients.mean().to_dict(), f"{name} (mean, worst to best client)")
+        ax.fill_between(low.index, low, high, color=_look(k)["color"], alpha=0.15)
     for name, points in (lines or {}).items():
-        _line(ax, len(ax.lines), list(points), list(points.values()), name)
+        _line(ax, points, name)
     ax.set(xlabel="round", ylabel="accuracy")
     _finish(ax)
     return figure
 
 
 def guess(ax: Axes, value: float | None) -> None:
-    """Draw the reader's guess as a horizontal line; None draws nothing."""
+    """Draw the reader's guess as a horizontal line.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    value : float or None
+        The guess, in the units of the vertical axis; None draws nothing.
+    """
     if value is not None:
         ax.axhline(value, color="black", linestyle=":")
         ax.annotate("your guess", (1, value), xycoords=("axes fraction", "data"))
 
 
-def heat_map(
-    values: np.ndarray,
-    intervals: np.ndarray,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    *,
-    label: str,
-    centre: float | None = None,
-) -> Figure:
-    """Draw a table of numbers with their intervals, coloured by value.
-
-    Parameters
-    ----------
-    values, intervals : numpy.ndarray
-        Shape (rows, columns): what was measured, and half the width of its interval.
-    rows, columns : sequence of str
-        Their names.
-    label : str
-        What the numbers are.
-    centre : float, optional
-        A value that is to be white, with one colour above it and one below.
-    """
-    size = (1.1 * len(columns) + 2.6, 0.5 * len(rows) + 1.2)
-    figure, ax = plt.subplots(figsize=size)
-    limits = {}
-    if centre is not None:
-        most = np.abs(values - centre).max()
-        limits = {"cmap": "PuOr", "vmin": centre - most, "vmax": centre + most}
-    image = ax.imshow(values, aspect="auto", **({"cmap": "cividis"} | limits))
-    for (i, j), value in np.ndenumerate(values):
-        text = f"{value:.2f} ± {intervals[i, j]:.2f}"
-        dark = np.mean(image.cmap(image.norm(value))[:3]) < 0.5
-        color = "white" if dark else "black"
-        ax.text(j, i, text, ha="center", va="center", color=color, fontsize=8)
-    ax.set_xticks(range(len(columns)), columns)
-    ax.set_yticks(range(len(rows)), rows)
-    figure.colorbar(image, ax=ax, label=label)
-    return figure
+def _look(k: int) -> dict[str, Any]:
+    """Return colour, marker and line style of the k-th line."""
+    kinds = {"color": COLOURS, "marker": _MARKERS, "linestyle": _STYLES}
+    return {name: kind[k % len(kind)] for name, kind in kinds.items()}
 
 
-def label_counts(counts: np.ndarray) -> Figure:
-    """Draw how many examples of each class (columns) each client (rows) has."""
-    figure, ax = plt.subplots(figsize=(5.2, 0.22 * len(counts) + 1.4))
-    image = ax.imshow(counts, cmap="Blues", aspect="auto")
-    for (i, c), count in np.ndenumerate(counts):
-        if count and len(counts) <= 24:
-            white = count > 0.6 * counts.max()
-            ax.text(
-                c,
-                i,
-                count,
-                ha="center",
-                va="center",
-                fontsize=7,
-                color="white" if white else "black",
-            )
-    ax.set(xlabel="class", ylabel="client", xticks=range(counts.shape[1]))
-    figure.colorbar(image, ax=ax, label="training examples")
-    return figure
-
-
-def _line(ax: Axes, k: int, x: Sequence, y: Sequence, name: str) -> None:
-    ax.plot(
-        x,
-        y,
-        color=COLOURS[k % len(COLOURS)],
-        linestyle=_STYLES[k % len(_STYLES)],
-        marker=_MARKERS[k % len(_MARKERS)],
-        markevery=max(1, len(x) // 8),
-        markersize=5,
-        label=name,
-    )
+def _line(ax: Axes, points: Mapping[int, float], name: str) -> None:
+    every = max(1, len(points) // 8)
+    look = _look(len(ax.lines)) | {"markersize": 5, "markevery": every}
+    ax.plot(list(points), list(points.values()), label=name, **look)
 
 
 def _finish(ax: Axes) -> None:
@@ -217,30 +167,105 @@ def _finish(ax: Axes) -> None:
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
 
 
-#: Okabe and Ito's palette, without its yellow, which is faint on white.
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
+def heat_map(
+    values: np.ndarray,
+    text: Sequence[Sequence[str]] | None = None,
+    *,
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    ax: Axes | None = None,
+    label: str = "",
+    cmap: str = "cividis",
+    least: float | None = None,
+) -> Figure:
+    """Draw a table of numbers, coloured by value.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        Shape (rows, columns). NaN stays white.
+    text : sequence of sequence of str, optional
+        What to write into each cell, of the same shape.
+    rows, columns : sequence of str, optional
+        Their names; by default their numbers.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default a new figure with room for the text.
+    label : str
+        What the numbers are, beside the colour bar.
+    cmap : str
+        Name of a matplotlib colour map.
+    least : float, optional
+        Value at the lower end of the colours; by default the least one.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure of `ax`.
+    """
+    height, width = np.shape(values)
+    size = (1.1 * width + 2.6, 0.5 * height + 1.2)
+    ax = ax or plt.subplots(figsize=size)[1]
+    image = ax.imshow(values, aspect="auto", cmap=cmap, vmin=least)
+    for i, line in enumerate(text or []):
+        for j, words in enumerate(line):
+            dark = np.mean(image.to_rgba(values[i, j])[:3]) < 0.5
+            ink = "white" if dark else "black"
+            ax.text(j, i, words, ha="center", va="center", color=ink, fontsize=8)
+    if columns is not None:
+        ax.set_xticks(range(width), columns)
+    if rows is not None:
+        ax.set_yticks(range(height), rows)
+    figure = _figure(ax)
+    figure.colorbar(image, ax=ax, label=label)
+    return figure
+
+
+def label_counts(counts: np.ndarray) -> Figure:
+    """Return a figure of how many examples of each class each client has.
+
+    Parameters
+    ----------
+    counts : numpy.ndarray
+        Shape (clients, classes), whole numbers, as `Task.label_counts` returns them.
+        They are written down for up to 24 clients.
+    """
+    figure, ax = plt.subplots(figsize=(5.2, 0.22 * len(counts) + 1.4))
+    text = [[str(count or "") for count in line] for line in counts]
+    text = text if len(counts) <= 24 else []
+    heat_map(counts, text, ax=ax, label="training examples", cmap="Blues")
+    ax.set(xlabel="class", ylabel="client", xticks=range(counts.shape[1]))
+    return figure
 
 
 def layout(graph: nx.Graph) -> dict[int, np.ndarray]:
-    """Return a position for each client: its place if it has one, else on a circle.
+    """Place the clients of a graph: where they are, if it says so, else on a circle.
 
     Where the circle would hide the structure (a hub, a bridge), links pull.
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        A node attribute "pos" is a client's own place.
+
+    Returns
+    -------
+    dict
+        Node -> position, shape (2,).
     """
-    circle = nx.circular_layout(graph)
+    n, links = len(graph), graph.number_of_edges()
     places = nx.get_node_attributes(graph, "pos")
-    if len(places) == len(graph):
-        return places
-    if graph.is_directed():
-        return circle
-    hub = max(graph, key=graph.degree)
-    if (
-        len(graph) > 2
-        and graph.number_of_edges() == graph.degree(hub) == len(graph) - 1
-    ):
-        return nx.shell_layout(graph, [[hub], sorted(set(graph) - {hub})])
-    if graph.number_of_edges() >= len(graph) and nx.has_bridges(graph):
-        return nx.spring_layout(graph, pos=circle, seed=1, iterations=200)
-    return circle
+    if len(places) == n:
+        return dict(places)
+    circle = nx.circular_layout(graph)
+    if not graph.is_directed():
+        hub = max(graph, key=graph.degree)
+        if n > 2 and links == graph.degree(hub) == n - 1:
+            rim = sorted(set(graph) - {hub})
+            return dict(nx.shell_layout(graph, [[hub], rim]))
+        if links >= n and nx.has_bridges(graph):
+            pulled = nx.spring_layout(graph, pos=circle, seed=1, iterations=200)
+            return dict(pulled)
+    return dict(circle)
 
 
 def graph(
@@ -269,25 +294,23 @@ def graph(
         Values at the ends of the colour scale.
     pos : dict, optional
         Positions, see `layout`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure of `ax`.
     """
     ax = ax or plt.subplots(figsize=(4, 3.6))[1]
     pos = pos or layout(graph)
     size = 40 if len(graph) > 24 else 160
-    colours: dict = {"node_color": COLOURS[4]}
+    look: dict[str, Any] = {"node_size": size, "edgecolors": "black", "linewidths": 0.8}
+    look["node_color"] = COLOURS[4]
     if values is not None:
         low, high = limits or (min(values), max(values))
-        colours = {"node_color": list(values), "cmap": "viridis"}
-        colours |= {"vmin": low, "vmax": high}
-    nodes = nx.draw_networkx_nodes(
-        graph,
-        pos,
-        ax=ax,
-        nodelist=range(len(graph)),
-        node_size=size,
-        edgecolors="black",
-        linewidths=0.8,
-        **colours,
-    )
+        look |= {"node_color": list(values), "cmap": "viridis"}
+        look |= {"vmin": low, "vmax": high}
+    nodelist = range(len(graph))
+    nodes = nx.draw_networkx_nodes(graph, pos, ax=ax, nodelist=nodelist, **look)
     nx.draw_networkx_edges(graph, pos, ax=ax, edge_color="#666666", node_size=size)
     if len(graph) <= 24 and values is None:
         nx.draw_networkx_labels(graph, pos, ax=ax, font_size=7)
@@ -297,17 +320,20 @@ def graph(
     ax.set_axis_off()
     ax.margins(0.12)
     ax.set_aspect("equal")
-    return ax.figure
+    return _figure(ax)
 
 
 def graphs(named: Mapping[str, nx.Graph]) -> Figure:
-    """Draw several graphs side by side, each under its name."""
-    columns = 4
-    rows = -(-len(named) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(2.6 * columns, 2.6 * rows), squeeze=False
-    )
-    for ax in axes.flat:
+    """Return a figure of several graphs, four in a row.
+
+    Parameters
+    ----------
+    named : dict
+        Name -> graph.
+    """
+    rows = -(-len(named) // 4)
+    figure, axes = plt.subplots(rows, 4, figsize=(10.4, 2.6 * rows), squeeze=False)
+    for ax in axes.flat[len(named) :]:
         ax.set_axis_off()
     for ax, (name, one) in zip(axes.flat, named.items(), strict=False):
         graph(one, ax=ax, title=name)
@@ -320,12 +346,22 @@ def filmstrip(
     *,
     label: str = "",
 ) -> Figure:
-    """Draw the same graph for each frame (title -> values), on one colour scale."""
+    """Return a figure of one graph in several frames, on one colour scale.
+
+    Parameters
+    ----------
+    graph_ : networkx.Graph
+        Nodes 0..n-1.
+    frames : dict
+        Title -> one value a client.
+    label : str
+        What the values are, beside the colour bar.
+    """
     everything = np.concatenate([np.asarray(v, dtype=float) for v in frames.values()])
     limits = (everything.min(), everything.max())
-    width = 2.3 * len(frames) + 0.8
+    size = (2.3 * len(frames) + 0.8, 2.7)
     figure, axes = plt.subplots(
-        1, len(frames), figsize=(width, 2.7), squeeze=False, layout="constrained"
+        1, len(frames), figsize=size, squeeze=False, layout="constrained"
     )
     pos = layout(graph_)
     for ax, (title, values) in zip(axes[0], frames.items(), strict=True):
@@ -335,14 +371,26 @@ def filmstrip(
     return figure
 
 
-def matrix(W: np.ndarray, *, ax: Axes | None = None, title: str = "W") -> Figure:
-    """Draw a mixing matrix: row i holds the weights that client i gives."""
+def mixing_matrix(W: np.ndarray, *, ax: Axes | None = None, title: str = "W") -> Figure:
+    """Return a figure of a mixing matrix: row i has the weights that client i gives.
+
+    Parameters
+    ----------
+    W : numpy.ndarray
+        Shape (n, n). Negative weights are drawn in red.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default a new figure.
+    title : str
+        Stands above the picture.
+    """
     ax = ax or plt.subplots(figsize=(4, 3.4))[1]
     top = max(abs(W).max(), 1e-9)
-    signed = W.min() < -1e-9
-    image = ax.imshow(
-        W, cmap="RdBu" if signed else "Blues", vmin=-top if signed else 0, vmax=top
-    )
+    cmap, low = ("RdBu", -top) if W.min() < -1e-9 else ("Blues", 0)
+    image = ax.imshow(W, cmap=cmap, vmin=low, vmax=top)
     ax.figure.colorbar(image, ax=ax, label="weight", shrink=0.8)
     ax.set(xlabel="model of client j", ylabel="client i", title=title)
-    return ax.figure
+    return _figure(ax)
+
+
+def _figure(ax: Axes) -> Figure:
+    return cast(Figure, ax.figure)  # none is drawn into a part of a figure

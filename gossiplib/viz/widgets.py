@@ -11,12 +11,14 @@ from collections.abc import Callable
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import networkx as nx
+from matplotlib.figure import Figure
 
 from gossiplib.core import mixing, topology
 from gossiplib.viz import plots
 
-__all__ = ["explorer", "scrubber"]
+__all__ = ["WEIGHTS", "explorer", "scrubber"]
 
+#: Name -> rule that makes weights of a graph.
 WEIGHTS = {
     "metropolis": mixing.metropolis,
     "uniform": mixing.uniform,
@@ -26,7 +28,11 @@ WEIGHTS = {
 
 
 def explorer() -> widgets.Widget:
-    """Choose a topology, its size and weights; see graph, W and what theory says."""
+    """Return a widget to choose a topology, its size, and the rule for its weights.
+
+    It shows the graph, its mixing matrix W, and what theory says of their speed, or why
+    there is no such graph.
+    """
     name = widgets.Dropdown(options=list(topology.NAMES), description="topology")
     size = widgets.IntSlider(16, 4, 32, description="clients", continuous_update=False)
     rule = widgets.Dropdown(options=list(WEIGHTS), description="weights")
@@ -35,7 +41,7 @@ def explorer() -> widgets.Widget:
 
 def _explored(
     name: widgets.Dropdown, size: widgets.IntSlider, rule: widgets.Dropdown
-) -> tuple[plots.Figure, str]:
+) -> tuple[Figure, str]:
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4))
     try:
         graph = topology.named(name.value, size.value)
@@ -50,7 +56,7 @@ def _explored(
     neighbours = f"{min(degrees)} to {max(degrees)} neighbours"
     speed = f"gap {mixing.spectral_gap(W):.3f}, 1 % after {rounds} rounds"
     plots.graph(graph, ax=left, title=neighbours)
-    plots.matrix(W, ax=right, title=speed)
+    plots.mixing_matrix(W, ax=right, title=speed)
     words = f"{name.value}, {size.value} clients, {rule.value} weights"
     return figure, f"{words}: {neighbours}; {speed}."
 
@@ -58,7 +64,17 @@ def _explored(
 def scrubber(
     graph: nx.Graph, frames: dict[str, list[float]], *, label: str = "value"
 ) -> widgets.Widget:
-    """Scrub or play through frames (title -> one value a client) on a graph."""
+    """Return a widget to scrub or play through values on a graph.
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        Nodes 0..n-1.
+    frames : dict
+        Title -> one value a client.
+    label : str
+        What the values are.
+    """
     titles = list(frames)
     values = [v for frame in frames.values() for v in frame]
     limits = (min(values), max(values))
@@ -67,7 +83,7 @@ def scrubber(
     slider = widgets.IntSlider(max=len(titles) - 1, description="frame")
     widgets.jslink((play, "value"), (slider, "value"))
 
-    def draw() -> tuple[plots.Figure, str]:
+    def draw() -> tuple[Figure, str]:
         title = titles[slider.value]
         shown = frames[title]
         figure = plots.graph(
@@ -80,7 +96,7 @@ def scrubber(
 
 def _picture(
     controls: list[widgets.Widget],
-    draw: Callable[[], tuple[plots.Figure, str]],
+    draw: Callable[[], tuple[Figure, str]],
     extra: list[widgets.Widget] | None = None,
 ) -> widgets.Widget:
     """Return controls above a picture that is drawn anew when one of them changes."""

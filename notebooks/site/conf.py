@@ -88,7 +88,7 @@ def link_elsewhere(app, docname, source):
     def link(found):
         path = (folder / found[1]).resolve()
         name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else None
-        if not name or not path.exists() or path.suffix == ".png":
+        if not name or not path.exists() or path.suffix in (".png", ".svg"):
             return found[0]
         if app.env.path2doc(str(path)) in app.env.found_docs and path.is_file():
             return found[0]

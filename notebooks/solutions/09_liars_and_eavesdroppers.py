@@ -12,7 +12,7 @@ from gossiplib.protocols import privacy
 def leave_two_out():
     """09.1: leave 50 and 90 out; all weights are 1/11, and δ is two of them.
 
-    τ² = (48/11) / (2/11) = 24. `robust.honest_radius` does the same.
+    τ² = (48/11) / (2/11) = 24. `robust.estimated_radius` does the same.
     """
     far = np.array([1, 1, 2, 2, 2, 3, 3, 4])
     return (np.sqrt((far**2 / 11).sum() / (2 / 11)),)

@@ -18,7 +18,12 @@ from gossiplib.asynchronous.merging import (
     random_walk,
     update_merge,
 )
-from gossiplib.asynchronous.network import Network, Randomised, Simple, Traffic
+from gossiplib.asynchronous.network import (
+    NetworkModel,
+    RandomizedTokenAccount,
+    SimpleTokenAccount,
+    Traffic,
+)
 from gossiplib.tasks.task import Task, digits, spambase
 
 
@@ -90,8 +95,8 @@ class Diary(Traffic):
 
 HARD = {
     "slots": 4,
-    "network": Network(drop=0.2, delay=6, online=0.8),
-    "account": Randomised(6, 3),
+    "network": NetworkModel(drop=0.2, delay=6, online=0.8),
+    "account": RandomizedTokenAccount(6, 3),
 }
 
 
@@ -120,7 +125,9 @@ def test_many_messages_at_once_are_as_one_after_the_other(
 def test_an_account_without_room_is_plain_gossip():
     task = one_record(clients=100)
     plain = gossip_cycles(task, 10, observe_every=0)
-    saved = gossip_cycles(task, 10, observe_every=0, account=Simple(0), slots=1)
+    saved = gossip_cycles(
+        task, 10, observe_every=0, account=SimpleTokenAccount(0), slots=1
+    )
     assert np.array_equal(plain.models(), saved.models())
     assert set(plain.messages.values()) == {100}
     assert set(plain.node_train_metrics[10].columns["tokens"]) == {0}
@@ -128,10 +135,11 @@ def test_an_account_without_room_is_plain_gossip():
 
 def test_receivers_and_order_are_random():
     task = one_record(clients=500)
-    a, b = (gossip_cycles(task, 3).models() for _ in range(2))
-    assert np.array_equal(a, b)
+    a, b = (gossip_cycles(task, 3, seed=seed).models() for seed in (None, 0))
+    assert np.array_equal(a, b)  # by default the seed of the task
     other = gossip_cycles(one_record(seed=1, clients=500), 3).models()
     assert not np.array_equal(a, other)
+    assert not np.array_equal(a, gossip_cycles(task, 3, seed=1).models())
 
 
 def test_slopes_are_those_of_the_losses():
@@ -146,7 +154,9 @@ def test_slopes_are_those_of_the_losses():
     assert np.allclose(logistic(far), [1, 0])
 
 
-#: Cycle -> mean 0-1 error that the authors' program reaches, see claims.md.
+#: Cycle -> mean 0-1 test error that the authors' own Java program gave when we ran it:
+#: standardised Spambase, 4140 nodes with one record each, Pegasos with λ = 1e-4, and
+#: Newscast for peer sampling (Ormándi et al. 2013, doi:10.1002/cpe.2858).
 ORMANDI = {
     random_walk: {1: 0.375, 5: 0.337, 10: 0.311, 20: 0.279, 50: 0.240, 200: 0.183},
     merge_update: {1: 0.375, 5: 0.316, 10: 0.241, 20: 0.138, 50: 0.085, 200: 0.080},
@@ -157,12 +167,11 @@ ORMANDI = {
 def test_errors_are_those_of_the_authors_program(create):
     errors = []
     for seed in range(5):
-        result = gossip_cycles(one_record(seed), 200, create=create, observe_every=5)
-        accuracy = result.evaluate_metrics_serverapp
-        first = gossip_cycles(one_record(seed), 1, create=create)
-        reached = {t: 1 - accuracy[t]["accuracy"] for t in (5, 10, 20, 50, 200)}
-        reached[1] = 1 - first.evaluate_metrics_serverapp[1]["accuracy"]
-        errors.append(reached)
+        task, accuracy = one_record(seed), {}
+        for cycles, every in ((5, 1), (200, 10)):  # the second begins as the first
+            run = gossip_cycles(task, cycles, create=create, observe_every=every)
+            accuracy |= run.evaluate_metrics_serverapp
+        errors.append({t: 1 - accuracy[t]["accuracy"] for t in ORMANDI[create]})
     for cycle, error in ORMANDI[create].items():
         assert np.mean([e[cycle] for e in errors]) == pytest.approx(error, abs=0.03)
 
@@ -196,11 +205,8 @@ def offline(graph, client):
         ({"graph": nx.cycle_graph(19)}, "missing 19"),
         ({"graph": nx.empty_graph(20)}, "disconnected"),
         ({"graph": offline(nx.cycle_graph(20), 7)}, "client 7 is offline"),
-        ({"task": spambase(1)}, "at least 2 clients"),
+        ({"task": spambase(1)}, "num_clients must be a whole number, at least 2"),
         ({"slots": 0}, "slots must be a whole number, at least 1"),
-        ({"network": Network(delay=0)}, "delay must be a whole number, at least 1"),
-        ({"network": Network(drop=1.5)}, "drop is a probability, from 0 to 1; got 1.5"),
-        ({"network": Network(online=-1)}, "online is a probability"),
         (
             {"loss": lambda margin: margin * np.nan},
             "client 0 is not finite",

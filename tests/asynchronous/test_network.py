@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gossiplib.asynchronous.network import Network, Traffic, arrivals
+from gossiplib.asynchronous.network import NetworkModel, Traffic
 
 
 def journal(traffic, cycles, react=None):
@@ -66,10 +66,11 @@ def test_each_client_sends_once_a_cycle_to_a_random_neighbour(graph):
         assert sorted(s for now, _, s in left if now in slots) == list(range(30))
     assert len(arrived) == len(left) == 1500
     assert all(s != r for _, _, s, r in arrived)
-    if graph is not None:
-        assert all(graph.has_edge(s, r) for _, _, s, r in arrived)
     pairs = {(s, r) for _, _, s, r in arrived}
-    assert len(pairs) == (60 if graph is not None else len(pairs))
+    possible = graph or nx.complete_graph(30)
+    assert pairs <= set(possible.to_directed().edges)
+    # 50 messages of each client: to both neighbours, and to most of 29 others.
+    assert len(pairs) > (59 if graph else 30 * 20)
     count = np.bincount([r for *_, r in arrived], minlength=30)
     assert stats.chisquare(count).pvalue > 1e-3
 
@@ -82,7 +83,7 @@ def test_timers_are_spread_over_the_slots_and_do_not_move():
 
 
 def test_messages_take_one_to_delay_slots():
-    left, arrived = journal(Traffic(200, 0, network=Network(delay=4)), 60)
+    left, arrived = journal(Traffic(200, 0, network=NetworkModel(delay=4)), 60)
     at = {number: now for now, number, _ in left}
     took = [now - at[number] + 1 for now, number, *_ in arrived]
     counts = np.bincount(took)[1:]
@@ -91,13 +92,13 @@ def test_messages_take_one_to_delay_slots():
 
 
 def test_messages_are_lost_with_the_probability_given():
-    left, arrived = journal(Traffic(200, 0, network=Network(drop=0.3)), 50)
+    left, arrived = journal(Traffic(200, 0, network=NetworkModel(drop=0.3)), 50)
     lost = len(left) - len(arrived)
     assert stats.binomtest(lost, len(left), 0.3).pvalue > 1e-3
 
 
 def test_who_is_offline_neither_sends_nor_hears():
-    traffic = Traffic(200, 0, network=Network(online=0.6))
+    traffic = Traffic(200, 0, network=NetworkModel(online=0.6))
     left, arrived = journal(traffic, 50)
     assert stats.binomtest(len(left), 50 * 200, 0.6).pvalue > 1e-3
     assert stats.binomtest(len(arrived), len(left), 0.6).pvalue > 1e-3
@@ -105,21 +106,63 @@ def test_who_is_offline_neither_sends_nor_hears():
     assert {(now, r) for now, *_, r in arrived} <= senders  # in a cycle of one slot
 
 
-def test_faults_change_no_receivers():
-    _, plain = journal(Traffic(50, 3, slots=3), 10)
-    _, dropped = journal(Traffic(50, 3, slots=3, network=Network(drop=0.5)), 10)
-    assert set(dropped) < set(plain)
+@pytest.mark.parametrize("drop", [0.0, 0.5])
+@pytest.mark.parametrize("delay", [1, 9])
+def test_faults_change_no_receivers(drop, delay):
+    # Clients that always send at their timers: what arrives cannot change who sends.
+    left, plain = journal(Traffic(50, 3, slots=3), 10)
+    faulty = Traffic(50, 3, slots=3, network=NetworkModel(drop=drop, delay=delay))
+    left_too, arrived = journal(faulty, 10)
+    assert left_too == left
+    to_whom = {message[1:] for message in plain}  # number, sender, receiver
+    came = {message[1:] for message in arrived}
+    assert came <= to_whom and len(came) == len(arrived) > 100
+    assert (came < to_whom) == (drop > 0 or delay > 1)
+
+
+def test_faults_change_no_order_of_arrival():
+    # Two leaves and the centre of a star send. Where none is late, in spite of the
+    # delay, the leaves' messages must reach the centre in the same order as without.
+    def first_slot(seed, **faults):
+        traffic = Traffic(
+            3, seed, graph=nx.star_graph(2), network=NetworkModel(**faults)
+        )
+        return [message for _, *message in journal(traffic, 1)[1]]
+
+    pairs = [(first_slot(s), first_slot(s, delay=2)) for s in range(100)]
+    punctual = [(plain, late) for plain, late in pairs if len(late) == 3]
+    assert len(punctual) > 5  # one in eight
+    assert all(plain == late for plain, late in punctual)
+    assert len({plain[0][0] for plain, _ in punctual}) > 1
 
 
 def test_arrivals_go_in_waves_in_a_random_order():
-    receivers = np.array([3, 1, 3, 3, 0, 1])
-    firsts = set()
+    star, firsts = nx.star_graph(5), set()
     for seed in range(50):
-        waves = list(arrivals(receivers, np.random.default_rng(seed)))
-        assert [to.tolist() for _, to in waves] == [[0, 1, 3], [1, 3], [3]]
-        assert all((receivers[places] == to).all() for places, to in waves)
-        places = np.concatenate([places for places, _ in waves])
-        assert sorted(places) == list(range(6))
-        firsts.add(waves[0][0][2])
-    assert firsts == {0, 2, 3}
-    assert list(arrivals(receivers[:0], np.random.default_rng(0))) == []
+        traffic = Traffic(6, seed, graph=star)
+        next(traffic.slots(1))
+        assert traffic.leave().tolist() == list(range(6))
+        waves = list(traffic.arrive())
+        assert [len(to) for *_, to in waves] == [2, 1, 1, 1, 1]
+        assert all(to[0] == 0 for *_, to in waves)  # from each leaf, one after another
+        assert sorted(k for numbers, *_ in waves for k in numbers) == list(range(6))
+        assert all((numbers == senders).all() for numbers, senders, _ in waves)
+        firsts.add(int(waves[0][1][0]))
+    assert firsts == {1, 2, 3, 4, 5}
+    nobody = Traffic(6, 0, graph=star, network=NetworkModel(drop=1.0))
+    for _ in nobody.slots(1):
+        nobody.leave()
+        assert list(nobody.arrive()) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"delay": 0}, "delay must be a whole number, at least 1"),
+        ({"drop": 1.5}, "drop is a probability, from 0 to 1; got 1.5"),
+        ({"online": -1}, "online is a probability"),
+    ],
+)
+def test_bad_networks(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        NetworkModel(**wrong)

@@ -18,8 +18,13 @@ from gossiplib.asynchronous.merging import (
     random_walk,
     update_merge,
 )
-from gossiplib.asynchronous.network import Generalised, Network, Randomised, Traffic
-from gossiplib.asynchronous.server import Relay
+from gossiplib.asynchronous.network import (
+    GeneralizedTokenAccount,
+    NetworkModel,
+    RandomizedTokenAccount,
+    Traffic,
+)
+from gossiplib.asynchronous.server import AsyncServer
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.models import flat, unpack
 from gossiplib.tasks.task import Task, spambase
@@ -57,14 +62,14 @@ def linear_app(task, loss, lam=LAM):
 
 def run(app, cycles=4, *, grid=None, create=merge_update, first=None, **options):
     grid = grid or LocalGrid(gossip_on_arrival(app, create), N)
-    strategy = Relay(N, join_timeout=0, **options)
+    strategy = AsyncServer(N, join_timeout=0, **options)
     return strategy.start(grid, first or zeros(), cycles)
 
 
 HARD = {
     "slots": 3,
-    "network": Network(drop=0.2, delay=4, online=0.9),
-    "account": Randomised(4, 2),
+    "network": NetworkModel(drop=0.2, delay=4, online=0.9),
+    "account": RandomizedTokenAccount(4, 2),
 }
 
 
@@ -91,7 +96,7 @@ def test_on_flower_as_on_arrays(create, loss, options):
 def test_any_client_app_of_pytorch_runs():
     some = spambase(N, holdout=0.1)
     app = gossip_on_arrival(some.client_app(lr=0.1))
-    strategy = Relay(N, observe_every=5)
+    strategy = AsyncServer(N, observe_every=5)
     grid = LocalGrid(app, N)
     result = strategy.start(
         grid, some.initial_arrays(), 10, evaluate_fn=some.evaluate_fn
@@ -214,11 +219,15 @@ def test_create_that_makes_no_numbers_is_named():
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        (lambda: Relay(1), ValueError, "at least 2 clients"),
-        (lambda: Relay(N, graph=nx.cycle_graph(9)), ValueError, "missing 9"),
-        (lambda: Relay(N, observe_every=-1), ValueError, "observe_every"),
-        (lambda: Relay(N, network=Network(drop=2)), ValueError, "drop"),
-        (lambda: Relay(N, account=Generalised(2, 3)), ValueError, "reactivity"),
+        (lambda: AsyncServer(1), ValueError, "num_clients .* at least 2; got 1"),
+        (lambda: AsyncServer(N, graph=nx.cycle_graph(9)), ValueError, "missing 9"),
+        (lambda: AsyncServer(N, observe_every=-1), ValueError, "observe_every"),
+        (lambda: AsyncServer(N, network=NetworkModel(drop=2)), ValueError, "drop"),
+        (
+            lambda: AsyncServer(N, account=GeneralizedTokenAccount(2, 3)),
+            ValueError,
+            "reactivity",
+        ),
         (lambda: run(drifting_app(), 0), ValueError, "num_rounds"),
         (lambda: run(drifting_app(), first=[1.0]), TypeError, "ArrayRecord"),
         (
@@ -233,9 +242,21 @@ def test_bad_input(call, error, says):
         call()
 
 
+def test_a_strategy_holds_no_state_of_a_run():
+    strategy = AsyncServer(N, seed=3, **HARD)
+    results = [
+        strategy.start(LocalGrid(gossip_on_arrival(drifting_app()), N), zeros(), 5)
+        for _ in range(2)
+    ]
+    assert np.array_equal(*(result.models() for result in results))
+    assert not strategy.traffic.sent.any() and not strategy.traffic.flying()
+    with pytest.raises(NotImplementedError, match="call its start"):
+        strategy.configure_train(1, zeros(), ConfigRecord(), LocalGrid(None, 1))
+
+
 def test_train_config_reaches_the_app():
     app = drifting_app()
     grid = LocalGrid(gossip_on_arrival(app, random_walk), N)
     config = ConfigRecord({"faults": ["2 4 raises"]})
-    result = Relay(N).start(grid, zeros(), 3, train_config=config)
+    result = AsyncServer(N).start(grid, zeros(), 3, train_config=config)
     assert {loss[:3] for loss in result.lost} == {(2, 4, "train")}

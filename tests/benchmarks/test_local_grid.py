@@ -19,10 +19,12 @@ from flwr.app import (
 from flwr.clientapp import ClientApp
 
 from gossiplib.core.client import gossip
-from gossiplib.core.grid import LocalGrid, run_on_ray
+from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
 from gossiplib.core.topology import named
-from gossiplib.tasks.task import digits, train
+from gossiplib.system.simulation import run_on_ray
+from gossiplib.tasks.task import digits
+from gossiplib.tasks.training import train
 
 MODEL = ArrayRecord([np.zeros(650, dtype=np.float32)])
 CLIENTS = 100

@@ -76,9 +76,9 @@ def local_grid(model: str, n: int, threads: int, updates: int) -> dict:
 def ray(model: str, n: int, threads: int, updates: int) -> dict:
     """Measure Flower's simulation on Ray, with two processes, without its start."""
     from gossiplib.core.client import gossip
-    from gossiplib.core.grid import run_on_ray
     from gossiplib.core.server import Gossip
     from gossiplib.core.topology import named
+    from gossiplib.system.simulation import run_on_ray
     from gossiplib.tasks.task import digits
 
     task = digits(n, partition="dealt", hidden=HIDDEN[model])
@@ -112,14 +112,15 @@ def spambase(model: str, n: int, threads: int, updates: int) -> dict:
 
 def cycles(model: str, n: int, threads: int, updates: int) -> dict:
     """Measure gossip without rounds: Spambase, one record a client, Pegasos."""
-    from gossiplib.asynchronous import engine
+    from gossiplib.asynchronous import merging
+    from gossiplib.asynchronous.engine import gossip_cycles
     from gossiplib.tasks.task import spambase as task_of
 
     task = task_of(n, partition="dealt", examples=1, holdout=0)
     rates = []
     for _ in range(5):
-        result = engine.gossip_cycles(
-            task, updates // n, create=getattr(cycles, model), observe_every=0
+        result = gossip_cycles(
+            task, updates // n, create=getattr(merging, model), observe_every=0
         )
         rates.append(n * (updates // n) / result.seconds["train"])
     return {"rate": median(rates), "best": max(rates), "peak_mb": None}
@@ -131,12 +132,12 @@ def mixing(model: str, n: int, threads: int, updates: int) -> dict:
 
     from gossiplib.core import mixing as weights
     from gossiplib.core.topology import named
-    from gossiplib.vectorized.averaging import weigh
-    from gossiplib.vectorized.rows import stack
+    from gossiplib.vectorized._speed import repeat
+    from gossiplib.vectorized.averaging import mixing_matrix, to_torch
 
     torch.set_num_threads(threads)
-    X, Y = stack(torch.rand(650), n), stack(torch.rand(650), n)
-    W = weigh(named("regular", n), weights.metropolis).matrix(X)
+    X, Y = repeat(torch.rand(650), n), repeat(torch.rand(650), n)
+    W = to_torch(mixing_matrix(named("regular", n), weights.metropolis), X)
     size = X.numel() * X.element_size()
     work = {
         "copy": (2 * size, lambda: Y.copy_(X)),

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from assignments import assignment, build, exercise, solution
-from gossiplib.classroom.check import CHECKS
+from gossiplib.classroom.checking import checks_of
 from notebooks import ROOT, find, read
 
 NOTEBOOKS = find(ROOT)
@@ -47,7 +47,7 @@ def without_solutions(source):
 
 
 def test_each_exercise_is_in_its_notebooks_assignment(path):
-    wanted = {e.replace(".", "-") for e in CHECKS if e[:2] == path.stem[:2]}
+    wanted = {e.replace(".", "-") for e in checks_of(path.stem[:2])}
     cells = [c.metadata.get("nbgrader") for c in assignment(path).cells]
     cells = [c for c in cells if c]
     assert {c.grade_id for c in cells if c.grade} == wanted
@@ -70,7 +70,8 @@ def test_a_check_is_called_with_what_it_takes(path):
     earlier = ""
     for source in code_of(read(path)):
         if asked := exercise(source, earlier):
-            inspect.signature(CHECKS[asked.number]).bind(*asked.arguments)
+            properties = checks_of(path.stem[:2])[asked.number]
+            inspect.signature(properties).bind(*asked.arguments)
         earlier = source
 
 
@@ -101,7 +102,7 @@ def test_solutions_need_nothing_else(tmp_path):
                 (tmp_path / f"{path.stem}_{k}.py").write_text(code, "utf-8")
     ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821"]
     found = subprocess.run([*ruff, str(tmp_path)], capture_output=True, text=True)
-    assert len(list(tmp_path.iterdir())) == len(CHECKS)
+    assert len(list(tmp_path.iterdir())) == len(checks_of())
     assert found.returncode == 0, found.stdout
 
 
@@ -129,7 +130,7 @@ def mistakes(exercise_number, targets):
     """Return code that gives the first wrong answer of test_solutions."""
     return f"""\
 import sys
-sys.path.insert(0, {str(TESTS)!r})
+sys.path[:0] = {[str(TESTS), str(TESTS / "classroom")]!r}
 from test_solutions import WRONG
 {targets} = next(a for e, _, a in WRONG if e == {exercise_number!r})()"""
 
@@ -185,7 +186,7 @@ def test_students_get_the_notebook_of_the_series(course, number):
     ours = [c.source.split("\n") for c in read(path).cells]
     # A solution leaves an empty line behind.
     assert [[x for x in c if x] for c in rest] == [[x for x in c if x] for c in ours]
-    assert len(comments) == sum(e.startswith(number) for e in CHECKS)
+    assert len(comments) == len(checks_of(number))
     assert "BEGIN" not in json.dumps(theirs) and "verdict" not in json.dumps(theirs)
 
 
@@ -193,7 +194,7 @@ def test_grades(course):
     table = pd.read_csv(course / "grades.csv", dtype={"assignment": str})
     rows = table.set_index(["student_id", "assignment"])
     for number in GRADED:
-        most = sum(e.startswith(number) for e in CHECKS)
+        most = len(checks_of(number))
         assert (rows.max_score[:, number] == most).all()
         assert rows.score["solves-all", number] == most
         assert rows.score["errs", number] == 0
@@ -210,6 +211,6 @@ def test_nothing_but_the_tests_fails_and_they_tell_the_hint(course, student, num
             if output.output_type == "error":
                 assert cell.metadata.nbgrader.grade
                 said.append(output.evalue)
-    assert len(said) == sum(e.startswith(number) for e in CHECKS)
+    assert len(said) == len(checks_of(number))
     begins = "not yet. " if student == "errs" else "not answered yet."
     assert all(text.startswith(begins) for text in said)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gossiplib.asynchronous import merging, network
-from gossiplib.classroom.check import CHECKS, verdict
+from gossiplib.classroom.checking import CHECKS, checks_of, predicts, verdict
 from gossiplib.core import averaging, mixing, topology
 from gossiplib.core.client import choose, gossip
 from gossiplib.core.grid import LocalGrid
@@ -18,11 +18,12 @@ from gossiplib.core.server import Gossip
 from gossiplib.core.topology import named
 from gossiplib.protocols import privacy, robust
 from gossiplib.protocols.codecs import Qsgd, RandomK, TopK
+from gossiplib.vectorized.engine import gossip_learning
 from notebooks import ROOT, find, read
 from toy_apps import still_app, zeros
 
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.py"))
-EXERCISES = sorted(CHECKS)
+EXERCISES = list(checks_of())
 RING = named("ring", 16)
 REGULAR = named("regular", 16, seed=0)
 SIZE, TORUS_RATE = 2600, 0.8828
@@ -67,14 +68,11 @@ def solution(number):
 
 
 def digits_run(schedule, rounds):
-    """Run the clients of notebook 00, and evaluate the last round only."""
-    start, task = solution("00"), solution("00").task
-    strategy = Gossip(schedule, evaluate_every=0, observe_every=rounds)
-    return strategy.start(
-        LocalGrid(start.app, num_nodes=16),
-        task.initial_arrays(),
-        num_rounds=rounds,
-        evaluate_fn=task.evaluate_fn,
+    """Run the clients of notebook 00 as arrays, and evaluate the last round only."""
+    task = solution("00").task
+    measure = {"evaluate_every": 0, "observe_every": rounds}
+    return gossip_learning(
+        task, schedule, rounds, evaluate_fn=task.evaluate_fn, **measure
     )
 
 
@@ -477,14 +475,14 @@ WRONG = [
     ("07.3", "the last one counts", lambda: [last_one_counts]),
     ("07.3", "in place", lambda: [sends_in_place]),
     ("07.3", "keeps nothing", lambda: [sends_all]),
-    ("07.4", "plain", lambda: [network.Simple(0)]),
-    ("07.4", "too large", lambda: [network.Simple(20)]),
-    ("07.4", "all tokens at once", lambda: [network.Generalised(12, 1)]),
-    ("07.4", "not each period", lambda: [network.Randomised(12, 6)]),
+    ("07.4", "plain", lambda: [network.SimpleTokenAccount(0)]),
+    ("07.4", "too large", lambda: [network.SimpleTokenAccount(20)]),
+    ("07.4", "all tokens at once", lambda: [network.GeneralizedTokenAccount(12, 1)]),
+    ("07.4", "not each period", lambda: [network.RandomizedTokenAccount(12, 6)]),
     ("07.4", "answers alone", lambda: [account(full_at(99), one_if_any)]),
     ("07.4", "never answers", lambda: [account(full_at(12), np.zeros_like)]),
-    ("07.4", "simple", lambda: [network.Simple(12)]),
-    ("07.4", "answers all", lambda: [network.Generalised(12, 6)]),
+    ("07.4", "simple", lambda: [network.SimpleTokenAccount(12)]),
+    ("07.4", "answers all", lambda: [network.GeneralizedTokenAccount(12, 6)]),
     ("07.4", "one answer of many", lambda: [if_useful(full_at(12), one_if_any)]),
     ("08.1", "values alone", lambda: [40_000]),
     ("08.1", "places of 2 bytes", lambda: [60_000]),
@@ -817,7 +815,7 @@ WRONG += [
     ("13.4", "too few", lambda: ["mv"]),
 ]
 RAISES += [
-    ("13.3", "of gossiplib", lambda: [robust.trimmed_mean(2)], "more links"),
+    ("13.3", "of gossiplib", lambda: [robust.TrimmedMean(2)], "more links"),
 ]
 RIGHT_TOO += [("13.1", "of numpy", lambda: [np.int64(4)])]
 
@@ -868,6 +866,31 @@ def test_mistake_gets_a_hint_that_does_not_leak(exercise, mistake, answer):
 def test_mistake_that_raises_is_told_so(exercise, mistake, answer, part):
     said = verdict(exercise, *answer())
     assert said.startswith("your answer raised ") and part in said
+
+
+@pytest.mark.parametrize(
+    ("exercise", "part"), [("02.9", "02.1, 02.2, 02.3, 02.4"), ("2.1", "none")]
+)
+def test_what_is_no_exercise_is_named(exercise, part):
+    with pytest.raises(ValueError, match=f"no exercise '{exercise}'; there are {part}"):
+        verdict(exercise, None)
+
+
+def test_a_truth_is_measured_once_and_only_for_words(monkeypatch):
+    monkeypatch.setitem(CHECKS, "99.1", None)  # and is taken out again
+    measured = []
+
+    @predicts("99.1", "up", "down", "Look up.", "Look down.", same=0.1)
+    def changes():
+        measured.append("once")
+        return [0.2, -0.2]
+
+    assert verdict("99.1", "over", "under").startswith("not yet. Each answer is")
+    assert measured == []
+    assert verdict("99.1", "same", "down") == "not yet. Look up."
+    assert verdict("99.1", "up", "up") == "not yet. Look down."
+    assert verdict("99.1", "up", "down") == "right!"
+    assert len(measured) == 1
 
 
 def test_each_exercise_has_mistakes():

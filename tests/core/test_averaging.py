@@ -1,11 +1,16 @@
 """Average functions on lists of arrays."""
 
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
 import numpy as np
 import pytest
 
 from gossiplib.core.averaging import (
+    SoftmaxDistance,
     check_model,
-    softmax_distance,
+    name_of,
     softmax_distance_weights,
     weighted_mean,
 )
@@ -77,7 +82,7 @@ def test_inputs_are_unchanged():
         for array in model:
             array.flags.writeable = False
     mixed = weighted_mean(own, others, weights)
-    softmax_distance(lambda m, c: np.abs(m[0]))(own, others, weights, None)
+    SoftmaxDistance(lambda m, c: np.abs(m[0]))(own, others, weights, None)
     for model, before in zip([own, *others], kept, strict=True):
         assert all(map(np.array_equal, model, before))
     assert not any(np.shares_memory(a, b) for a, b in zip(mixed, own, strict=True))
@@ -172,7 +177,7 @@ def test_softmax_distance_averages_with_its_own_weights():
         seen.append(context)
         return model[0]
 
-    average = softmax_distance(predict, self_weight=0.2, alpha=-1)
+    average = SoftmaxDistance(predict, self_weight=0.2, alpha=-1)
     mixed = average(own, others, np.array([1.0, 0.0, 0.0]), "context")
     assert np.allclose(mixed[0], weighted_mean(own, others, learned)[0])
     assert set(seen) == {"context"}
@@ -184,6 +189,8 @@ def test_softmax_distance_checks_self_weight(self_weight):
     own, *others = outputs(2)
     with pytest.raises(ValueError, match="self_weight"):
         softmax_distance_weights(own, others, self_weight=self_weight, alpha=1)
+    with pytest.raises(ValueError, match="self_weight"):
+        SoftmaxDistance(len, self_weight=self_weight)
 
 
 @pytest.mark.parametrize(
@@ -212,3 +219,47 @@ def test_check_model_passes_numbers(dtype):
 
 def models_of(dtype):
     return [np.ones((2, 0), dtype), np.array(0, dtype)]
+
+
+def rule(own, neighbours, weights, context, bound=0):
+    return own
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    average: Any
+    seen: dict = field(repr=False, default_factory=dict)
+
+    def method(self):
+        return self
+
+
+class Plain:
+    pass
+
+
+HERE = __name__
+NAMES = {
+    f"{HERE}.rule": rule,
+    "gossiplib.core.averaging.weighted_mean": weighted_mean,
+    "SoftmaxDistance(predict=builtins.len, self_weight=0.3, alpha=-1)": (
+        SoftmaxDistance(len, self_weight=0.3, alpha=-1)
+    ),
+    f"Wrapped(average=Wrapped(average={HERE}.rule))": Wrapped(Wrapped(rule)),
+    f"Wrapped(average={HERE}.Wrapped.method)": Wrapped(Wrapped(0).method),
+    f"partial({HERE}.rule, 1, bound={HERE}.rule)": partial(rule, 1, bound=rule),
+    f"{HERE}.Plain": Plain(),
+    "'text'": "text",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_tells_functions_and_parameters_and_no_address(name):
+    assert name_of(NAMES[name]) == name
+
+
+def test_a_repr_says_the_parameters():
+    said = (
+        "SoftmaxDistance(predict=<built-in function len>, self_weight=0.3, alpha=1.0)"
+    )
+    assert repr(SoftmaxDistance(len, self_weight=0.3)) == said

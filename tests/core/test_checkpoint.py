@@ -167,16 +167,20 @@ def test_a_run_that_had_ended_is_not_run_again(tmp_path):
     assert (tmp_path / "run.zip").read_bytes() == before
 
 
-def test_checkpoints_are_written_every_few_rounds_and_after_the_last(tmp_path):
-    class Spy(Gossip):
-        def _save(self, server_round):
-            saved.append(server_round)
-            super()._save(server_round)
+def test_checkpoints_are_written_every_few_rounds_and_after_the_last(
+    tmp_path, monkeypatch
+):
+    save = checkpoint.save_clients
 
+    def spy(path, server_round, *more):
+        saved.append(server_round)
+        save(path, server_round, *more)
+
+    monkeypatch.setattr(checkpoint, "save_clients", spy)
     for every, rounds in {1: [*range(1, 8)], 3: [3, 6, 7], 0: [7]}.items():
         saved = []
         path = tmp_path / f"{every}.zip"
-        strategy = Spy(RING, checkpoint=path, checkpoint_every=every)
+        strategy = Gossip(RING, checkpoint=path, checkpoint_every=every)
         strategy.start(LocalGrid(gossip(drifting_app()), N), zeros(), 7)
         assert saved == rounds
         with checkpoint.reading(path) as kept:
@@ -942,7 +946,7 @@ def test_a_real_limit_on_the_length_of_files(tmp_path):
 def with_digest(path):
     """Give a made-up archive the digest that it needs."""
     data = path.read_bytes()
-    blank = archive._BLANK
+    blank = archive.BLANK
     path.write_bytes(data + hashlib.sha256(data + blank).hexdigest().encode())
 
 
@@ -950,8 +954,8 @@ def test_an_archive_that_could_grow_in_memory_is_refused(tmp_path):
     path = tmp_path / "bomb.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
         bomb.writestr("checkpoint.json", b" " * 10**6)
-        bomb.comment = archive._BLANK
-    data = path.read_bytes()[: -len(archive._BLANK)]
+        bomb.comment = archive.BLANK
+    data = path.read_bytes()[: -len(archive.BLANK)]
     path.write_bytes(data)
     with_digest(path)
     with pytest.raises(ValueError, match="no archive that `write` has made"):

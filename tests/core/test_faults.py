@@ -524,22 +524,36 @@ def test_clients_that_appear_while_others_join_are_waited_for():
     """Flower registers nodes one by one, and the first reply may take long."""
 
     class SlowStart(LocalGrid):
-        joined = 0
+        looks = None
 
         def get_node_ids(self):
-            return super().get_node_ids()[: 4 + self.joined]
+            if self.looks is not None:
+                self.looks += 1
+            # The last one is not there yet when the replies of the others have come.
+            late = self.looks is None or self.looks < 2
+            return super().get_node_ids()[: 4 if late else 5]
 
         def send_and_receive(self, messages, *, timeout=None):
             replies = super().send_and_receive(messages, timeout=timeout)
-            if not self.joined:
+            if self.looks is None:
                 time.sleep(0.3)  # longer than join_timeout
-                self.joined = 1
+                self.looks = 0
             return replies
 
     grid = SlowStart(gossip(drifting_app()), 5)
     result = Gossip(GRAPH, join_timeout=0.2).start(grid, zeros(), ROUNDS)
     assert result.lost == []
     assert np.allclose(result.models(), drift(GRAPH, 5, ROUNDS))
+
+
+@pytest.mark.parametrize(("timeout", "ttl"), [(30, 60), (None, None)])
+def test_a_message_holds_for_twice_the_timeout(timeout, ttl):
+    """Else a client that wakes late would work for a round that is over."""
+    grid = SpyGrid(gossip(drifting_app()), 5)
+    Gossip(GRAPH).start(grid, zeros(), 1, timeout=timeout)
+    default = Message(RecordDict(), 1, "train").metadata.ttl
+    assert {m.metadata.message_type for m in grid.sent} >= {"query.join", "train"}
+    assert {m.metadata.ttl for m in grid.sent} == {ttl or default}
 
 
 def test_a_superlink_that_answers_for_a_node_that_is_gone_is_understood():

@@ -15,7 +15,7 @@ from faults import shows
 from gossiplib.core import mixing, topology
 from gossiplib.core.client import gossip
 from gossiplib.core.grid import LocalGrid, LocalNode
-from gossiplib.core.membership import Members
+from gossiplib.core.membership import Membership
 from gossiplib.core.result import Loss
 from gossiplib.core.server import Gossip
 from toy_apps import SIZE, drifting_app, zeros
@@ -106,13 +106,13 @@ def expected(away, joins, schedule=GRAPH):
 
 
 def run(grid, schedule=GRAPH):
-    class Watched(Members):
-        def welcome(self, n):
+    class Watched(Membership):
+        def welcome(self):
             grid.begin(self.calls.server_round)
-            super().welcome(n)
+            super().welcome()
 
     strategy = Gossip(schedule, join_timeout=0, evaluate_every=0)
-    with mock.patch("gossiplib.core.server.Members", Watched):
+    with mock.patch("gossiplib.core.server.Membership", Watched):
         return strategy.start(grid, zeros(), ROUNDS)
 
 

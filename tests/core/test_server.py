@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg, Result, Strategy
 
 from gossiplib.core import mixing, topology
-from gossiplib.core.averaging import softmax_distance
+from gossiplib.core.averaging import SoftmaxDistance
 from gossiplib.core.client import choose, gossip
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip, GossipResult
@@ -596,7 +596,7 @@ def test_gossip_comes_close_to_fedavg_on_uneven_digits():
 
 def test_algorithm_2_runs_through_gossip_without_a_warning():
     task = digits(6, alpha=0.5)
-    average = softmax_distance(task.predict, self_weight=0.5, alpha=-1)
+    average = SoftmaxDistance(task.predict, self_weight=0.5, alpha=-1)
     app = gossip(task.client_app(), average=average)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -259,3 +259,31 @@ def test_one_round_of_a_schedule_may_be_disconnected():
 def test_a_schedule_of_foreign_nodes_says_so(make):
     with pytest.raises(ValueError, match=r"not a client \(0, 0\)"):
         make(nx.grid_2d_graph(3, 3))(1)
+
+
+def test_a_random_topology_can_be_denser_or_rewired():
+    assert set(dict(topology.named("regular", 12, degree=6).degree).values()) == {6}
+    ring = topology.named("small-world", 12, degree=2, p=0)
+    assert nx.is_isomorphic(ring, nx.cycle_graph(12))
+    assert topology.named("random", 12, p=1).number_of_edges() == 66
+    with pytest.raises(ValueError, match="6-regular.*at least 7 clients; n is 6"):
+        topology.named("regular", 6, degree=6)
+    with pytest.raises(ValueError, match="p is a probability"):
+        topology.named("random", 12, p=2)
+
+
+def test_a_generator_is_a_seed_that_moves_on():
+    """As in networkx: an int gives the same graph again, a generator another one."""
+    draws = [
+        lambda seed: topology.named("regular", 16, seed),
+        lambda seed: topology.push(nx.cycle_graph(16), seed)(1),
+        lambda seed: topology.churn(nx.cycle_graph(16), 0.5, seed)(1),
+        lambda seed: topology.drop_links(nx.cycle_graph(16), 0.5, seed)(1),
+        lambda seed: topology.random_matching(nx.complete_graph(16), seed)(1),
+    ]
+    for draw in draws:
+        generator = np.random.default_rng(0)
+        assert set(draw(generator).edges) != set(draw(generator).edges)
+        assert set(draw(3).edges) == set(draw(3).edges)
+        again = np.random.default_rng(0)
+        assert set(draw(again).edges) == set(draw(np.random.default_rng(0)).edges)

@@ -6,12 +6,13 @@ One deployment serves all tests that do no harm to it; the others start what the
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
-import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +20,17 @@ import psutil
 import pytest
 from sklearn.datasets import load_digits
 
-import gossiplib.deployment.superlink
 from deployed import client, server
 from faults import shows
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.models import load
-from gossiplib.deployment.superlink import app_output
+from gossiplib.deployment import superlink
+from gossiplib.deployment.superlink import SuperLink, app_output, missing_commands
 from gossiplib.deployment.supernodes import Deployment
 from gossiplib.system.certificates import Authority, key_pair
+from gossiplib.system.runs import wait_until
 from notebooks import ROOT
+from processes import carrying
 
 APP = ROOT / "tests" / "deployed"
 N, ROUNDS, KILLED = 4, 7, 3
@@ -85,18 +88,15 @@ def seen(deployment, data):
     return load(out.read_bytes())
 
 
-def wait_for_death(program, deployment, seconds=30):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+def wait_for_death(program, deployment):
+    def dead():
         lines = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
                 lines.append(" ".join(process.cmdline()))
-        address = deployment.address
-        if not any(program in line and address in line for line in lines):
-            return
-        time.sleep(0.1)
-    raise TimeoutError(f"{program} lives on")
+        return not any(program in x and deployment.address in x for x in lines)
+
+    assert wait_until(dead, 30), f"{program} lives on"
 
 
 def listening(deployment):
@@ -105,11 +105,8 @@ def listening(deployment):
         return one.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_for_end(processes, name, seconds=60):
-    deadline = time.monotonic() + seconds
-    while processes.is_running(name) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not processes.is_running(name)
+def wait_for_end(processes, name):
+    assert wait_until(lambda: not processes.is_running(name), 60)
     return processes.tail(name, 10**6)
 
 
@@ -244,13 +241,11 @@ def test_a_port_that_is_taken_is_named(monkeypatch):
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        monkeypatch.setattr(
-            gossiplib.deployment.superlink, "free_ports", lambda n: [port] * n
-        )
-        deployment = Deployment(1)
+        monkeypatch.setattr(superlink, "free_ports", lambda n: [port] * n)
+        block = SuperLink()
         with pytest.raises(RuntimeError, match="address already in use"):
-            deployment.__enter__()
-    assert not deployment.folder.exists()
+            block.__enter__()
+    assert not block.folder.exists()
 
 
 @shows("expired", "deployment", "refused at once, with the reason")
@@ -261,8 +256,29 @@ def test_an_expired_certificate_is_named():
     assert not deployment.folder.exists()
 
 
+def test_the_project_itself_can_be_run_from_its_bundle(tmp_path):
+    program = [shutil.which("flwr", path=superlink.PATH), "build", "--app", str(ROOT)]
+    quiet = os.environ | {"FLWR_HOME": str(tmp_path), "FLWR_TELEMETRY_ENABLED": "0"}
+    subprocess.run(program, cwd=tmp_path, env=quiet, check=True, capture_output=True)
+    (bundle,) = tmp_path.glob("*.fab")
+    with zipfile.ZipFile(bundle) as file:
+        file.extractall(tmp_path / "app")
+    paths = f"{tmp_path / 'app'}{os.pathsep}{ROOT}"  # as Flower puts it first
+    script = "from importlib.util import find_spec; print(find_spec('gossiplib.app'))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert "ModuleSpec" in done.stdout, done.stderr
+
+
 def test_missing_commands_are_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(gossiplib.deployment.superlink, "PATH", str(tmp_path))
+    assert missing_commands() == []
+    monkeypatch.setattr(superlink, "PATH", str(tmp_path))
+    assert len(missing_commands()) == 4
     with pytest.raises(FileNotFoundError, match="flower-superlink"):
         Deployment(1).__enter__()
 
@@ -293,14 +309,7 @@ def test_a_script_that_is_interrupted_leaves_nothing_behind(tmp_path):
     assert not Path(folder).exists()
     with socket.socket() as one:
         assert one.connect_ex(("127.0.0.1", int(address.split(":")[1]))) != 0
-    left = []
-    for one in psutil.process_iter():
-        try:
-            if one.environ().get("TEST_MARK") == str(tmp_path):
-                left.append(one)
-        except (psutil.Error, OSError):
-            continue
-    assert left == []
+    assert carrying(str(tmp_path)) == []
 
 
 def test_flowers_own_log_is_taken_away():

@@ -2,24 +2,25 @@
 
 import numpy as np
 import pytest
-from flwr.app import Context, RecordDict
+from contexts import in_round
 
-from gossiplib.core.context import RoundContext
-from gossiplib.protocols.codecs import Parts, Qsgd, RandomK, TopK, _pack, _unpack
+from gossiplib.protocols.codecs import (
+    Parts,
+    Qsgd,
+    RandomK,
+    TopK,
+    pack_bits,
+    unpack_bits,
+)
 
 CODECS = [TopK(0.1), RandomK(0.1), RandomK(0.1, unbiased=True), Qsgd(1), Qsgd(256)]
 CODECS += [Qsgd(7, unbiased=True), Parts(7)]
 NAMES = [str(codec) for codec in CODECS]
 
 
-def turn(clients, server_round=1):
-    config = {"partition-id": clients, "num-partitions": 10_000}
-    return RoundContext(Context(0, 0, config, RecordDict(), {}), server_round)
-
-
 def through(codec, x, server_round=1):
     """Return Q(x) for each row."""
-    message = codec.encode(x, turn(np.arange(len(x)), server_round))
+    message = codec.encode(x, in_round(np.arange(len(x)), server_round))
     return codec.decode(message, x.shape[-1])
 
 
@@ -43,20 +44,20 @@ def within(found, expected, copies_axis=0, errors=5.0):
 def test_symbols_are_packed_one_after_the_other(bits, size):
     rng = np.random.default_rng(bits)
     symbols = rng.integers(2**bits, size=(3, size))
-    packed = _pack(symbols, bits)
+    packed = pack_bits(symbols, bits)
     for row, said in zip(packed, symbols, strict=True):
         text = "".join(f"{symbol:0{bits}b}" for symbol in said)
         text += "0" * (-len(text) % 8)
         assert bytes(row) == int(text, 2).to_bytes(len(text) // 8, "big")
-    assert np.array_equal(_unpack(packed, bits, size), symbols)
-    assert np.array_equal(_unpack(packed[0], bits, size), symbols[0])
+    assert np.array_equal(unpack_bits(packed, bits, size), symbols)
+    assert np.array_equal(unpack_bits(packed[0], bits, size), symbols[0])
 
 
 @pytest.mark.parametrize(
     ("levels", "bits"), [(1, 2), (3, 3), (7, 4), (127, 8), (128, 9), (256, 10)]
 )
 def test_qsgd_takes_the_bits_that_its_symbols_need(levels, bits):
-    norm, packed = Qsgd(levels).encode(np.float32(vector(1000)), turn(0))
+    norm, packed = Qsgd(levels).encode(np.float32(vector(1000)), in_round(0))
     assert norm.nbytes == 4 and packed.nbytes == 1000 * bits / 8
 
 
@@ -65,7 +66,7 @@ def test_qsgd_takes_the_bits_that_its_symbols_need(levels, bits):
 )
 @pytest.mark.parametrize("codec", [TopK(0.01), RandomK(0.01)])
 def test_places_take_few_bytes(codec, size, dtype):
-    places, values = codec.encode(np.float32(vector(size)), turn(0))
+    places, values = codec.encode(np.float32(vector(size)), in_round(0))
     assert places.dtype == dtype and values.dtype == np.float32
     assert places.shape == values.shape == (round(0.01 * size),)
     assert (np.diff(places.astype(int)) > 0).all()
@@ -124,7 +125,7 @@ def test_qsgd_errs_as_theory_says(levels, unbiased):
 
 def test_qsgd_s_bits_say_what_the_formula_says():
     x, s, size = vector(30), 4, 30
-    where = turn(np.arange(5), 3)
+    where = in_round(np.arange(5), 3)
     message = Qsgd(s, seed=2).encode(np.broadcast_to(x, (5, size)), where)
     xi = np.random.Generator(np.random.PCG64([2, 3, *b"turn"])).random((5, size))
     norm, tau = np.linalg.norm(x), 1 + min(size / s**2, size**0.5 / s)
@@ -145,9 +146,9 @@ def test_parts_say_all_after_as_many_rounds():
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_one_client_says_the_same_as_among_many(codec, dtype):
     x = np.random.default_rng(1).normal(size=(9, 333)).astype(dtype)
-    together = codec.encode(x, turn(np.arange(9), 4))
+    together = codec.encode(x, in_round(np.arange(9), 4))
     for i in (0, 4, 8):
-        alone = codec.encode(x[i], turn(i, 4))
+        alone = codec.encode(x[i], in_round(i, 4))
         assert [a.dtype for a in alone] == [a.dtype for a in together]
         assert all(
             np.array_equal(a, b[i]) for a, b in zip(alone, together, strict=True)
@@ -169,7 +170,7 @@ def test_draws_depend_on_seed_client_and_round(codec):
 @pytest.mark.parametrize("codec", [TopK(0.3), RandomK(0.3), Parts(4)], ids=str)
 def test_what_is_missing_may_be_told(codec):
     x, other = vector(20)[None], vector(20, 1)[None]
-    message = codec.encode(x, turn(np.arange(1)))
+    message = codec.encode(x, in_round(np.arange(1)))
     said = codec.decode(message, 20) != 0
     filled = codec.decode(message, 20, missing=other)
     assert np.array_equal(filled, np.where(said, x, other))
@@ -202,13 +203,13 @@ def test_what_is_not_finite_is_refused(codec, value):
     x = vector(20)
     x[3] = value
     with pytest.raises(ValueError, match="NaN or infinite"):
-        codec.encode(x, turn(0))
+        codec.encode(x, in_round(0))
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=NAMES)
 def test_nothing_cannot_be_said(codec):
-    with pytest.raises(ValueError, match="nothing to say"):
-        codec.encode(np.empty(0), turn(0))
+    with pytest.raises(ValueError, match="nothing to send"):
+        codec.encode(np.empty(0), in_round(0))
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.5, np.nan])
@@ -220,15 +221,19 @@ def test_wrong_shares_are_refused(kind, share):
 
 @pytest.mark.parametrize("levels", [0, -1, 2.5, 32_768])
 def test_wrong_levels_are_refused(levels):
-    with pytest.raises(ValueError, match="levels must be 1 to 32767, whole; got"):
+    with pytest.raises(
+        ValueError, match="levels must be a whole number, 1 to 32767; got"
+    ):
         Qsgd(levels)
 
 
 def test_wrong_numbers_of_parts_are_refused():
-    with pytest.raises(ValueError, match="parts must be 1 to 65536; got 0"):
+    with pytest.raises(
+        ValueError, match="count must be a whole number, 1 to 65536; got 0"
+    ):
         Parts(0)
     with pytest.raises(ValueError, match="3 numbers do not make 4 parts"):
-        Parts(4).encode(vector(3), turn(0))
+        Parts(4).encode(vector(3), in_round(0))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from gossiplib.core.models import unpack
 from gossiplib.core.server import Gossip
 from gossiplib.core.topology import named
 from gossiplib.protocols import privacy
+from gossiplib.protocols.push_sum import PushSum
 from gossiplib.tasks.task import digits
 from gossiplib.vectorized.engine import gossip_learning
 
@@ -40,8 +41,8 @@ def run(app, rounds=2, average=None, task=None):
 def test_both_engines_overhear_the_models_that_are_sent():
     task, graph = digits(N, **TASK), named("ring", N)
     one, other = {}, {}
-    run(task.client_app(), average=privacy.overhear(one))
-    listening = privacy.overhear(other)
+    run(task.client_app(), average=privacy.HonestButCurious(one))
+    listening = privacy.HonestButCurious(other)
     gossip_learning(task, graph, 2, average=listening, evaluate_every=0)
     assert sorted(one) == sorted(other) == list(range(N))
     for i in one:
@@ -49,10 +50,15 @@ def test_both_engines_overhear_the_models_that_are_sent():
             assert np.allclose(a, b, atol=1e-5)
 
 
+def test_what_is_no_model_is_not_overheard():
+    with pytest.raises(ValueError, match=r"PushSum\(\) sends is no model"):
+        privacy.HonestButCurious({}, PushSum())
+
+
 def test_what_is_overheard_is_trained_and_not_yet_averaged():
     task = digits(N, **TASK)
     heard = {}
-    result = run(task.client_app(), 1, privacy.overhear(heard))
+    result = run(task.client_app(), 1, privacy.HonestButCurious(heard))
     alone = gossip_learning(
         task, lambda t: nx.empty_graph(N), 1, evaluate_every=0
     ).node_arrays
@@ -83,7 +89,7 @@ def test_scores_are_scikit_learn_s_losses():
 def test_auc_is_the_share_of_pairs_in_order():
     task = digits(N, **TASK)
     heard = {}
-    run(task.client_app(epochs=5), average=privacy.overhear(heard))
+    run(task.client_app(epochs=5), average=privacy.HonestButCurious(heard))
     found = privacy.membership_auc(task, heard)
     for auc, (i, model) in zip(found, heard.items(), strict=True):
         trained, scores = privacy.membership(task, model, i)
@@ -142,7 +148,7 @@ def test_noise_std_is_what_flower_s_mod_adds(epsilon, delta):
     mod = LocalDpMod(1.0, 2.0, epsilon, delta)
     app = privacy.with_mods(task.client_app(lr=1e-7), [mod])
     np.random.seed(0)
-    result = run(app, 1, privacy.overhear(heard))
+    result = run(app, 1, privacy.HonestButCurious(heard))
     assert not result.lost
     start = unpack(task.initial_arrays())
     noise = np.concatenate(
@@ -158,7 +164,7 @@ def test_flower_s_mod_clips_the_update():
     task = digits(N, **TASK)
     heard = {}
     mod = LocalDpMod(0.1, 0.0, 1.0, 1e-5)  # a sensitivity of 0: no noise
-    run(privacy.with_mods(task.client_app(), [mod]), 1, privacy.overhear(heard))
+    run(privacy.with_mods(task.client_app(), [mod]), 1, privacy.HonestButCurious(heard))
     start = unpack(task.initial_arrays())
     for model in heard.values():
         parts = [np.square(a - b).sum() for a, b in zip(model, start, strict=True)]

@@ -8,10 +8,11 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from gossiplib.system.processes import Processes, free_ports
+from gossiplib.system.runs import wait_until
+from processes import carrying
 
 # Says that it is up, has a child that leaves the group, and ignores SIGTERM.
 STUBBORN = """
@@ -35,25 +36,6 @@ with Processes() as processes:
     print(processes.folder, flush=True)
     exec(sys.argv[1])
 """
-
-
-def alive(mark):
-    """Return the processes that carry a mark in their environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("TEST_MARK") == mark:
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return found
-
-
-def wait_for_none(mark, seconds=20):
-    deadline = time.monotonic() + seconds
-    while alive(mark) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert alive(mark) == []
 
 
 @pytest.fixture
@@ -84,33 +66,29 @@ def owner(mark):
     for process in started:
         process.kill()
         process.communicate()
-    for process in alive(mark):
+    for process in carrying(mark):
         process.kill()
 
 
-def wait_until_gone(folder, seconds=20):
-    deadline = time.monotonic() + seconds
-    while folder.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not folder.exists()
+def nothing_is_left(mark, folder):
+    assert wait_until(lambda: carrying(mark) == [], 20), carrying(mark)
+    assert wait_until(lambda: not folder.exists(), 20)
 
 
 @pytest.mark.parametrize("then", ["pass", "raise KeyError", "os._exit(3)"])
 def test_nothing_is_left_when_the_block_ends(owner, mark, then):
     process, folder = owner(then)
     process.wait(30)
-    wait_for_none(mark)
-    wait_until_gone(folder)
+    nothing_is_left(mark, folder)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_when_the_owner_is_ended(owner, mark, how):
     process, folder = owner("time.sleep(600)")
-    assert len(alive(mark)) >= 4  # owner, guard, process and its child
+    assert len(carrying(mark)) >= 4  # owner, guard, process and its child
     process.send_signal(how)
     process.wait(30)
-    wait_for_none(mark)
-    wait_until_gone(folder)
+    nothing_is_left(mark, folder)
 
 
 def test_a_second_interrupt_does_not_save_anybody(owner, mark):
@@ -119,8 +97,7 @@ def test_a_second_interrupt_does_not_save_anybody(owner, mark):
     time.sleep(0.5)  # now it waits for the process that ignores SIGTERM
     process.send_signal(signal.SIGINT)
     process.wait(30)
-    wait_for_none(mark)
-    wait_until_gone(folder)
+    nothing_is_left(mark, folder)
 
 
 def test_a_folder_that_was_given_stays_with_its_logs(tmp_path):
@@ -140,13 +117,13 @@ def test_kill_ends_a_process_and_its_children_alone(mark):
             processes.wait_until(
                 lambda name=name: "up" in processes.tail(name), 30, "start", [name]
             )
-        assert len(alive(mark)) == 4
+        assert len(carrying(mark)) == 4
         processes.kill("one")
         assert not processes.is_running("one") and processes.is_running("one-more")
-        assert len(alive(mark)) == 2
+        assert len(carrying(mark)) == 2
         with pytest.raises(KeyError, match="one"):
             processes.kill("one")
-    assert alive(mark) == []
+    assert carrying(mark) == []
 
 
 def test_waiting_has_a_limit_and_tells_why():

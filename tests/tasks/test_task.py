@@ -10,8 +10,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from gossiplib.core.grid import LocalGrid
-from gossiplib.tasks.task import Task, digits, evaluate, spambase, train
-from gossiplib.tasks.training import shuffle_keys
+from gossiplib.tasks.task import Task, digits, spambase
+from gossiplib.tasks.training import evaluate, shuffle_keys, train
 
 PARTS = ("train", "validation", "test")
 
@@ -130,6 +130,7 @@ def test_a_task_travels_to_another_process(task):
         (1000, {}, "1000 clients.*fewer clients"),
         (1000, {"partition": "iid"}, "client 0 gets 2 of .*1000 clients"),
         (5000, {"partition": "iid"}, "5000 clients.*fewer clients"),
+        (4, {"test_fraction": -0.1}, "test_fraction .* from 0 to 1; got -0.1"),
         (4, {"alpha": 0}, "(?i)alpha"),
         (4, {"alpha": -1}, "(?i)alpha"),
     ],
@@ -253,6 +254,16 @@ def test_the_client_app_evaluates_on_its_own_test_part():
     assert reply["metrics"] == expected
 
 
+def test_a_client_that_the_task_does_not_have_is_named():
+    task, config = digits(4), ConfigRecord({"server-round": 1})
+    grid = LocalGrid(task.client_app(), 5)
+    content = RecordDict({"arrays": task.initial_arrays(), "config": config})
+    for kind in ("train", "evaluate"):
+        message = Message(content, grid.get_node_ids()[4], kind)
+        (reply,) = grid.send_and_receive([message])
+        assert "partition-id must be a whole number, 0 to 3" in reply.error.reason
+
+
 def test_evaluate_fn_uses_the_common_test_set():
     task = digits(4)
     metrics = task.evaluate_fn(1, task.initial_arrays())
@@ -371,5 +382,5 @@ def test_holdout_is_a_share(holdout):
 
 @pytest.mark.parametrize("examples", [0, 1439])
 def test_no_more_examples_than_there_are_can_be_dealt(examples):
-    with pytest.raises(ValueError, match="1 to 1438 examples"):
+    with pytest.raises(ValueError, match="examples must be .* 1 to 1438"):
         digits(4, partition="dealt", examples=examples)

@@ -10,7 +10,7 @@ from gossiplib.core.averaging import variance_corrected, weighted_mean
 from gossiplib.core.client import gossip
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
-from gossiplib.protocols.push_sum import AgeWeighted, PushSum
+from gossiplib.protocols.push_sum import PushSum
 from gossiplib.tasks.task import digits
 from gossiplib.vectorized.consensus import averaging_rounds
 from gossiplib.vectorized.engine import gossip_learning
@@ -72,7 +72,7 @@ def test_push_sum_finds_the_mean_where_plain_averaging_does_not():
     graph = directed(50, 0.06, seed=0)
     values = np.random.default_rng(0).normal(size=(50, 3))
     mean = values.mean(axis=0)
-    plain = after(500, values, graph, weights=mixing.uniform)
+    plain = after(100, values, graph, weights=mixing.uniform)
     assert np.abs(plain - plain[0]).max() < 1e-6  # they agree
     assert np.abs(plain - mean).max() > 1e-2  # on another value
     W = mixing.uniform(graph)
@@ -117,28 +117,10 @@ def test_push_sum_through_flower():
     assert not result.lost
 
 
-def test_age_weighted_against_numpy():
-    """Clients that are online more often, and so older, count more."""
-    schedule = topology.churn(nx.complete_graph(5), 0.6, seed=3)
-    values = np.random.default_rng(0).normal(size=(5, 2))
-    rounds = averaging_rounds(values, schedule, average=AgeWeighted())
-    age = np.zeros(5)
-    for t in range(1, 8):
-        graph = topology.at(schedule, t)
-        W = mixing.metropolis(graph)
-        here = np.array([topology.is_online(graph, i) for i in range(5)])
-        age += here
-        weights = W * age
-        hears = np.array([len(topology.senders(graph, i)) > 0 for i in range(5)])
-        share = weights / np.where(hears, weights.sum(axis=1), 1)[:, None]
-        values = np.where(hears[:, None], share @ values, values)
-        age = np.where(hears, np.max(np.where(W > 0, age, 0), axis=1), age)
-        found, _ = next(rounds)
-        assert np.allclose(found, values, atol=1e-12)
-
-
-@pytest.mark.parametrize("average", [PushSum(), AgeWeighted(), variance_corrected])
-@pytest.mark.parametrize("same_start", [True, False])
+@pytest.mark.parametrize(
+    ("average", "same_start"),
+    [(PushSum(), True), (variance_corrected, True), (variance_corrected, False)],
+)
 def test_both_engines_agree(average, same_start):
     task = digits(6, seed=1, hidden=5, same_start=same_start)
     if isinstance(average, PushSum):
@@ -185,10 +167,3 @@ def test_the_mean_of_unrelated_models_loses_variance_unless_corrected(k):
     assert np.isclose(mended[0].var(), wanted, rtol=1e-9)
     assert np.isclose(mended[0].mean(), plain[0].mean())
     assert (mended[1] == 0).all()
-
-
-def test_the_correction_leaves_equal_models_alone():
-    model = [np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)]
-    mended = variance_corrected(model, [model, model], np.array([0.2, 0.3, 0.5]))
-    assert mended[0].dtype == np.float32
-    assert np.allclose(mended[0], model[0], atol=1e-6)

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from dataclasses import dataclass
 
 import networkx as nx
 import numpy as np
@@ -12,15 +13,15 @@ import torch
 from torch import nn
 
 from gossiplib.core import mixing
-from gossiplib.core.averaging import softmax_distance
+from gossiplib.core.averaging import SoftmaxDistance, weighted_mean
 from gossiplib.core.client import gossip
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
 from gossiplib.core.topology import churn, drop_links, named, one_peer_exponential, push
 from gossiplib.system import runs
 from gossiplib.tasks.task import Task, digits
+from gossiplib.vectorized._speed import CHUNK, Recorded
 from gossiplib.vectorized.engine import gossip_learning
-from gossiplib.vectorized.training import CHUNK
 
 N = 12
 SCHEDULES = {
@@ -47,11 +48,10 @@ def cnn():
 
 
 MODELS = {"linear": {}, "MLP": {"hidden": 16}, "CNN": {"build": cnn}}
-ASKED = ["ring", "regular", "directed one-peer", "dropped links", "churn"]
 OPTIONS = {"batch_size": 32, "lr": 0.2, "momentum": 0.5, "weight_decay": 0.01}
 
 
-def both(task, schedule, num_rounds=10, *, training=OPTIONS, average=None, **options):
+def both(task, schedule, num_rounds, *, training=OPTIONS, average=None, **options):
     """Run gossip on both engines."""
     how = {"average": average} if average else {}
     start = {"num_rounds": num_rounds}
@@ -84,17 +84,43 @@ def same_tables(a, b, tolerance):
         )
 
 
-CASES = [(name, model) for name in SCHEDULES for model in MODELS if model == "linear"]
-CASES += [(name, model) for name in ASKED for model in ("MLP", "CNN")]
+# Schedules meet the engine in W and in who is online alone, so each is there once or
+# twice, and churn with both kinds of graph. Model, data type and whether the step is
+# called or recorded are one computation: all twelve combinations of them are there.
+CASES = [
+    ("ring", "linear", "f32", "called"),
+    ("ring", "MLP", "f64", "recorded"),
+    ("regular", "linear", "f64", "called"),
+    ("regular", "CNN", "f32", "recorded"),
+    ("star", "linear", "f32", "recorded"),
+    ("star", "CNN", "f64", "called"),
+    ("directed one-peer", "linear", "f64", "recorded"),
+    ("directed one-peer", "MLP", "f32", "called"),
+    ("push", "CNN", "f32", "called"),
+    ("dropped links", "MLP", "f32", "recorded"),
+    ("dropped links", "CNN", "f64", "recorded"),
+    ("churn", "MLP", "f64", "called"),
+    ("churn", "linear", "f32", "recorded"),
+    ("churn and directed", "MLP", "f32", "called"),
+]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
-@pytest.mark.parametrize(("schedule", "model"), CASES)
-def test_the_models_are_local_grid_s(schedule, model, dtype):
+@pytest.fixture
+def step(request, monkeypatch):
+    """Let a step be recorded at its first call, or seldom, as by default."""
+    after = {"recorded": 1, "called": Recorded.AFTER}[request.param]
+    monkeypatch.setattr(Recorded, "AFTER", after)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "model", "dtype", "step"), CASES, indirect=["step"]
+)
+def test_the_models_are_local_grid_s(schedule, model, dtype, step):
+    dtype = {"f32": torch.float32, "f64": torch.float64}[dtype]
     task = digits(N, dtype=dtype, **MODELS[model])
     sizes = task.label_counts().sum(axis=1)
     assert 2 * sizes.min() < sizes.max() and len({*sizes}) > 6  # in batches: 2 to 6
-    a, b = both(task, SCHEDULES[schedule], evaluate_fn=task.evaluate_fn)
+    a, b = both(task, SCHEDULES[schedule], 4, evaluate_fn=task.evaluate_fn)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-10
     start = np.concatenate(
         [x.ravel() for x in task.initial_arrays().to_numpy_ndarrays()]
@@ -125,21 +151,55 @@ def test_weights_of_one_s_own_may_be_dense():
     assert difference(a, b) < 1e-5
 
 
+BATCHES = {
+    "several": {"batch_size": 8},
+    "one": {"batch_size": 1000},
+    "one, three times": {"batch_size": 1000, "epochs": 3, "momentum": 0.9},
+    "all options": {"batch_size": 7, "momentum": 0.9, "weight_decay": 0.1, "lr": 0.1},
+}
+
+
+# Batches depend on a partition by its sizes alone: each kind of batches is there with
+# clients of (nearly) one size, iid and dealt, and of many, and is recorded with one of
+# these. The second round has other batches, of the shapes of the first.
 @pytest.mark.parametrize(
-    "training",
+    ("training", "partition", "step"),
     [
-        {"batch_size": 8},
-        {"batch_size": 1000},
-        {"batch_size": 1000, "epochs": 3, "momentum": 0.9},
-        {"batch_size": 7, "momentum": 0.9, "weight_decay": 0.1, "lr": 0.1},
+        ("several", "iid", "recorded"),
+        ("several", "dirichlet", "called"),
+        ("one", "dealt", "recorded"),
+        ("one", "classes", "called"),
+        ("one, three times", "iid", "called"),
+        ("one, three times", "classes", "recorded"),
+        ("all options", "dealt", "called"),
+        ("all options", "dirichlet", "recorded"),
     ],
+    indirect=["step"],
 )
-@pytest.mark.parametrize("partition", ["iid", "dirichlet", "classes", "dealt"])
-def test_any_batches(training, partition):
+def test_any_batches(training, partition, step):
     task = digits(N, partition=partition)
-    a, b = both(task, named("ring", N), 3, training=training)
+    a, b = both(task, named("ring", N), 2, training=BATCHES[training])
     assert difference(a, b) < 1e-5
     same_tables(a, b, 1e-4)
+
+
+def test_a_recorded_function_is_not_called_again():
+    calls = []
+
+    def function(models, x, y):
+        calls.append(x.shape)
+        return (models["w"] * x).sum(1) + y, x.exp()
+
+    fast = Recorded(function)
+    fast.AFTER = 2
+    rng = np.random.default_rng(0)
+    for n in (4, 4, 4, 3, 4):
+        w, x, y = (torch.from_numpy(rng.normal(size=s)) for s in ((n, 5), (n, 5), n))
+        for found, wanted in zip(
+            fast({"w": w}, x, y), ((w * x).sum(1) + y, x.exp()), strict=True
+        ):
+            assert torch.equal(found, wanted)
+    assert calls == [(4, 5)] * 3 + [(3, 5)]  # two, one more that was recorded
 
 
 def test_small_chunks_change_nothing(monkeypatch):
@@ -154,24 +214,35 @@ def test_small_chunks_change_nothing(monkeypatch):
 # Average functions that are not linear ------------------------------------------------
 
 
-@pytest.mark.parametrize("alpha", [-1, 0, 2])
-@pytest.mark.parametrize("schedule", ["star", "regular", "directed one-peer", "churn"])
+@pytest.mark.parametrize(
+    ("schedule", "alpha"),
+    [("star", -1), ("regular", 0), ("directed one-peer", 2), ("churn", -1)],
+)
 def test_algorithm_2_is_batched(schedule, alpha):
     task = digits(N, hidden=8, dtype=torch.float64)
-    average = softmax_distance(task.predict, self_weight=0.4, alpha=alpha)
+    average = SoftmaxDistance(task.predict, self_weight=0.4, alpha=alpha)
     a, b = both(task, SCHEDULES[schedule], 3, average=average)
     assert difference(a, b) < 1e-10
 
 
-def test_any_average_function_takes_many_clients():
-    def median(own, neighbours, weights, context):
-        return [
-            np.median(np.stack(layer), axis=0)
-            for layer in zip(own, *neighbours, strict=True)
-        ]
+def median(own, neighbours, weights, context):
+    return [
+        np.median(np.stack(layer), axis=0)
+        for layer in zip(own, *neighbours, strict=True)
+    ]
 
+
+def test_any_average_function_takes_many_clients():
     a, b = both(digits(N), named("small-world", N), 3, average=median)
     assert difference(a, b) < 1e-5
+
+
+@pytest.mark.parametrize("average", [None, median])
+def test_a_link_of_weight_0_carries_a_model(average):
+    deaf = {"weights": lambda graph: np.eye(N)}
+    a, b = both(digits(N), named("star", N), 2, average=average, **deaf)
+    assert difference(a, b) < 1e-5
+    assert a.messages == b.messages == {1: 22, 2: 22}
 
 
 def test_an_average_that_takes_clients_for_a_part_of_the_model_is_refused():
@@ -289,17 +360,17 @@ def test_too_little_memory_is_told_before_the_work(monkeypatch):
         gossip_learning(digits(N), named("ring", N), 1)
 
 
-def test_free_memory_heeds_a_container_s_limit(monkeypatch, tmp_path):
+def test_free_memory_heeds_a_container_s_limit(tmp_path):
     limit, used = tmp_path / "max", tmp_path / "current"
-    monkeypatch.setattr(runs, "_CGROUPS", [(str(limit), str(used))])
+    cgroups = [(str(limit), str(used))]
     cpu = torch.device("cpu")
-    free = runs.free_memory(cpu)  # no such files: the machine's
+    free = runs.free_memory(cpu, cgroups)  # no such files: the machine's
     assert free > 10**8
     limit.write_text("3000\n")
     used.write_text("1000\n")
-    assert runs.free_memory(cpu) == 2000
+    assert runs.free_memory(cpu, cgroups) == 2000
     limit.write_text("max\n")
-    assert runs.free_memory(cpu) > 10**8
+    assert runs.free_memory(cpu, cgroups) > 10**8
 
 
 @pytest.mark.parametrize(
@@ -430,6 +501,37 @@ def test_a_task_without_holdout_has_nothing_to_evaluate():
     with pytest.raises(ValueError, match="holdout"):
         gossip_learning(task, named("ring", N), 1)
     gossip_learning(task, named("ring", N), 1, evaluate_every=0)
+
+
+def test_a_look_because_a_run_ends_is_not_in_its_checkpoint(tmp_path):
+    path, how = tmp_path / "run.zip", {"observe_every": 0}
+    gossip_learning(digits(N), named("ring", N), 2, checkpoint=path, **how)
+    resumed = gossip_learning(digits(N), named("ring", N), 4, resume=path, **how)
+    whole = gossip_learning(digits(N), named("ring", N), 4, **how)
+    assert resumed.consensus_distance == whole.consensus_distance
+    assert list(whole.consensus_distance) == [4]
+
+
+@dataclass(frozen=True)
+class Pull:
+    """An average function with a parameter."""
+
+    share: float
+
+    def __call__(self, own, neighbours, weights, context):
+        mixed = weighted_mean(own, neighbours, weights)
+        return [a + self.share * (m - a) for a, m in zip(own, mixed, strict=True)]
+
+
+def test_a_checkpoint_knows_its_average_function(tmp_path):
+    path, ring = tmp_path / "run.zip", named("ring", N)
+    gossip_learning(digits(N), ring, 1, average=Pull(0.5), checkpoint=path)
+    whole = gossip_learning(digits(N), ring, 2, average=Pull(0.5))
+    resumed = gossip_learning(digits(N), ring, 2, average=Pull(0.5), resume=path)
+    assert difference(whole, resumed) == 0
+    for other in (Pull(0.25), weighted_mean, median):
+        with pytest.raises(ValueError, match=r"differs: average \(Pull\(share=0.5\)"):
+            gossip_learning(digits(N), ring, 2, average=other, resume=path)
 
 
 def test_an_interrupted_run_returns_what_it_has():

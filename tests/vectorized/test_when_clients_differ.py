@@ -10,7 +10,7 @@ from flwr.serverapp.strategy import FedAvg
 from sklearn.datasets import load_digits
 
 from gossiplib.core import mixing, topology
-from gossiplib.core.averaging import softmax_distance, variance_corrected, weighted_mean
+from gossiplib.core.averaging import SoftmaxDistance, variance_corrected, weighted_mean
 from gossiplib.core.grid import LocalGrid
 from gossiplib.tasks.task import Task, digits
 from gossiplib.vectorized.engine import gossip_learning
@@ -75,7 +75,7 @@ def other_labels():
 
 def test_algorithm_2_helps_where_clients_disagree(other_labels):
     for task in other_labels:
-        rule = softmax_distance(task.predict, self_weight=0.5, alpha=-4)
+        rule = SoftmaxDistance(task.predict, self_weight=0.5, alpha=-4)
         listens, _ = accuracies(task, COMPLETE, 10, average=rule)
         uniform, _ = accuracies(task, COMPLETE, 10, weights=mixing.uniform)
         assert listens > uniform + 0.2
@@ -85,7 +85,7 @@ def test_algorithm_2_harms_where_clients_know_different_things():
     graph = topology.named("regular", 16, seed=0)
     for seed in (0, 1):
         task = digits(16, alpha=0.1, holdout=0.2, seed=seed)
-        rule = softmax_distance(task.predict, self_weight=0.2, alpha=-4)
+        rule = SoftmaxDistance(task.predict, self_weight=0.2, alpha=-4)
         _, listens = accuracies(task, graph, 10, average=rule)
         _, uniform = accuracies(task, graph, 10, weights=mixing.uniform)
         assert listens < uniform - 0.05

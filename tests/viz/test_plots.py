@@ -2,6 +2,7 @@
 
 import networkx as nx
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
@@ -9,7 +10,7 @@ from gossiplib.core import topology
 from gossiplib.core.client import gossip
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
-from gossiplib.viz import plots, widgets
+from gossiplib.viz import plots, timeline, widgets
 from toy_apps import drifting_app, zeros
 
 
@@ -26,13 +27,16 @@ def image(widget):
 def test_the_explorer_shows_every_choice_or_says_why_not():
     explorer = widgets.explorer()
     name, size, rule = explorer.children[0].children
-    seen = {image(explorer)}
-    for name.value in topology.NAMES:
-        for size.value in (4, 7, 16):
-            for rule.value in widgets.WEIGHTS:
-                assert image(explorer).startswith(b"\x89PNG")
-                seen.add(image(explorer))
-    assert len(seen) > len(topology.NAMES) * len(widgets.WEIGHTS)
+    name.value = "barbell"  # the rules weigh its bridge differently
+    seen, words = set(), []
+    for control, values in (rule, widgets.WEIGHTS), (name, topology.NAMES):
+        for control.value in values:
+            seen.add(image(explorer))
+            words.append(explorer.children[2].value)
+        size.value = 7  # no power of two and no rectangle: some topologies cannot be
+    assert all(one.startswith(b"\x89PNG") for one in seen)
+    assert len(seen) == len(topology.NAMES) + len(widgets.WEIGHTS) == len(set(words))
+    assert any("hypercube needs" in one for one in words)
 
 
 def test_the_scrubber_shows_another_picture_for_another_round():
@@ -56,7 +60,7 @@ def test_accuracy_takes_more_results_than_there_are_colours():
 
 
 def test_the_theory_line_starts_at_the_first_distance():
-    (ax,) = plots.consensus({"ring": [2.0, 1.0, 0.4]}, {"ring": 0.5}).axes
+    (ax,) = plots.consensus_distance({"ring": [2.0, 1.0, 0.4]}, {"ring": 0.5}).axes
     measured, theory = (line.get_ydata() for line in ax.lines)
     assert np.allclose(measured, [2, 1, 0.4]) and np.allclose(theory, [2, 1, 0.5])
 
@@ -66,3 +70,30 @@ def test_each_topology_has_a_place_for_each_client(name):
     graph = topology.named(name, 16)
     assert sorted(plots.layout(graph)) == list(range(16))
     plots.png(plots.graph(graph, range(16), label="value"))
+
+
+def test_the_diagram_has_a_legend_of_what_happened_in_its_part_of_the_time():
+    def event(time, peer, what, **more):
+        return {"time": time, "peer": peer, "event": what, **more}
+
+    letter = {"start": 0, "round": 1, "bytes": 8}
+    events = pd.DataFrame(
+        [event(0.0, peer, "started") for peer in (0, 1)]
+        + [event(1.0, 0, "sent", other=1, count=1, **letter)]
+        + [event(1.5, 1, "received", other=0, count=1, **letter)]
+        + [event(2.0, 0, "sent", other=1, count=2, **letter)]
+        + [event(3.0, 0, "round", round=1), event(4.0, 1, "skipped")]
+        + [event(5.0, 1, "ended")]  # peer 0 has none: it was killed at 3
+    )
+    table = timeline.messages(events)
+    assert table["received"].isna().tolist() == [False, True]
+
+    def legend(*part):
+        (one,) = timeline.space_time(events, *part).legends
+        return {text.get_text() for text in one.get_texts()}
+
+    always = {"a message, sent and received", "end of a round"}
+    happened = {"a message that is lost", "killed", "skips rounds"}
+    assert legend() == always | happened
+    assert legend(0.5, 1.7) == always
+    assert legend(3.5, 4.5) == always | {"skips rounds"}

@@ -1,1 +1,1 @@
-"""What is asked of the answers to the exercises, a module for some notebooks each."""
+"""What is asked of the answers to the exercises: a module for each notebook."""

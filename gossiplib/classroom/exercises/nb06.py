@@ -1,19 +1,24 @@
 """Checks of the exercises of notebook 06: when clients differ."""
 
 from collections.abc import Callable
+from functools import cache
 from types import SimpleNamespace
+from typing import Any
 
 import networkx as nx
 import numpy as np
+from sklearn.datasets import load_digits
 
-from gossiplib.classroom.exercises.registry import checks, need, need_words, word_for
+from gossiplib.classroom.checking import checks, close, need, predicts
+from gossiplib.classroom.exercises.runs import SEEDS, accuracies, compare_runs
 from gossiplib.core import mixing, topology
+from gossiplib.core.averaging import SoftmaxDistance
+from gossiplib.tasks.task import Task, digits
+from gossiplib.vectorized.engine import gossip_learning
 
 
 @checks("06.1")
 def _(clients: int) -> None:
-    from gossiplib.tasks.task import digits  # torch: notebooks 02 and 03 run without it
-
     need(clients == int(clients) and 0 <= clients <= 16, "Give a number of clients.")
     counts = digits(16, alpha=0.1, seed=0).label_counts()
     need(clients != (counts[:, 1] > 0).sum(), "Those who have none are asked for.")
@@ -22,21 +27,11 @@ def _(clients: int) -> None:
 
 @checks("06.2")
 def _(self_weight: float, alpha: float, rounds: int) -> None:
-    from sklearn.datasets import load_digits
-
-    from gossiplib.core.averaging import softmax_distance
-    from gossiplib.tasks.task import Task
-    from gossiplib.vectorized.engine import gossip_learning
-
     need(0 <= self_weight <= 1, "W_ii is a share, from 0 to 1.")
     need(rounds in range(1, 21), "At most 20 rounds.")
-    x, y = load_digits(return_X_y=True)
     found = []
-    for seed in (0, 1):
-        task = Task(x / 16, y, 16, partition="iid", holdout=0.2, seed=seed)
-        rows = task.parts.index[task.parts.starts[8] : task.parts.starts[16]]
-        task.y[rows] = (task.y[rows] + 5) % 10
-        rule = softmax_distance(task.predict, self_weight=self_weight, alpha=alpha)
+    for task in _two_schools():
+        rule = SoftmaxDistance(task.predict, self_weight=self_weight, alpha=alpha)
         result = gossip_learning(
             task,
             nx.complete_graph(16),
@@ -58,6 +53,17 @@ def _(self_weight: float, alpha: float, rounds: int) -> None:
     need(accuracy >= 0.83, f"It reaches {accuracy:.3f}. {hint}")
 
 
+@cache
+def _two_schools() -> list[Task]:
+    """Return the task of 06.2 for each seed: half of the clients name digits anew."""
+    x, y = load_digits(return_X_y=True)
+    tasks = [Task(x / 16, y, 16, partition="iid", holdout=0.2, seed=s) for s in SEEDS]
+    for task in tasks:
+        rows = task.parts.index[task.parts.starts[8] : task.parts.starts[16]]
+        task.y[rows] = (task.y[rows] + 5) % 10
+    return tasks
+
+
 @checks("06.3")
 def _(weights: Callable[[nx.Graph, np.ndarray], np.ndarray]) -> None:
     for name in ("star", "path", "complete"):
@@ -77,7 +83,7 @@ def _(weights: Callable[[nx.Graph, np.ndarray], np.ndarray]) -> None:
 
 
 @checks("06.4")
-def _(average: Callable) -> None:
+def _(average: Callable[..., Any]) -> None:
     rng = np.random.default_rng(0)
     # The largest array, the largest number and the largest sum of two norms are in
     # models that do not win.
@@ -97,41 +103,35 @@ def _(average: Callable) -> None:
             need(len(mixed) == 2, "Return a list with the arrays of a model.")
             if t <= 3:
                 need(
-                    all(np.allclose(a, b) for a, b in zip(mixed, winner, strict=True)),
+                    close(mixed, winner),
                     f"In round {t}, adopt the model of the largest norm, which is over "
                     "all its arrays. It may be the own one.",
                 )
                 continue
             layers = zip(*order, strict=True)
             mean = [np.tensordot(weights, np.stack(a), 1) for a in layers]
-            need(
-                all(np.allclose(a, b) for a, b in zip(mixed, mean, strict=True)),
-                f"In round {t}, average with the weights.",
-            )
+            need(close(mixed, mean), f"In round {t}, average with the weights.")
 
 
-@checks("06.5")
-def _(star: str, ring: str) -> None:
-    from gossiplib.tasks.task import digits
-    from gossiplib.vectorized.engine import gossip_learning
+@predicts(
+    "06.5",
+    "better",
+    "worse",
+    "The star: with each kind of weights, how much of the centre's model does another "
+    "client take?",
+    "The ring: with each kind of weights, write down three neighbouring clients' rows "
+    "of W.",
+    same=0.01,
+)
+def _() -> list[float]:
+    """Return what accuracy gains by uniform weights, on the star and on the ring."""
 
-    need_words((star, ring), "better", "worse", "same")
-    for name, answer, hint in (
-        ("star", star, "how much of the centre's model does another client take?"),
-        ("ring", ring, "write down three neighbouring clients' rows of W."),
-    ):
-        graph, gains = topology.named(name, 16), []
-        for seed in (0, 1):
-            task = digits(16, alpha=0.1, seed=seed)
-            options = {"batch_size": 64, "lr": 1.0, "evaluate_every": 0}
-            options |= {"evaluate_fn": task.evaluate_fn, "observe_every": 12}
-            before, after = (
-                gossip_learning(task, graph, 12, weights=weights, **options)
-                for weights in (mixing.metropolis, mixing.uniform)
-            )
-            both = (
-                r.evaluate_metrics_serverapp[12]["accuracy"] for r in (after, before)
-            )
-            gains.append(np.subtract(*both))
-        found = word_for(np.mean(gains), "better", "worse", same=0.01)
-        need(answer == found, f"The {name}: with each kind of weights, {hint}")
+    def accuracy(graph: nx.Graph, weights: Callable[[nx.Graph], np.ndarray]) -> float:
+        data = {"alpha": 0.1}
+        runs = compare_runs(graph, 12, data, weights=weights, batch_size=64, lr=1.0)
+        return float(accuracies(runs).mean())
+
+    graphs = [topology.named(name, 16) for name in ("star", "ring")]
+    return [
+        accuracy(g, mixing.uniform) - accuracy(g, mixing.metropolis) for g in graphs
+    ]

@@ -1,12 +1,19 @@
 """Checks of the exercises of notebook 09: liars and eavesdroppers."""
 
 from collections.abc import Callable
+from functools import cache
 from itertools import combinations
+from typing import Any
 
 import networkx as nx
 import numpy as np
+from scipy.optimize import minimize
 
-from gossiplib.classroom.exercises.registry import checks, need
+from gossiplib.classroom.checking import checks, need, untouched
+from gossiplib.protocols import robust
+from gossiplib.protocols.byzantine import Byzantine
+from gossiplib.protocols.privacy import exact_epsilon
+from gossiplib.vectorized.consensus import averaging_rounds
 
 
 @checks("09.1")
@@ -38,7 +45,7 @@ def _(graph: nx.Graph) -> None:
 
 
 @checks("09.3")
-def _(average: Callable) -> None:
+def _(average: Callable[..., Any]) -> None:
     rng = np.random.default_rng(0)
     for case in range(4):
         models = [[rng.normal(size=(3, 2)), rng.normal(size=4)] for _ in range(6)]
@@ -48,17 +55,11 @@ def _(average: Callable) -> None:
             models[1:4] = [[a.copy() for a in models[0]] for _ in range(3)]
         if case == 3:
             models = models[:1]
-        before = [[a.copy() for a in model] for model in models]
         weights = np.array([0.5] + [0.5 / max(1, len(models) - 1)] * (len(models) - 1))
-        mixed = average(models[0], models[1:], weights, None)
+        with untouched("models", models):
+            mixed = average(models[0], models[1:], weights, None)
         shapes = [np.shape(a) for a in mixed]
         need(shapes == [(3, 2), (4,)], "Return a model: arrays like those of own.")
-        same = all(
-            np.array_equal(a, b)
-            for old, new in zip(before, models, strict=True)
-            for a, b in zip(old, new, strict=True)
-        )
-        need(same, "Do not change the models that you are given.")
         rows = np.stack([np.concatenate([a.ravel() for a in m]) for m in models])
         found = np.concatenate([np.ravel(a) for a in mixed])
         need(np.isfinite(found).all(), "It gave NaN: a distance may be 0.")
@@ -71,9 +72,6 @@ def _(average: Callable) -> None:
 
 @checks("09.4")
 def _(std: float) -> None:
-    # not at the top: notebooks 02 and 03 run without Flower
-    from gossiplib.protocols.privacy import exact_epsilon
-
     need(std > 0, "A standard deviation is above 0.")
     epsilon = exact_epsilon(2, std, 1e-5, rounds=20)
     need(epsilon <= 1 + 1e-6, f"Then ε of the twenty together is {epsilon:.4g}.")
@@ -99,20 +97,16 @@ def _(median: int, trimmed: int, clipped: int) -> None:
         need(given == most, f"Another number for {rule}: {hints[rule]}")
 
 
+@cache
 def _most_liars() -> dict[str, int]:
     """Return how many liars each rule withstands, in the first setting of 09."""
-    # not at the top: notebooks 02 and 03 run without Flower
-    from gossiplib.protocols import robust
-    from gossiplib.protocols.byzantine import lying
-    from gossiplib.vectorized.consensus import averaging_rounds
-
     start = np.random.default_rng(0).normal(size=(11, 10))
 
-    def drift(average: Callable, liars: int) -> float:
-        lied = lying(
+    def drift(average: Callable[..., Any], liars: int) -> float:
+        lied = Byzantine(
             average,
             range(liars),
-            lambda scene: [[np.full_like(a, 1000.0) for a in m] for m in scene.true],
+            lambda view: [[np.full_like(a, 1000.0) for a in m] for m in view.true],
         )
         rounds = averaging_rounds(start, nx.complete_graph(11), average=lied)
         x = [next(rounds)[0] for _ in range(20)][-1]
@@ -120,8 +114,8 @@ def _most_liars() -> dict[str, int]:
 
     rules = {
         "the median": robust.coordinate_median,
-        "the trimmed mean": robust.trimmed_mean(f=3),
-        "clipping": robust.clipped(f=1),
+        "the trimmed mean": robust.TrimmedMean(f=3),
+        "clipping": robust.ClippedGossip(f=1),
     }
     return {
         rule: max(liars for liars in range(10) if drift(average, liars) < 10)
@@ -135,7 +129,5 @@ def _sum_of_distances(x: np.ndarray, rows: np.ndarray) -> float:
 
 def _least(rows: np.ndarray) -> float:
     """Return the smallest sum of distances that scipy or one of the rows reaches."""
-    from scipy.optimize import minimize
-
     found = minimize(_sum_of_distances, np.median(rows, axis=0), args=(rows,))
-    return min(found.fun, *(_sum_of_distances(row, rows) for row in rows))
+    return min(float(found.fun), *(_sum_of_distances(row, rows) for row in rows))

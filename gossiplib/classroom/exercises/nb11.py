@@ -2,12 +2,18 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import networkx as nx
 import numpy as np
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
 
-from gossiplib.classroom.exercises.registry import checks, need, need_words
+from gossiplib.classroom.checking import checks, need, need_words, untouched
+from gossiplib.core.client import gossip
+from gossiplib.core.grid import LocalGrid
+from gossiplib.core.server import Gossip
 
 
 @checks("11.1")
@@ -47,9 +53,8 @@ def _(is_online: Callable[[Sequence[float], float, float], bool]) -> None:
         now, interval = float(rng.integers(0, 300)), float(rng.integers(1, 50))
         past = [now - t for t in times if t <= now]
         wanted = bool(past) and min(past) <= 2 * interval
-        given = times.copy()
-        answer = is_online(given, now, interval)
-        need(given == times, "Do not change the list that you are given.")
+        with untouched("list", times):
+            answer = is_online(times, now, interval)
         need(
             bool(answer) == wanted,
             f"heartbeats {times}, now {now:g}, interval {interval:g}: look again.",
@@ -84,13 +89,9 @@ def _(older: str, noisy: str, momentum: str) -> None:
         need(answer == ("equal" if same else "different"), f"{name}: {hint}")
 
 
+@cache
 def _six_rounds(kind: str, saved: int | None = None) -> np.ndarray:
     """Return the models of six rounds, resumed from the checkpoint of a round."""
-    from flwr.app import ArrayRecord  # not at the top: notebooks 02 and 03 run without
-
-    from gossiplib.core.grid import LocalGrid
-    from gossiplib.core.server import Gossip
-
     start = ArrayRecord([np.zeros(3)])
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "run.zip"
@@ -110,29 +111,23 @@ def _six_rounds(kind: str, saved: int | None = None) -> np.ndarray:
         return gossip_until(6, resume=True)
 
 
-def _client(kind: str) -> Callable:
+def _client(kind: str) -> ClientApp:
     """Return a gossip client; what makes it noisy, it keeps outside of its state."""
-    from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
-    from flwr.clientapp import ClientApp
-
-    from gossiplib.core.client import gossip
-
     app, rng = ClientApp(), np.random.default_rng(0)
 
     @app.train()
-    def train(message, context):
-        (x,) = message.content["arrays"].to_numpy_ndarrays()
+    def train(message: Message, context: Context) -> Message:
+        (x,) = message.content.array_records["arrays"].to_numpy_ndarrays()
         step = np.cos(x + context.node_config["partition-id"])
         if kind == "noisy":
             step = step + rng.normal(size=x.shape)
         if kind == "momentum":
             if "step" in context.state:
-                step = step + 0.5 * context.state["step"].to_numpy_ndarrays()[0]
+                (last,) = context.state.array_records["step"].to_numpy_ndarrays()
+                step = step + 0.5 * last
             context.state["step"] = ArrayRecord([step])
-        content = {
-            "arrays": ArrayRecord([x + step]),
-            "metrics": MetricRecord({"num-examples": 1}),
-        }
-        return Message(RecordDict(content), reply_to=message)
+        content = RecordDict({"arrays": ArrayRecord([x + step])})
+        content["metrics"] = MetricRecord({"num-examples": 1})
+        return Message(content, reply_to=message)
 
     return gossip(app)

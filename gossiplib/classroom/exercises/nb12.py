@@ -1,10 +1,13 @@
 """Checks of the exercises of notebook 12: no server at all."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from flwr.app import ArrayRecord
 
-from gossiplib.classroom.exercises.registry import checks, need, need_words
+from gossiplib.classroom.checking import checks, need, need_words
+from gossiplib.peers.messages import Mailbox, PeerMessage, Refused, encode
 
 
 @checks("12.1")
@@ -15,7 +18,7 @@ def _(weight: float) -> None:
 
 
 @checks("12.2")
-def _(fresh: Callable) -> None:
+def _(fresh: Callable[..., Any]) -> None:
     need(bool(fresh((5, 3), (5, 4))), "The next message of a process is fresh.")
     need(bool(fresh((5, 3), (5, 9))), "Some between may be lost; the next is fresh.")
     need(not fresh((5, 3), (5, 3)), "A message that comes twice is not fresh.")
@@ -26,7 +29,7 @@ def _(fresh: Callable) -> None:
 
 
 @checks("12.3")
-def _(next_round: Callable) -> None:
+def _(next_round: Callable[..., Any]) -> None:
     need(next_round(4, {1: 5, 2: 5}) == 4, "A round ahead is not far.")
     need(
         next_round(4, {1: 9, 2: 4}) == 4,
@@ -40,7 +43,7 @@ def _(next_round: Callable) -> None:
 
 
 @checks("12.4")
-def _(influence: Callable) -> None:
+def _(influence: Callable[..., Any]) -> None:
     chain = [(0, 1, 0.1, 0.2), (1, 2, 0.3, 0.4), (2, 3, 0.5, 0.6)]
     need(
         set(influence(chain, 3, 1.0)) == {0, 1, 2, 3},
@@ -87,9 +90,6 @@ def _(random: str, degree: str, ahead: str, again: str) -> None:
 
 def _asked(**odd: int) -> str:
     """Return what a mailbox in round 3 does with a neighbour's second message."""
-    from flwr.app import ArrayRecord  # not at the top: notebooks 02 and 03 run without
-
-    from gossiplib.peers.messages import Mailbox, PeerMessage, Refused, encode
 
     def message(**header: int) -> bytes:
         numbers = np.random.default_rng(0).normal(size=(64, 10))

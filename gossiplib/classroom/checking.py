@@ -1,0 +1,182 @@
+"""Checks of the exercises: by properties, so any right answer passes.
+
+``check("02.1", answer)`` prints one line: right, not answered yet, or a hint at the
+property that fails. A hint never tells the answer. A placeholder (None or ``...``) is
+"not answered yet", so a notebook always runs to its end. What is asked of the answers
+to notebook 02 stands in `exercises/nb02.py`, which is loaded when it is asked for: a
+notebook pays for its own exercises only.
+"""
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from importlib import import_module
+from inspect import Parameter, Signature
+from pkgutil import iter_modules
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from gossiplib.classroom import exercises
+
+__all__ = [
+    "CHECKS",
+    "check",
+    "checks",
+    "checks_of",
+    "close",
+    "need",
+    "need_clients",
+    "need_words",
+    "predicts",
+    "untouched",
+    "verdict",
+]
+
+#: Raises AssertionError(hint) if a property of the answers fails.
+Properties: TypeAlias = Callable[..., None]
+#: Returns how much changes, for each thing that is asked for.
+Truth: TypeAlias = Callable[[], Iterable[float]]
+
+#: Exercise -> what is asked of its answers, of the notebooks that were asked for.
+CHECKS: dict[str, Properties] = {}
+
+
+def check(exercise: str, *answers: Any) -> None:
+    """Check the answer to an exercise and print the verdict.
+
+    Parameters
+    ----------
+    exercise : str
+        Notebook and number, such as "02.1".
+    *answers : object
+        What the exercise asks for.
+
+    Raises
+    ------
+    ValueError
+        If there is no such exercise.
+    """
+    print(f"Exercise {exercise}: {verdict(exercise, *answers)}")
+
+
+def verdict(exercise: str, *answers: Any) -> str:
+    """Return what `check` prints: "right!", or why it is not."""
+    there = checks_of(exercise[:2])
+    if exercise not in there:
+        others = ", ".join(there) or "none in a notebook of this number"
+        raise ValueError(f"no exercise {exercise!r}; there are {others}")
+    if any(answer is None or answer is ... for answer in answers):
+        return "not answered yet."
+    try:
+        there[exercise](*answers)
+    except AssertionError as hint:
+        return f"not yet. {hint}"
+    except Exception as error:
+        return f"your answer raised {error!r}."
+    return "right!"
+
+
+def checks_of(notebook: str = "") -> dict[str, Properties]:
+    """Return the exercises of a notebook, with what is asked of their answers.
+
+    Parameters
+    ----------
+    notebook : str
+        Its number, such as "02"; by default all notebooks.
+
+    Returns
+    -------
+    dict[str, callable]
+        Exercise -> function of the answers that raises AssertionError(hint).
+    """
+    for module in iter_modules(exercises.__path__):
+        if module.name.startswith(f"nb{notebook}"):
+            import_module(f"{exercises.__name__}.{module.name}")
+    return {e: CHECKS[e] for e in sorted(CHECKS) if e.startswith(notebook)}
+
+
+def checks(exercise: str) -> Callable[[Properties], Properties]:
+    """Register a function of the answers as the check of an exercise."""
+
+    def register(function: Properties) -> Properties:
+        CHECKS[exercise] = function
+        return function
+
+    return register
+
+
+def predicts(
+    exercise: str, more: str, less: str, *hints: str, same: float
+) -> Callable[[Truth], Truth]:
+    """Register the check of a prediction: which way something changes.
+
+    It decorates a function () -> the true changes, which may train for some seconds:
+    it is called once, and only if all answers are words for a change.
+
+    Parameters
+    ----------
+    exercise : str
+        Notebook and number, such as "00.3".
+    more, less : str
+        Words for a change above 0, and below.
+    *hints : str
+        One for each change.
+    same : float
+        A change that is smaller is none: its word is "same".
+    """
+
+    def register(truth: Truth) -> Truth:
+        changes = cache(truth)
+
+        @checks(exercise)
+        def properties(*answers: str) -> None:
+            need_words(answers, more, less, "same")
+            for answer, change, hint in zip(answers, changes(), hints, strict=True):
+                word = more if change > 0 else less
+                need(answer == ("same" if abs(change) < same else word), hint)
+
+        one = Parameter("answer", Parameter.POSITIONAL_ONLY)
+        takes = [one.replace(name=f"answer_{k}") for k in range(len(hints))]
+        properties.__signature__ = Signature(takes)  # type: ignore[attr-defined]
+        return truth
+
+    return register
+
+
+def need(condition: Any, hint: str) -> None:
+    """Raise AssertionError with the hint unless the condition holds."""
+    if not condition:
+        raise AssertionError(hint)
+
+
+def need_clients(result: Any, n: int) -> None:
+    """Raise AssertionError unless `result` is that of a run of `n` clients."""
+    models = getattr(result, "node_arrays", None)
+    if models is None:
+        raise AssertionError("Give what Gossip(...).start(...) returns.")
+    need(len(models) == n, f"Run it with all {n} clients.")
+
+
+def need_words(answers: Iterable[str], *words: str) -> None:
+    """Raise AssertionError unless each answer is one of the words."""
+    *first, last = (f'"{word}"' for word in words)
+    need(set(answers) <= set(words), f"Each answer is {', '.join(first)} or {last}.")
+
+
+@contextlib.contextmanager
+def untouched(what: str, *given: Any) -> Iterator[None]:
+    """Raise AssertionError if arrays, or lists of them, change within the block."""
+    before = copy.deepcopy(given)
+    yield
+    same = close(before, given, rtol=0, atol=0)
+    need(same, f"Do not change the {what} that you are given.")
+
+
+def close(some: Any, others: Any, rtol: float = 1e-5, atol: float = 1e-8) -> bool:
+    """Tell whether arrays are close, or all those of lists, such as models."""
+    if isinstance(others, list | tuple):
+        pairs = zip(some, others, strict=False)
+        return len(some) == len(others) and all(close(*p, rtol, atol) for p in pairs)
+    return np.shape(some) == np.shape(others) and np.allclose(some, others, rtol, atol)

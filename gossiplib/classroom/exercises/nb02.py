@@ -1,0 +1,69 @@
+"""Checks of the exercises of notebook 02: the graph."""
+
+from collections.abc import Callable
+
+import networkx as nx
+import numpy as np
+
+from gossiplib.classroom.checking import checks, need, predicts
+from gossiplib.core import mixing, topology
+
+
+@checks("02.1")
+def _(weights: Callable[[nx.Graph], np.ndarray]) -> None:
+    for name in ("star", "path", "random"):
+        graph = topology.named(name, 9, seed=3)
+        n = len(graph)
+        W = np.asarray(weights(graph))
+        need(W.shape == (n, n), "W has one row and one column for each client.")
+        need(np.allclose(W.sum(axis=1), 1), "The weights of a client must sum to 1.")
+        need(np.allclose(W, W.T), "i must weigh j as j weighs i.")
+        need((np.diag(W) >= 0.5 - 1e-12).all(), "A lazy client keeps half or more.")
+        off = W - np.diag(np.diag(W))
+        need((off >= 0).all(), "Weights must not be negative here.")
+        linked = nx.to_numpy_array(graph, nodelist=range(n)) > 0
+        need((off[linked] > 0).all(), "A client must hear all its neighbours.")
+        need((off[~linked] == 0).all(), "A client hears its neighbours only.")
+
+
+@checks("02.2")
+def _(graph: nx.Graph) -> None:
+    try:
+        topology.check_graph(graph, 16)
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"Not a topology of 16 clients: {error}.") from error
+    links = graph.number_of_edges()
+    need(not graph.is_directed(), "Use an undirected graph.")
+    need(links <= 24, f"It has {links} links; 24 are allowed.")
+    gap = mixing.spectral_gap(mixing.metropolis(graph))
+    need(gap > 0.15, f"Its gap is {gap:.3f}. Which clients are far from each other?")
+
+
+@checks("02.3")
+def _(n: int) -> None:
+    def rounds(size: int) -> float:
+        return mixing.rounds_to_consensus(mixing.metropolis(nx.cycle_graph(size)))
+
+    need(n == int(n) and n > 2, "Give a whole number of clients, above 2.")
+    n = int(n)
+    need(rounds(n) > 1000, "A ring of this size is there within 1000 rounds.")
+    need(rounds(n - 1) <= 1000, "A smaller ring takes more than 1000 rounds already.")
+
+
+@predicts(
+    "02.4",
+    "larger",
+    "smaller",
+    "The ring: how do clients 0 and 8 weigh others now?",
+    "The path: which graph is it now?",
+    same=1e-6,
+)
+def _() -> list[float]:
+    """Return what a link adds to the gap of a ring, and of a path."""
+    changes = []
+    for name, link in (("ring", (0, 8)), ("path", (0, 15))):
+        graph = topology.named(name, 16)
+        before = mixing.spectral_gap(mixing.metropolis(graph))
+        graph.add_edge(*link)
+        changes.append(mixing.spectral_gap(mixing.metropolis(graph)) - before)
+    return changes

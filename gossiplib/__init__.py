@@ -14,12 +14,38 @@ names on its face:
 - `viz`: pictures and widgets; `classroom`: checks of exercises, project, games;
 - `app`: the finished prototype for `flwr run`.
 
-Names are loaded when asked for: `import gossiplib` alone is light. `__init__.pyi`
-beside this file lists them.
+Names are loaded when asked for: `import gossiplib` alone is light.
 """
 
-import lazy_loader as lazy
+from typing import TYPE_CHECKING
+
+from gossiplib._face import face
+
+if TYPE_CHECKING:
+    from . import (
+        app as app,
+        asynchronous as asynchronous,
+        classroom as classroom,
+        core as core,
+        deployment as deployment,
+        peers as peers,
+        protocols as protocols,
+        system as system,
+        tasks as tasks,
+        vectorized as vectorized,
+        viz as viz,
+    )
+    from .core import (
+        Gossip as Gossip,
+        GossipResult as GossipResult,
+        LocalGrid as LocalGrid,
+        averaging as averaging,
+        gossip as gossip,
+        mixing as mixing,
+        topology as topology,
+    )
+    from .vectorized import gossip_learning as gossip_learning
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = face(__name__, __file__)

@@ -2,7 +2,7 @@
 
 Wings can be named: `python tests/docstrings.py core viz`.
 
-Public are the names on the packages' faces (`__init__.pyi`), those in `__all__` of the
+Public are the names on the packages' faces (`__init__.py`), those in `__all__` of the
 modules that are on a face, and the public methods of their classes. In numpydoc's form,
 each describes all its parameters (one alone may do so in its text); has a section
 Returns or Yields, or begins with "Return" or "Tell whether"; and has a section Raises
@@ -56,9 +56,9 @@ def wing(path: Path) -> str:
 def public_names() -> set[tuple[Path, str]]:
     """Return file and name of all that is on a face, or in a module that is on one."""
     found = set()
-    for face in (ROOT / "gossiplib").rglob("__init__.pyi"):
-        for line in tree(face).body:
-            if not isinstance(line, ast.ImportFrom):
+    for face in (ROOT / "gossiplib").rglob("__init__.py"):
+        for line in ast.walk(tree(face)):
+            if not isinstance(line, ast.ImportFrom) or not line.level:
                 continue
             for name in (alias.name for alias in line.names):
                 module = line.module or name

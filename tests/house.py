@@ -139,8 +139,9 @@ def in_words() -> str:
 
 def notebooks_with() -> dict[str, list[str]]:
     """Return room -> numbers of the notebooks that import from it."""
-    face = (ROOT / "gossiplib" / "__init__.pyi").read_text("utf-8")
-    imports = [n for n in ast.parse(face).body if isinstance(n, ast.ImportFrom)]
+    face = (ROOT / "gossiplib" / "__init__.py").read_text("utf-8")
+    imports = [n for n in ast.walk(ast.parse(face)) if isinstance(n, ast.ImportFrom)]
+    imports = [n for n in imports if n.level]
     offers = {name.name: line.module for line in imports for name in line.names}
     found: dict[str, list[str]] = {room: [] for room in from_the_ground()}
     for path in find(ROOT) + teaching(ROOT):

@@ -58,6 +58,7 @@ def test_the_workflow_runs_make_test_weekly_and_on_push():
     for name, command in {
         "test": "make test",
         "windows": "make test",
+        "portable": "make portable",
         "places": "make ${{ matrix.place }}",
     }.items():
         runs = [step.get("run", "") for step in jobs.pop(name)["steps"]]

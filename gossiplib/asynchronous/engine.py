@@ -33,15 +33,9 @@ from gossiplib.asynchronous.network import (
     TokenAccount,
     Traffic,
 )
-from gossiplib.core.models import array_bytes
-from gossiplib.core.result import (
-    GossipResult,
-    StackedMetrics,
-    StackedModels,
-    draw,
-    each_round,
-)
+from gossiplib.core.result import GossipResult, draw, each_round
 from gossiplib.system.numbers import Seed, check_whole, seed_of
+from gossiplib.system.records import StackedMetrics, StackedModels, array_bytes
 from gossiplib.system.runs import Interrupt, updates_bar
 from gossiplib.tasks.task import Task
 

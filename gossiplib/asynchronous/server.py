@@ -27,9 +27,10 @@ from gossiplib.asynchronous.network import (
 )
 from gossiplib.core.averaging import check_model
 from gossiplib.core.calls import Calls
-from gossiplib.core.models import array_bytes, check_initial, only_arrays, unpack
+from gossiplib.core.models import check_initial, only_arrays
 from gossiplib.core.result import GossipResult, each_round, first_metrics, mean_metrics
 from gossiplib.system.numbers import Seed, check_whole, seed_of
+from gossiplib.system.records import array_bytes, unpack
 
 __all__ = ["AsyncServer"]
 

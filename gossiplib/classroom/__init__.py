@@ -1,5 +1,25 @@
 """For class: checks of the exercises, the project, games, fault diagnosis."""
 
-import lazy_loader as lazy
+from typing import TYPE_CHECKING
 
-__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+from gossiplib._face import face
+
+if TYPE_CHECKING:
+    from . import (
+        diagnosis as diagnosis,
+        leaderboard as leaderboard,
+        project as project,
+        unplugged as unplugged,
+    )
+    from .checking import check as check, verdict as verdict
+    from .diagnosis import (
+        CLIENTS as CLIENTS,
+        KINDS as KINDS,
+        by_link as by_link,
+        by_round as by_round,
+        case as case,
+    )
+    from .project import Plan as Plan, score as score
+    from .unplugged import as_written as as_written, game as game, page as page
+
+__getattr__, __dir__, __all__ = face(__name__, __file__)

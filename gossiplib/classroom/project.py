@@ -38,9 +38,9 @@ from gossiplib.core import averaging, mixing, topology
 from gossiplib.core.averaging import Average, Model, per_client, weighted_mean
 from gossiplib.core.checkpoint import fingerprint
 from gossiplib.core.context import RoundContext
-from gossiplib.core.models import array_bytes
 from gossiplib.protocols import codecs, compressed, push_sum, robust
 from gossiplib.system.numbers import check_whole, rng
+from gossiplib.system.records import array_bytes
 from gossiplib.tasks.task import Task, digits
 from gossiplib.vectorized.engine import gossip_learning
 

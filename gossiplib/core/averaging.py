@@ -47,7 +47,7 @@ class Average(Protocol):
     The vectorised engine calls an average function for many clients at once, with the
     same number of neighbours each. Then each array has one axis more, the first, for
     the clients; so has each weight, each array that is sent, and each in the state.
-    ``context.batch`` is that axis, `per_client` fits weights to arrays, `models.ravel`
+    ``context.batch`` is that axis, `per_client` fits weights to arrays, `ravel`
     makes vectors of models.
     """
 

@@ -16,8 +16,8 @@ from typing import TypeAlias
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from gossiplib.core.models import array_bytes, array_records
 from gossiplib.core.result import GossipResult, Loss
+from gossiplib.system.records import array_bytes, array_records
 from gossiplib.system.runs import wait_until
 
 __all__ = ["Calls"]

@@ -41,11 +41,11 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from gossiplib.core.membership import Membership
 from gossiplib.core.mixing import Matrix
-from gossiplib.core.models import dump, load
-from gossiplib.core.result import GossipResult, Loss, StackedMetrics
+from gossiplib.core.result import GossipResult, Loss
 from gossiplib.system import archive
 from gossiplib.system.archive import Member
 from gossiplib.system.numbers import check_whole
+from gossiplib.system.records import StackedMetrics, dump, load
 
 __all__ = [
     "Checkpoint",

@@ -25,15 +25,9 @@ from gossiplib.core.averaging import (
     weighted_mean,
 )
 from gossiplib.core.context import RoundContext
-from gossiplib.core.models import (
-    check_arrays,
-    only_arrays,
-    pack,
-    unpack,
-    whole,
-    wholes,
-)
+from gossiplib.core.models import check_arrays, only_arrays, pack, whole, wholes
 from gossiplib.system.numbers import Seed, rng, seed_of
+from gossiplib.system.records import unpack
 
 __all__ = ["accept_all", "choose", "gossip"]
 

@@ -14,7 +14,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from gossiplib.core import mixing, topology
 from gossiplib.core.averaging import check_model
 from gossiplib.core.calls import Calls
-from gossiplib.core.models import check_arrays, only_arrays, unpack
+from gossiplib.core.models import check_arrays, only_arrays
+from gossiplib.system.records import unpack
 
 __all__ = ["Membership"]
 

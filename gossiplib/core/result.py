@@ -8,11 +8,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
-from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Result
 
-from gossiplib.core.models import Shapes, flat, unravel
+from gossiplib.core.models import flat
 from gossiplib.system.numbers import rng
+from gossiplib.system.records import StackedMetrics, StackedModels
 from gossiplib.system.runs import Interrupt
 
 __all__ = [
@@ -23,8 +24,6 @@ __all__ = [
     "due",
     "first_metrics",
     "mean_metrics",
-    "StackedMetrics",
-    "StackedModels",
 ]
 
 NodeMetrics: TypeAlias = dict[int, Mapping[int, MetricRecord]]
@@ -310,88 +309,3 @@ def mean_metrics(clients: Mapping[int, MetricRecord]) -> MetricRecord:
                 with contextlib.suppress(OverflowError):  # a whole number beyond floats
                     mean[name] = np.mean(values, axis=0).tolist()
     return mean
-
-
-class StackedModels(Mapping[int, ArrayRecord]):
-    """Models as rows of one array: client -> ArrayRecord.
-
-    Parameters
-    ----------
-    rows : numpy.ndarray
-        One model a row, all its arrays end to end; row i is client i's.
-    shapes : dict[str, tuple of int]
-        Names and shapes of a model's arrays, in order.
-    clients : numpy.ndarray
-        Those that have a model, in ascending order.
-    """
-
-    def __init__(self, rows: np.ndarray, shapes: Shapes, clients: np.ndarray) -> None:
-        self._rows, self._shapes, self._clients = rows, shapes, clients
-
-    def __getitem__(self, client: int) -> ArrayRecord:
-        """Make a client's ArrayRecord."""
-        client = self._clients[_place(self._clients, client)]
-        arrays = unravel(self._rows[client], self._shapes)
-        return ArrayRecord({name: Array(np.asarray(a)) for name, a in arrays.items()})
-
-    def __iter__(self) -> Iterator[int]:
-        """Go through the clients that have a model."""
-        return iter(self._clients.tolist())
-
-    def __len__(self) -> int:
-        """Return the number of clients that have a model."""
-        return len(self._clients)
-
-    def rows(self) -> np.ndarray:
-        """Return the models as rows, (clients that have one, parameters).
-
-        Read-only, and no copy where all clients have one.
-        """
-        everyone = len(self._clients) == len(self._rows)
-        rows = self._rows.view() if everyone else self._rows[self._clients]
-        rows.flags.writeable = False
-        return rows
-
-
-class StackedMetrics(Mapping[int, MetricRecord]):
-    """Metrics as columns: client -> MetricRecord.
-
-    Parameters
-    ----------
-    clients : numpy.ndarray
-        Clients in ascending order.
-    columns : dict[str, numpy.ndarray]
-        Name of a metric -> its value for each of them.
-    """
-
-    def __init__(self, clients: np.ndarray, columns: dict[str, np.ndarray]) -> None:
-        self.clients, self.columns = clients, columns
-
-    def __getitem__(self, client: int) -> MetricRecord:
-        """Make a client's MetricRecord."""
-        place = _place(self.clients, client)
-        return MetricRecord({k: v[place].item() for k, v in self.columns.items()})
-
-    def __iter__(self) -> Iterator[int]:
-        """Go through the clients."""
-        return iter(self.clients.tolist())
-
-    def __len__(self) -> int:
-        """Return the number of clients."""
-        return len(self.clients)
-
-    def mean(self) -> MetricRecord:
-        """Return the plain mean of each metric, see `result.mean_metrics`."""
-        if not len(self):
-            return MetricRecord()
-        return MetricRecord(
-            {k: float(v.mean()) for k, v in self.columns.items() if k != "num-examples"}
-        )
-
-
-def _place(clients: np.ndarray, client: int) -> int:
-    """Return where a client is; raise KeyError where a dict would."""
-    place = int(np.searchsorted(clients, client))
-    if place == len(clients) or clients[place] != client:
-        raise KeyError(client)
-    return place

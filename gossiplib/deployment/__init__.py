@@ -1,5 +1,12 @@
 """Flower's deployment runtime on this machine: a SuperLink and SuperNodes."""
 
-import lazy_loader as lazy
+from typing import TYPE_CHECKING
 
-__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+from gossiplib._face import face
+
+if TYPE_CHECKING:
+    from . import superlink as superlink, supernodes as supernodes
+    from .superlink import SuperLink as SuperLink, missing_commands as missing_commands
+    from .supernodes import Deployment as Deployment
+
+__getattr__, __dir__, __all__ = face(__name__, __file__)

@@ -1,5 +1,31 @@
 """Gossip with no server: clients that talk to each other over gRPC."""
 
-import lazy_loader as lazy
+from typing import TYPE_CHECKING
 
-__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+from gossiplib._face import face
+
+if TYPE_CHECKING:
+    from . import (
+        bootstrap as bootstrap,
+        launch as launch,
+        log as log,
+        messages as messages,
+        node as node,
+        transport as transport,
+    )
+    from .launch import (
+        Peers as Peers,
+        can_start as can_start,
+        stored_events as stored_events,
+    )
+    from .messages import (
+        Mailbox as Mailbox,
+        PeerMessage as PeerMessage,
+        Refused as Refused,
+        decode as decode,
+        encode as encode,
+    )
+    from .node import Peer as Peer, PeerConfig as PeerConfig
+    from .transport import Channels as Channels, Server as Server
+
+__getattr__, __dir__, __all__ = face(__name__, __file__)

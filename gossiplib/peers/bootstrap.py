@@ -11,9 +11,9 @@ from typing import Any, cast
 import grpc
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from gossiplib.core import models
 from gossiplib.peers.messages import Mailbox, Refused, check_usable
 from gossiplib.peers.transport import AddressBook, Channels, name_of
+from gossiplib.system import records
 from gossiplib.system.numbers import check_whole
 from gossiplib.system.runs import wait_until
 
@@ -85,7 +85,7 @@ class Bootstrap:
             If it is no handshake.
         """
         try:
-            caller = models.load(data).config_records["gossip"]
+            caller = records.load(data).config_records["gossip"]
             address, link = caller["address"], caller["link"]
         except (ValueError, KeyError):
             self._mailbox.refuse("malformed")
@@ -129,7 +129,7 @@ class Bootstrap:
         data = _record(address=self._address, link=link)
         try:
             reply = self._channels.call(address, name, "Handshake", data, 1.0).result()
-            other = models.load(reply).config_records["gossip"]
+            other = records.load(reply).config_records["gossip"]
             linked, server_round = other["linked"], _whole(other["round"])
             self._addresses.suggest(_whole(other["client"]), address)
             ids = cast(list[int], other["clients"])
@@ -242,7 +242,7 @@ class Bootstrap:
             address, name = self._addresses.all()[j], name_of(j)
             try:
                 call = self._channels.call(address, name, "Model", b"", 10.0)
-                content = models.load(call.result())
+                content = records.load(call.result())
                 server_round = _whole(content.config_records["gossip"]["round"])
                 arrays = check_usable(content["arrays"], like)
                 return min(server_round, most + 1), arrays, j
@@ -257,4 +257,4 @@ def _whole(value: object) -> int:
 
 
 def _record(**fields: Any) -> bytes:
-    return models.dump(RecordDict({"gossip": ConfigRecord(fields)}))
+    return records.dump(RecordDict({"gossip": ConfigRecord(fields)}))

@@ -1,7 +1,7 @@
 """What a peer leaves behind: a log of its events, and its models, in its own folder.
 
 An event is one line of JSON, written at once, so that a peer that is killed leaves all
-that it did before. A model is a file that `models.dump` wrote.
+that it did before. A model is a file that `records.dump` wrote.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 
 from flwr.app import ArrayRecord, RecordDict
 
-from gossiplib.core import models
+from gossiplib.system import records
 
 __all__ = ["read_events", "read_models"]
 
@@ -46,7 +46,7 @@ class EventLog:
         """Write the model that the peer has after a round."""
         path = self._models / f"{server_round:06d}"
         part = path.with_suffix(".part")
-        part.write_bytes(models.dump(RecordDict({"arrays": arrays})))
+        part.write_bytes(records.dump(RecordDict({"arrays": arrays})))
         os.replace(part, path)  # whole, or not there
 
     def close(self) -> None:
@@ -82,6 +82,6 @@ def read_models(folder: Path) -> dict[int, ArrayRecord]:
         The peer's own.
     """
     return {
-        int(path.name): models.load(path.read_bytes()).array_records["arrays"]
+        int(path.name): records.load(path.read_bytes()).array_records["arrays"]
         for path in sorted((folder / "models").glob("*[0-9]"))
     }

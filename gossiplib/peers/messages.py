@@ -16,9 +16,9 @@ from typing import NoReturn, TypeAlias
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from gossiplib.core import models
-from gossiplib.core.models import unpack
+from gossiplib.system import records
 from gossiplib.system.numbers import check_whole
+from gossiplib.system.records import unpack
 
 __all__ = ["Mailbox", "PeerMessage", "Refused", "decode", "encode"]
 
@@ -75,7 +75,7 @@ def encode(message: PeerMessage) -> bytes:
     content = RecordDict({"gossip": ConfigRecord({**message.header})})
     if message.arrays is not None:
         content["arrays"] = message.arrays
-    return models.dump(content)
+    return records.dump(content)
 
 
 def decode(data: bytes) -> PeerMessage:
@@ -92,7 +92,7 @@ def decode(data: bytes) -> PeerMessage:
         If the bytes are anything else, or the model is not of finite numbers.
     """
     try:
-        content = models.load(data)
+        content = records.load(data)
         header = content.config_records["gossip"]
         numbers = {name: check_whole(name, header[name], 0) for name in _HEADER}
     except (ValueError, KeyError):

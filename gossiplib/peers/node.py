@@ -24,10 +24,9 @@ from typing import Any, cast
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from gossiplib.core import models
 from gossiplib.core.client import NEIGHBOURS
 from gossiplib.core.grid import LocalNode
-from gossiplib.core.models import array_bytes, check_initial, only_arrays
+from gossiplib.core.models import check_initial, only_arrays
 from gossiplib.peers.bootstrap import Bootstrap
 from gossiplib.peers.log import EventLog
 from gossiplib.peers.messages import Mailbox
@@ -39,8 +38,10 @@ from gossiplib.peers.transport import (
     client_of,
     name_of,
 )
+from gossiplib.system import records
 from gossiplib.system.certificates import Identity
 from gossiplib.system.numbers import check_whole, rng
+from gossiplib.system.records import array_bytes
 from gossiplib.system.runs import wait_until
 
 __all__ = ["Peer", "PeerConfig", "main"]
@@ -218,7 +219,7 @@ class Peer:
             self.mailbox.refuse("not a neighbour")
         with self._lock:
             header, arrays = ConfigRecord({"round": self.round}), self.model
-        return models.dump(RecordDict({"gossip": header, "arrays": arrays}))
+        return records.dump(RecordDict({"gossip": header, "arrays": arrays}))
 
     # What it does, in one thread.
 

@@ -23,6 +23,40 @@ Codecs are `TopK`, `RandomK`, `Qsgd` and `Parts`; attacks are `SignFlip`, `Noise
 `ALittleIsEnough`, `Inconsistent` and `Dissensus`.
 """
 
-import lazy_loader as lazy
+from typing import TYPE_CHECKING
 
-__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+from gossiplib._face import face
+
+if TYPE_CHECKING:
+    from . import (
+        byzantine as byzantine,
+        codecs as codecs,
+        compressed as compressed,
+        privacy as privacy,
+        push_sum as push_sum,
+        robust as robust,
+    )
+    from .byzantine import (
+        ALittleIsEnough as ALittleIsEnough,
+        Byzantine as Byzantine,
+        Dissensus as Dissensus,
+        Inconsistent as Inconsistent,
+        Noise as Noise,
+        SignFlip as SignFlip,
+    )
+    from .codecs import Parts as Parts, Qsgd as Qsgd, RandomK as RandomK, TopK as TopK
+    from .compressed import (
+        Choco as Choco,
+        Compressed as Compressed,
+        Partial as Partial,
+        Shared as Shared,
+    )
+    from .privacy import HonestButCurious as HonestButCurious
+    from .push_sum import PushSum as PushSum
+    from .robust import (
+        ClippedGossip as ClippedGossip,
+        TrimmedMean as TrimmedMean,
+        coordinate_median as coordinate_median,
+    )
+
+__getattr__, __dir__, __all__ = face(__name__, __file__)

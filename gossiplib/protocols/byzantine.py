@@ -20,7 +20,7 @@ from scipy.stats import norm
 
 from gossiplib.core.averaging import Average, Model, Models, as_dtype, per_client
 from gossiplib.core.context import RoundContext, uniforms
-from gossiplib.core.models import unravel
+from gossiplib.system.records import unravel
 
 __all__ = [
     "ALittleIsEnough",

@@ -17,8 +17,8 @@ from flwr.app import ArrayRecord
 
 from gossiplib.core.averaging import Model, Models, as_dtype, weighted_mean
 from gossiplib.core.context import RoundContext
-from gossiplib.core.models import ravel, unpack, unravel
 from gossiplib.protocols.codecs import Codec
+from gossiplib.system.records import ravel, unpack, unravel
 
 __all__ = ["Choco", "Compressed", "Partial", "Shared"]
 

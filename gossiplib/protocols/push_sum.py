@@ -7,7 +7,7 @@ from flwr.app import ArrayRecord
 
 from gossiplib.core.averaging import Model, Models, weighted_mean
 from gossiplib.core.context import RoundContext
-from gossiplib.core.models import unpack
+from gossiplib.system.records import unpack
 
 __all__ = ["PushSum"]
 

@@ -23,8 +23,8 @@ import numpy as np
 
 from gossiplib.core.averaging import Model, Models, as_dtype, weighted_mean
 from gossiplib.core.context import RoundContext
-from gossiplib.core.models import ravel
 from gossiplib.system.numbers import check_whole
+from gossiplib.system.records import ravel
 
 __all__ = [
     "ClippedGossip",

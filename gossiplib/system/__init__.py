@@ -1,5 +1,29 @@
 """Processes, certificates, archives, long runs. Nothing here knows of gossip."""
 
-import lazy_loader as lazy
+from typing import TYPE_CHECKING
 
-__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+from gossiplib._face import face
+
+if TYPE_CHECKING:
+    from . import (
+        archive as archive,
+        certificates as certificates,
+        numbers as numbers,
+        processes as processes,
+        records as records,
+        runs as runs,
+        simulation as simulation,
+    )
+    from .certificates import Authority as Authority, key_pair as key_pair
+    from .processes import Processes as Processes, free_ports as free_ports
+    from .records import (
+        array_bytes as array_bytes,
+        dump as dump,
+        load as load,
+        ravel as ravel,
+        unpack as unpack,
+        unravel as unravel,
+    )
+    from .simulation import run_on_ray as run_on_ray
+
+__getattr__, __dir__, __all__ = face(__name__, __file__)

@@ -1,5 +1,12 @@
 """What clients learn: data sets, their partitions over clients, models to train."""
 
-import lazy_loader as lazy
+from typing import TYPE_CHECKING
 
-__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+from gossiplib._face import face
+
+if TYPE_CHECKING:
+    from . import partition as partition, task as task, training as training
+    from .task import Task as Task, digits as digits, spambase as spambase
+    from .training import train as train
+
+__getattr__, __dir__, __all__ = face(__name__, __file__)

@@ -1,5 +1,11 @@
 """Gossip on arrays: all clients as one stacked tensor, the same algorithm."""
 
-import lazy_loader as lazy
+from typing import TYPE_CHECKING
 
-__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+from gossiplib._face import face
+
+if TYPE_CHECKING:
+    from .consensus import averaging_rounds as averaging_rounds
+    from .engine import gossip_learning as gossip_learning
+
+__getattr__, __dir__, __all__ = face(__name__, __file__)

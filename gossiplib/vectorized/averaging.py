@@ -20,7 +20,7 @@ from scipy.sparse import csr_array
 from gossiplib.core import mixing, topology
 from gossiplib.core.averaging import Average, Model, as_dtype
 from gossiplib.core.context import RoundContext
-from gossiplib.core.models import Shapes, array_bytes, ravel, unravel
+from gossiplib.system.records import Shapes, array_bytes, ravel, unravel
 from gossiplib.vectorized.rows import StackedStates, chunks, place, take
 
 __all__ = [

@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord
 
 from gossiplib.core import mixing, topology
 from gossiplib.core.averaging import Average, weighted_mean
-from gossiplib.core.models import array_bytes
+from gossiplib.system.records import array_bytes
 from gossiplib.vectorized.averaging import Exchange, RoundGraph, among
 
 __all__ = ["averaging_rounds"]

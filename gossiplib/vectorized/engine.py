@@ -27,18 +27,10 @@ from gossiplib.core.checkpoint import (
     reading,
     save,
 )
-from gossiplib.core.models import array_bytes, pack, unravel
-from gossiplib.core.result import (
-    EvaluateFn,
-    GossipResult,
-    Loss,
-    StackedMetrics,
-    StackedModels,
-    draw,
-    due,
-    each_round,
-)
+from gossiplib.core.models import pack
+from gossiplib.core.result import EvaluateFn, GossipResult, Loss, draw, due, each_round
 from gossiplib.system.numbers import check_whole
+from gossiplib.system.records import StackedMetrics, StackedModels, array_bytes, unravel
 from gossiplib.system.runs import Interrupt, check_memory, updates_bar
 from gossiplib.tasks.task import Task
 from gossiplib.vectorized._speed import keep_freed_memory, repeat, threads
@@ -222,7 +214,7 @@ class _Run:
         self._exchange: Exchange | None = None
         if average is not weighted_mean:
             # Only a function that looks at models itself can try them on examples.
-            _, kinds = stacked.span(np.arange(n), "validation")
+            _, kinds = self.task.parts.span(np.arange(n), "validation")
             kept = None if hasattr(average, "send") else kinds
             self._exchange = Exchange(average, stacked.shapes, n, stacked.chunk, kept)
         its_own = type(self.task).evaluate_fn is Task.evaluate_fn
@@ -391,7 +383,7 @@ class _Run:
         kept = self._sampled(server_round, self.have_model & self.graph.online)
         with self.result.timed("measure"):
             columns = self.stacked.evaluate(self.X, kept, "test")
-        _, columns["num-examples"] = self.stacked.span(kept, "test")
+        _, columns["num-examples"] = self.task.parts.span(kept, "test")
         metrics = StackedMetrics(kept, columns)
         self.result.node_evaluate_metrics[server_round] = metrics
         self.result.evaluate_metrics_clientapp[server_round] = metrics.mean()

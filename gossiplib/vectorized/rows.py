@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, RecordDict
 
-from gossiplib.core.models import unpack
+from gossiplib.system.records import unpack
 
 __all__ = [
     "Place",

@@ -13,7 +13,7 @@ import torch
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
 
-from gossiplib.core.models import unravel
+from gossiplib.system.records import unravel
 from gossiplib.tasks.task import Task
 from gossiplib.tasks.training import check_training, shuffle_keys
 from gossiplib.vectorized._speed import CHUNK, Recorded, repeat
@@ -61,7 +61,7 @@ class StackedTask:
         self.initial = torch.cat([p.detach().ravel() for p in state.values()])
         self._x, self._y = task.x.to(device), task.y.to(device)
         self._last: tuple[np.ndarray, list[Batch]] | None = None
-        _, self.sizes = self.span(np.arange(task.num_clients), "train")
+        _, self.sizes = task.parts.span(np.arange(task.num_clients), "train")
         most = int(self.sizes.max())
         self._one_batch = most <= options.batch_size
         self.chunk_bytes = CHUNK.get(device.type, CHUNK["cuda"])
@@ -113,11 +113,6 @@ class StackedTask:
         values = len(self.initial) + examples * self._x[0].numel()
         return max(16, int(self.chunk_bytes / (values * self.initial.element_size())))
 
-    def span(self, clients: np.ndarray, part: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return where a part of clients begins in `parts.index`, and its length."""
-        first, count = self.task.parts.span(clients, part)
-        return np.asarray(first), np.asarray(count)
-
     def start(self) -> torch.Tensor:
         """Return what each client starts with, shape (clients, parameters)."""
         rows = repeat(self.initial, self.task.num_clients)
@@ -157,16 +152,15 @@ class StackedTask:
         self, models: Tensors, gradient: Tensors, velocity: Tensors, target: Tensors
     ) -> None:
         """Make a step of `torch.optim.SGD`; write it to the first rows of target."""
+        how = self.options
         for name, array in models.items():
             step = gradient[name]
-            if self.options.weight_decay:
-                step.add_(array, alpha=self.options.weight_decay)
-            if self.options.momentum:
+            if how.weight_decay:
+                step.add_(array, alpha=how.weight_decay)
+            if how.momentum:
                 v = velocity.setdefault(name, torch.zeros_like(step))[: len(step)]
-                step = v.mul_(self.options.momentum).add_(step)
-            torch.sub(
-                array, step, alpha=self.options.lr, out=target[name][: len(array)]
-            )
+                step = v.mul_(how.momentum).add_(step)
+            torch.sub(array, step, alpha=how.lr, out=target[name][: len(array)])
 
     def keys(self, server_round: int) -> list[np.ndarray] | None:
         """Return all examples' places in each epoch of a round, see `shuffle_keys`.
@@ -203,7 +197,7 @@ class StackedTask:
     def _make_batches(
         self, clients: np.ndarray, keys: Iterable[np.ndarray | None]
     ) -> Iterator[Batch]:
-        first, count = self.span(clients, "train")
+        first, count = self.task.parts.span(clients, "train")
         for keys_of_epoch in keys:
             order = self._order(first, count, keys_of_epoch)
             for start in range(0, order.shape[1], self.options.batch_size):
@@ -258,7 +252,7 @@ class StackedTask:
             if not (width := len(y)):
                 raise ValueError("the common test set is empty: test_fraction is 0")
         else:
-            first, count = self.span(clients, part)
+            first, count = self.task.parts.span(clients, part)
             width = count.max(initial=1)
         for some in chunks(np.arange(len(clients)), self._chunk(width)):
             ids = torch.from_numpy(clients[some]).to(self.device)

@@ -1,5 +1,11 @@
 """Pictures: graphs, curves, space-time diagrams, and widgets to play with."""
 
-import lazy_loader as lazy
+from typing import TYPE_CHECKING
 
-__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+from gossiplib._face import face
+
+if TYPE_CHECKING:
+    from . import plots as plots, timeline as timeline, widgets as widgets
+    from .widgets import explorer as explorer, scrubber as scrubber
+
+__getattr__, __dir__, __all__ = face(__name__, __file__)

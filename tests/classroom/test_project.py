@@ -13,9 +13,9 @@ from gossiplib.classroom.leaderboard import append, check_row, make_row, merge, 
 from gossiplib.classroom.project import FINAL, NETWORK, PRACTICE, EntryError, score
 from gossiplib.core import topology
 from gossiplib.core.averaging import weighted_mean
-from gossiplib.core.models import array_bytes
 from gossiplib.protocols import byzantine
 from gossiplib.protocols.byzantine import Byzantine
+from gossiplib.system.records import array_bytes
 from gossiplib.tasks.task import digits
 from gossiplib.vectorized.engine import gossip_learning
 from links import tagged

@@ -26,12 +26,12 @@ from faults import shows
 from gossiplib.core import checkpoint, mixing, topology
 from gossiplib.core.client import choose, gossip
 from gossiplib.core.grid import LocalGrid
-from gossiplib.core.result import StackedMetrics
 from gossiplib.core.server import Gossip, GossipResult
 from gossiplib.protocols.codecs import TopK
 from gossiplib.protocols.compressed import Choco
 from gossiplib.protocols.push_sum import PushSum
 from gossiplib.system import archive
+from gossiplib.system.records import StackedMetrics
 from gossiplib.tasks.task import Task, digits
 from gossiplib.vectorized.engine import gossip_learning
 from notebooks import ROOT

@@ -10,8 +10,8 @@ from gossiplib.core.averaging import weighted_mean
 from gossiplib.core.client import gossip
 from gossiplib.core.context import RoundContext, uniforms
 from gossiplib.core.grid import LocalGrid
-from gossiplib.core.models import unpack
 from gossiplib.core.server import Gossip
+from gossiplib.system.records import unpack
 from gossiplib.tasks.task import digits
 from gossiplib.vectorized.consensus import averaging_rounds
 from gossiplib.vectorized.engine import gossip_learning

@@ -7,6 +7,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 
 from gossiplib.core import models
+from gossiplib.system import records
 
 ODD = {
     "0-d": np.array(3.5, "f4"),
@@ -27,8 +28,8 @@ ODD = {
 def test_unpack_and_pack_keep_every_array_as_it_is(name):
     record = ArrayRecord([np.asarray(ODD[name]), np.ones(2)])
     for unpacked in (
-        models.unpack(record),
-        models.unpack(models.pack(models.unpack(record), like=record)),
+        records.unpack(record),
+        records.unpack(models.pack(records.unpack(record), like=record)),
     ):
         for ours, flowers in zip(unpacked, record.to_numpy_ndarrays(), strict=True):
             assert ours.dtype == flowers.dtype and ours.shape == flowers.shape
@@ -50,21 +51,21 @@ def test_unpack_runs_no_code_that_comes_with_an_array():
     np.save(file, np.array([print], dtype=object), allow_pickle=True)
     hostile = Array("object", (1,), "numpy.ndarray", file.getvalue())
     with pytest.raises(ValueError, match="Python objects"):
-        models.unpack(ArrayRecord({"w": hostile}))
+        records.unpack(ArrayRecord({"w": hostile}))
 
 
 @pytest.mark.parametrize("data", [b"", b"\x93NUMPY", b"garbage" * 20])
 def test_unpack_refuses_what_is_no_array(data):
     record = ArrayRecord({"w": Array("float64", (2,), "numpy.ndarray", data)})
     with pytest.raises((ValueError, EOFError)):
-        models.unpack(record)
+        records.unpack(record)
 
 
 def test_unpack_refuses_an_array_cut_short():
     data = Array(np.ones(5)).data[:-8]
     record = ArrayRecord({"w": Array("float64", (5,), "numpy.ndarray", data)})
     with pytest.raises(ValueError):
-        models.unpack(record)
+        records.unpack(record)
 
 
 def test_only_arrays_takes_the_one_record():
@@ -77,7 +78,7 @@ def test_only_arrays_takes_the_one_record():
 
 def test_bytes_and_vectors():
     record = ArrayRecord([np.ones((2, 3), "f4"), np.array(7), np.zeros((0, 2))])
-    assert models.array_bytes(record) == sum(len(a.data) for a in record.values())
+    assert records.array_bytes(record) == sum(len(a.data) for a in record.values())
     assert models.flat(record).tolist() == [1] * 6 + [7]
     assert models.flat(record).dtype == np.float64
     assert models.flat(ArrayRecord()).shape == (0,)

@@ -15,9 +15,9 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from flwr.serverapp import ServerApp
 
-from gossiplib.core.models import dump
 from gossiplib.core.server import Gossip
 from gossiplib.core.topology import drop_links, named
+from gossiplib.system.records import dump
 
 app = ServerApp()
 

@@ -9,7 +9,6 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given, settings, strategies as st
 
 from faults import shows
-from gossiplib.core import models
 from gossiplib.peers.messages import (
     AHEAD,
     Mailbox,
@@ -19,6 +18,7 @@ from gossiplib.peers.messages import (
     encode,
 )
 from gossiplib.peers.transport import AddressBook
+from gossiplib.system import records
 
 settings.register_profile("quiet", database=None, derandomize=True, deadline=None)
 settings.load_profile("quiet")
@@ -148,14 +148,14 @@ def test_a_process_that_starts_anew_counts_anew():
         (1, message() + bytes(10_000), "too large"),
         (1, b"", "malformed"),
         (1, message()[:-1], "malformed"),
-        (1, models.dump(RecordDict()), "malformed"),
-        (1, models.dump(RecordDict({"arrays": model()})), "malformed"),
+        (1, records.dump(RecordDict()), "malformed"),
+        (1, records.dump(RecordDict({"arrays": model()})), "malformed"),
         (
             1,
-            models.dump(RecordDict({"gossip": ConfigRecord({"round": 1})})),
+            records.dump(RecordDict({"gossip": ConfigRecord({"round": 1})})),
             "malformed",
         ),
-        (1, models.dump(RecordDict({"gossip": model()})), "malformed"),
+        (1, records.dump(RecordDict({"gossip": model()})), "malformed"),
         (1, message(arrays=ConfigRecord()), "malformed"),
         (1, message(t=1, degree="2"), "malformed"),
         (1, message(t=1, degree=True), "malformed"),
@@ -198,9 +198,9 @@ def test_what_cannot_be_used_is_refused_and_counted(sender, data, reason):
 
 
 def test_a_message_with_other_records_is_refused():
-    content = models.load(message())
+    content = records.load(message())
     content["more"] = MetricRecord({"x": 1.0})
-    assert refused(mailbox(), 1, models.dump(content)) == "malformed"
+    assert refused(mailbox(), 1, records.dump(content)) == "malformed"
 
 
 def test_before_the_layout_is_known_any_finite_model_is_kept_then_looked_at_again():

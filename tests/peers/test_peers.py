@@ -23,7 +23,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 import digits_peer
 import peer_apps
 from faults import shows
-from gossiplib.core import mixing, models
+from gossiplib.core import mixing
 from gossiplib.core.averaging import weighted_mean
 from gossiplib.core.client import choose, gossip
 from gossiplib.core.grid import LocalGrid
@@ -37,6 +37,7 @@ from gossiplib.peers.node import Peer, PeerConfig, main
 from gossiplib.peers.transport import AddressBook, Channels
 from gossiplib.protocols.codecs import TopK
 from gossiplib.protocols.compressed import Choco
+from gossiplib.system import records
 from gossiplib.system.certificates import Authority, Identity
 from gossiplib.system.processes import free_ports
 from gossiplib.system.runs import wait_until
@@ -158,7 +159,7 @@ def test_digits_on_four_peers_give_the_models_of_local_grid_to_the_bit():
 
 def handshake(**fields):
     """Return the bytes of a handshake, or of an answer to one."""
-    return models.dump(RecordDict({"gossip": ConfigRecord(fields)}))
+    return records.dump(RecordDict({"gossip": ConfigRecord(fields)}))
 
 
 def test_a_handshake_breaks_off_calls_to_one_that_was_lost_and_to_nobody_else():
@@ -367,7 +368,7 @@ def between(peer, act):
 
         if method != "Push":
             return again()
-        header = models.load(data)["gossip"]
+        header = records.load(data)["gossip"]
         return act(header["round"], int(name.removeprefix("peer-")), again)
 
     peer.channels.call = call
@@ -514,10 +515,10 @@ def test_a_peer_that_is_no_neighbour_is_refused(idle):
 
 
 def test_who_sends_is_told_by_the_certificate_not_by_the_message(idle):
-    content = models.load(message())
+    content = records.load(message())
     content["gossip"]["sender"] = 1
     known = idle.crowd.peers[2].channels
-    answered = push(known, idle.address, 0, models.dump(content))
+    answered = push(known, idle.address, 0, records.dump(content))
     assert answered[1] == "not a neighbour"
 
 
@@ -556,7 +557,7 @@ def test_others_cannot_say_where_a_peer_is(idle):
     idle.peer.addresses.confirm(2, "127.0.0.1:2")
     claim = handshake(address="127.0.0.1:1", link=False)
     call = idle.neighbour.call(idle.address, "peer-0", "Handshake", claim, 20)
-    answer = models.load(call.result())["gossip"]
+    answer = records.load(call.result())["gossip"]
     assert dict(zip(answer["clients"], answer["addresses"], strict=True)) == {
         1: "127.0.0.1:1",
         2: "127.0.0.1:2",
@@ -764,7 +765,7 @@ def test_an_answer_that_makes_no_sense_is_no_answer(lie):
 )
 def test_a_model_that_makes_no_sense_is_not_taken(server_round, arrays, takes):
     content = {"gossip": ConfigRecord({"round": server_round}), "arrays": arrays}
-    bootstrap = answered(models.dump(RecordDict(content)))
+    bootstrap = answered(records.dump(RecordDict(content)))
     got = bootstrap.fetch_model({1: 7}, zeros())
     assert (got and got[0]) == takes
     # Among others that have not begun, one cannot say that all is over.

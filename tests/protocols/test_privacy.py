@@ -13,11 +13,11 @@ from sklearn.metrics import log_loss
 
 from gossiplib.core.client import gossip
 from gossiplib.core.grid import LocalGrid
-from gossiplib.core.models import unpack
 from gossiplib.core.server import Gossip
 from gossiplib.core.topology import named
 from gossiplib.protocols import privacy
 from gossiplib.protocols.push_sum import PushSum
+from gossiplib.system.records import unpack
 from gossiplib.tasks.task import digits
 from gossiplib.vectorized.engine import gossip_learning
 

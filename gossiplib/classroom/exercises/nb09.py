@@ -112,7 +112,7 @@ def _most_liars() -> dict[str, int]:
         x = [next(rounds)[0] for _ in range(20)][-1]
         return float(np.linalg.norm((x - start)[liars:].mean(axis=0)))
 
-    rules = {
+    rules: dict[str, Callable[..., Any]] = {
         "the median": robust.coordinate_median,
         "the trimmed mean": robust.TrimmedMean(f=3),
         "clipping": robust.ClippedGossip(f=1),

@@ -32,7 +32,6 @@ NOT_YET = {
     "classroom",
     "core",
     "deployment",
-    "peers",
     "protocols",
     "system",
     "tasks",

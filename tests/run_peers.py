@@ -27,8 +27,9 @@ def main() -> None:
     print("8 processes start, each of which loads PyTorch ...", flush=True)
     names = ("run_peers:client", "run_peers:initial")
     where = Path(__file__).parent
-    often = {"evaluate_every": 10, "observe_every": 10}
-    with Peers(*names, graph, rounds=400, deadline=20, path=where, **often) as peers:
+    options = {"num_rounds": 400, "timeout": 20}
+    options |= {"evaluate_every": 10, "observe_every": 10}
+    with Peers(*names, graph, path=where, **options) as peers:
         peers.wait_for_round(5, 180)
         print("5 rounds are done: peer 3 is killed", flush=True)
         peers.kill(3)

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
         stored_events as stored_events,
     )
     from .messages import (
-        Letter as Letter,
         Mailbox as Mailbox,
+        PeerMessage as PeerMessage,
         Refused as Refused,
-        close_letter as close_letter,
-        open_letter as open_letter,
+        decode as decode,
+        encode as encode,
     )
+    from .node import Peer as Peer, PeerConfig as PeerConfig
     from .transport import Channels as Channels, Server as Server
 
 __getattr__, __dir__, __all__ = face(__name__, __file__)

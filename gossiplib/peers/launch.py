@@ -1,14 +1,13 @@
 """Peers on this machine: start n of them, kill one, and read what they leave behind.
 
-For notebooks, tests and `make peers`. The peers know nothing of this module: each is a
-process of its own (`python -m gossiplib.peers`), and whoever starts it is no server.
+For notebooks, tests and `make peers`. Each peer is a process of its own that knows
+nothing of this module (`python -m gossiplib.peers`), and whoever starts it is no
+server.
 """
 
 import os
 import sys
-import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,17 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import pandas as pd
-from flwr.app import MetricRecord
+from flwr.app import ArrayRecord, MetricRecord
 
 from gossiplib.core import mixing, topology
 from gossiplib.core.models import flat, mean_arrays
 from gossiplib.core.result import GossipResult, Loss, mean_metrics
 from gossiplib.peers.log import read_events, read_models
+from gossiplib.peers.node import PeerConfig
 from gossiplib.peers.transport import name_of
 from gossiplib.system.certificates import Authority
 from gossiplib.system.processes import Processes, free_ports
+from gossiplib.system.runs import wait_until
 
 __all__ = ["Peers", "can_start", "stored_events"]
 
@@ -43,10 +44,8 @@ def can_start() -> bool:
     """Tell whether processes can be started here, and listen for each other."""
     try:
         with Processes() as processes:
-            return (
-                processes.start("try", [sys.executable, "-c", ""], os.environ).wait()
-                == 0
-            )
+            nothing = [sys.executable, "-c", ""]
+            return processes.start("try", nothing, os.environ).wait() == 0
     except OSError:
         return False
 
@@ -66,9 +65,9 @@ class Peers:
 
     Parameters
     ----------
-    client, initial : str
+    app, initial : str
         "module:name" of the gossip ClientApp and of the function that makes the first
-        model, as the command line of `peer` takes them.
+        model. Each peer imports them.
     graph : networkx.Graph or int
         Who is whose neighbour, nodes 0..n-1. Or the number of peers: then all know
         peer 0 alone, and find their neighbours themselves.
@@ -77,17 +76,24 @@ class Peers:
     folder : Path, optional
         Where all files go; by default one that goes with the block.
     **options
-        More options of the command line: `rounds=30`, `evaluate_every=0` ...
+        The rest of `node.PeerConfig`: `num_rounds=30`, `timeout=10`, ...
 
     Attributes
     ----------
     addresses : list of str
         Where each peer listens.
+    processes : Processes
+        The processes, named peer-0, peer-1, ..., and their `folder`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no such option, or it is out of range.
     """
 
     def __init__(
         self,
-        client: str,
+        app: str,
         initial: str,
         graph: nx.Graph | int,
         *,
@@ -95,15 +101,15 @@ class Peers:
         folder: Path | None = None,
         **options: Any,
     ) -> None:
-        self.graph = graph if isinstance(graph, nx.Graph) else None
-        self.n = len(graph) if isinstance(graph, nx.Graph) else graph
-        if self.graph is not None:
-            topology.check_graph(self.graph, self.n, connected=False)
-        self._app = [client, "--initial", initial]
-        self._options = options
-        self._path = path
+        self._graph = graph if isinstance(graph, nx.Graph) else None
+        self.num_clients = len(graph) if isinstance(graph, nx.Graph) else graph
+        if self._graph is not None:
+            topology.check_graph(self._graph, self.num_clients, connected=False)
         self.processes = Processes(folder)
-        self.addresses: list[str] = []
+        self.addresses = [f"127.0.0.1:{port}" for port in free_ports(self.num_clients)]
+        self._names = (app, initial)
+        self._path, self._options = path, options
+        self._config(0, Path())  # an error here, rather than in each process
         self._killed: set[int] = set()
 
     def __enter__(self) -> "Peers":
@@ -111,8 +117,7 @@ class Peers:
         self.processes.__enter__()
         try:
             authority = Authority(self.processes.folder)
-            self.addresses = [f"127.0.0.1:{port}" for port in free_ports(self.n)]
-            for i in range(self.n):
+            for i in range(self.num_clients):
                 authority.issue(name_of(i))
                 self._start(i)
         except BaseException:
@@ -124,77 +129,114 @@ class Peers:
         """End all peers."""
         self.processes.__exit__(*error)
 
-    def _start(self, i: int) -> None:
-        told = self.neighbours_given(i)
-        know = [0 if i else 1] if told is None else told
-        know = [self.addresses[j] for j in know if j < self.n]
-        command = [sys.executable, "-m", "gossiplib.peers", *self._app]
-        command += ["--id", i, "--of", self.n, "--listen", self.addresses[i]]
-        command += ["--folder", self.processes.folder, "--know", *know]
-        if told is not None:
-            command += ["--neighbours", *told]
-        for name, value in self._options.items():
-            command += [f"--{name.replace('_', '-')}", value]
-        path = [str(self._path)] if self._path else []
-        path += [p for p in (os.environ.get("PYTHONPATH"),) if p]
-        env = os.environ | _ENV | {"PYTHONPATH": os.pathsep.join(path)}
-        self.processes.start(name_of(i), list(map(str, command)), env)
+    def _config(self, i: int, folder: Path) -> PeerConfig:
+        neighbours = None
+        known = [0 if i else 1]
+        if self._graph is not None:
+            known = neighbours = topology.senders(self._graph, i)
+        return PeerConfig(
+            client=i,
+            num_clients=self.num_clients,
+            address=self.addresses[i],
+            folder=folder,
+            known=[self.addresses[j] for j in known if j < self.num_clients],
+            neighbours=neighbours,
+            **self._options,
+        )
 
-    def neighbours_given(self, i: int) -> list[int] | None:
-        """Return the neighbours that the graph gives to a peer; None if it has none."""
-        return None if self.graph is None else topology.senders(self.graph, i)
+    def _start(self, i: int) -> None:
+        words = self._config(i, self.processes.folder).arguments()
+        command = [sys.executable, "-m", "gossiplib.peers", *self._names, *words]
+        places = (self._path, os.environ.get("PYTHONPATH"))
+        path = os.pathsep.join(str(place) for place in places if place)
+        env = os.environ | _ENV | {"PYTHONPATH": path}
+        self.processes.start(name_of(i), command, env)
 
     def kill(self, i: int) -> None:
-        """End a peer at once, as a crash would."""
+        """End a peer at once, as a crash would.
+
+        Parameters
+        ----------
+        i : int
+            Its partition id.
+        """
         self.processes.kill(name_of(i))
         self._killed.add(i)
 
     def restart(self, i: int) -> None:
-        """Start a peer that was killed, at the same address."""
+        """Start a peer that was killed, at the same address.
+
+        Parameters
+        ----------
+        i : int
+            Its partition id.
+        """
         self._killed.discard(i)
         self._start(i)
 
-    def round_of(self, i: int) -> int:
-        """Return the last round that a peer has finished."""
-        events = read_events(self._folder_of(i))
-        return max((e["round"] for e in events if e["event"] == "round"), default=0)
+    def wait_for_round(self, server_round: int, timeout: float = 60.0) -> None:
+        """Wait until all peers that run have finished a round.
 
-    def wait_for_round(self, t: int, seconds: float = 60.0) -> None:
-        """Wait until all peers that run have finished a round."""
-        running = [i for i in range(self.n) if i not in self._killed]
-        self.processes.wait_until(
-            lambda: all(self.round_of(i) >= t for i in running),
-            seconds,
-            f"round {t}",
-            [],
-        )
-        self._check()
-
-    def wait(self, seconds: float = 60.0) -> None:
-        """Wait until all peers that were not killed have ended.
+        Parameters
+        ----------
+        server_round : int
+            The round.
+        timeout : float
+            Seconds that it may take.
 
         Raises
         ------
         RuntimeError
-            If one of them failed; with the end of its log.
+            If a peer failed; with the end of its log.
         TimeoutError
-            If it takes longer than so many seconds.
+            If it takes longer.
         """
-        names = [name_of(i) for i in range(self.n) if i not in self._killed]
-        deadline = time.monotonic() + seconds
-        while running := [n for n in names if self.processes.is_running(n)]:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{running} still run after {seconds:g} s")
-            time.sleep(0.05)
-        self._check()
 
-    def _check(self) -> None:
-        for i in range(self.n):
-            ended = [e for e in self._events_of(i) if e["event"] == "ended"]
-            running = self.processes.is_running(name_of(i))
-            if i not in self._killed and not running and not ended:
-                log = self.processes.tail(name_of(i))
-                raise RuntimeError(f"peer {i} has failed:\n{log}")
+        def late() -> list[int]:
+            return [i for i in self._running() if self._round(i) < server_round]
+
+        self._wait(late, timeout, f"are not in round {server_round}")
+
+    def wait(self, timeout: float = 60.0) -> None:
+        """Wait until all peers that were not killed have ended.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds that it may take.
+
+        Raises
+        ------
+        RuntimeError
+            If a peer failed; with the end of its log.
+        TimeoutError
+            If it takes longer.
+        """
+        self._wait(self._running, timeout, "still run")
+
+    def _wait(self, late: Callable[[], list[int]], timeout: float, what: str) -> None:
+        """Wait until nobody is late, as long as nobody fails."""
+        ended: set[int] = set()
+
+        def done() -> bool:
+            stopped = set(range(self.num_clients)) - self._killed - {*self._running()}
+            for i in stopped - ended:
+                if all(e["event"] != "ended" for e in self._events_of(i)):
+                    log = self.processes.tail(name_of(i))
+                    raise RuntimeError(f"peer {i} has failed:\n{log}")
+                ended.add(i)
+            return not late()
+
+        if not wait_until(done, timeout):
+            raise TimeoutError(f"peers {late()} {what} after {timeout:g} s")
+
+    def _running(self) -> list[int]:
+        clients = range(self.num_clients)
+        return [i for i in clients if self.processes.is_running(name_of(i))]
+
+    def _round(self, i: int) -> int:
+        rounds = [e["round"] for e in self._events_of(i) if e["event"] == "round"]
+        return max(rounds, default=0)
 
     def _folder_of(self, i: int) -> Path:
         return self.processes.folder / name_of(i)
@@ -203,21 +245,26 @@ class Peers:
         return read_events(self._folder_of(i))
 
     def events(self) -> pd.DataFrame:
-        """Return what all peers did: time, peer, event, round, other, bytes ...
+        """Return what all peers did.
 
-        One row an event, in the order of time (seconds since the first). `timeline`
-        draws it.
+        Returns
+        -------
+        pandas.DataFrame
+            One row an event, in the order of time: time (seconds since the first),
+            peer, event, round, and the fields of the event: other, bytes, ...
+            `viz.timeline` draws it.
         """
-        rows = [event for i in range(self.n) for event in self._events_of(i)]
+        rows = [event for i in range(self.num_clients) for event in self._events_of(i)]
         table = pd.DataFrame(rows).sort_values("time", ignore_index=True)
         return table.assign(time=table["time"] - table["time"].min())
 
     def refused(self) -> dict[int, dict[str, int]]:
         """Return partition id -> reason -> messages that it did not use."""
-        counts = {}
-        for i in range(self.n):
-            told = [e["refused"] for e in self._events_of(i) if "refused" in e]
-            counts[i] = told[-1] if told else {}
+        counts: dict[int, dict[str, int]] = {}
+        for i in range(self.num_clients):
+            counts[i] = {}
+            for event in self._events_of(i):
+                counts[i] = event.get("refused", counts[i])
         return counts
 
     def result(self) -> GossipResult:
@@ -227,51 +274,44 @@ class Peers:
         have written down count for the consensus distance of their rounds.
         """
         result = GossipResult()
-        models: dict[int, dict[int, Any]] = {}
-        for i in range(self.n):
-            kept = read_models(self._folder_of(i))
-            for t, arrays in kept.items():
-                models.setdefault(t, {})[i] = arrays
-            events = self._events_of(i)
-            _add(result, i, events)
-            if kept and any(e["event"] == "ended" for e in events):
-                result.node_arrays[i] = kept[max(kept)]
+        models: dict[int, list[ArrayRecord]] = {}
+        final: dict[int, ArrayRecord] = {}
+        for i in range(self.num_clients):
+            mine, events = read_models(self._folder_of(i)), self._events_of(i)
+            for t, arrays in mine.items():
+                models.setdefault(t, []).append(arrays)
+            for event in events:
+                _add(result, i, event)
+            if mine and any(e["event"] == "ended" for e in events):
+                final[i] = mine[max(mine)]
         for t in sorted(models):
-            rows = np.stack([flat(arrays) for arrays in models[t].values()])
+            rows = np.stack([flat(arrays) for arrays in models[t]])
             result.consensus_distance[t] = mixing.consensus_distance(rows)
-        for rounds, means in (
+        for metrics, means in (
             (result.node_train_metrics, result.train_metrics_clientapp),
             (result.node_evaluate_metrics, result.evaluate_metrics_clientapp),
         ):
-            means.update({t: mean_metrics(rounds[t]) for t in sorted(rounds)})
+            means.update({t: mean_metrics(metrics[t]) for t in sorted(metrics)})
+        result.messages = dict(sorted(result.messages.items()))
+        result.bytes = dict(sorted(result.bytes.items()))
         result.lost.sort()
-        if result.node_arrays:
-            result.arrays = mean_arrays(list(result.node_arrays.values()))
+        result.node_arrays = final
+        if final:
+            result.arrays = mean_arrays(list(final.values()))
         return result
 
 
-def _add(result: GossipResult, i: int, events: Sequence[dict[str, Any]]) -> None:
-    """Add the events of one peer to a result."""
-    messages, size = Counter(), Counter()
-    for event in events:
-        t = event["round"]
-        if event["event"] == "trained":
-            metrics = MetricRecord(event["metrics"])
-            result.node_train_metrics.setdefault(t, {})[i] = metrics
-        elif event["event"] == "evaluated":
-            metrics = MetricRecord(event["metrics"])
-            result.node_evaluate_metrics.setdefault(t, {})[i] = metrics
-        elif event["event"] == "averaged":
-            messages[t] += len(event["senders"])
-            size[t] += event["bytes"]
-        elif event["event"] == "learned":
-            messages[t] += 1
-            size[t] += event["bytes"]
-        elif event["event"] == "lost":
-            loss = Loss(t, event["other"], event["call"], event["reason"])
-            result.lost.append(loss)
-        elif event["event"] == "round":
-            messages[t] += 0
-    for t in sorted(messages):
-        result.messages[t] = result.messages.get(t, 0) + messages[t]
-        result.bytes[t] = result.bytes.get(t, 0) + size[t]
+def _add(result: GossipResult, i: int, event: dict[str, Any]) -> None:
+    """Add an event of peer i to a result."""
+    t, kind = event["round"], event["event"]
+    if kind in ("trained", "evaluated"):
+        trained = kind == "trained"
+        rounds = result.node_train_metrics if trained else result.node_evaluate_metrics
+        rounds[t] = {**rounds.get(t, {}), i: MetricRecord(event["metrics"])}
+    elif kind == "lost":
+        loss = Loss(t, event["other"], event["call"], event["reason"])
+        result.lost.append(loss)
+    elif kind in ("averaged", "learned", "round"):
+        messages = {"averaged": len(event.get("senders", ())), "learned": 1}
+        result.messages[t] = result.messages.get(t, 0) + messages.get(kind, 0)
+        result.bytes[t] = result.bytes.get(t, 0) + event.get("bytes", 0)

@@ -1,7 +1,7 @@
-"""What a peer writes down: its events and its models, in a folder of its own.
+"""What a peer leaves behind: a log of its events, and its models, in its own folder.
 
-Each event is one line of JSON, written at once, so that a peer that is killed leaves
-all that it did before. Models are written by `records`.
+An event is one line of JSON, written at once, so that a peer that is killed leaves all
+that it did before. A model is a file that `records.dump` wrote.
 """
 
 import json
@@ -13,50 +13,40 @@ from typing import Any
 
 from flwr.app import ArrayRecord, RecordDict
 
-from gossiplib.core import models
+from gossiplib.system import records
 
-__all__ = ["Journal", "read_events", "read_models"]
+__all__ = ["read_events", "read_models"]
 
 
-class Journal:
-    """Events and models of one peer.
-
-    Parameters
-    ----------
-    folder : Path
-        Made if it is not there. What is in it is kept, and added to.
-    client : int
-        The peer's partition id.
-    """
+class EventLog:
+    """Write the events and models of one peer to its folder, beside what is there."""
 
     def __init__(self, folder: Path, client: int) -> None:
-        self._folder, self._client = Path(folder), client
-        (self._folder / "models").mkdir(parents=True, exist_ok=True)
-        self._file = (self._folder / "events.jsonl").open("a", buffering=1)
+        self._models, self._client = folder / "models", client
+        self._models.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / "events.jsonl").open("a", buffering=1)
         if self._file.tell():
             self._file.write("\n")  # after a line that was cut short
         self._lock = threading.Lock()
 
-    def note(self, event: str, server_round: int, **more: Any) -> None:
-        """Write an event down, with the time: seconds since 1970."""
+    def write(self, event: str, server_round: int, **fields: Any) -> None:
+        """Write an event with its fields and the time, seconds since 1970."""
         with self._lock:
             if self._file.closed:
                 return
-            told = {"time": time.time(), "peer": self._client, "event": event}
-            line = json.dumps(told | {"round": server_round} | more)
-            self._file.write(line + "\n")
+            line = {"time": time.time(), "peer": self._client, "event": event}
+            line |= {"round": server_round, **fields}
+            self._file.write(json.dumps(line) + "\n")
 
-    def lose(self, server_round: int, client: int, call: str, reason: str) -> None:
-        """Write down that a call of a client, this one or another, came to nothing."""
-        more = {"other": client, "call": call, "reason": reason}
-        self.note("lost", server_round, **more)
+    def lost(self, server_round: int, client: int, call: str, reason: str) -> None:
+        """Write that a call of a client, this one or another, came to nothing."""
+        self.write("lost", server_round, other=client, call=call, reason=reason)
 
-    def keep(self, server_round: int, arrays: ArrayRecord) -> None:
-        """Write the model down that the peer has after a round."""
-        path = self._folder / "models" / f"{server_round:06d}"
-        data = models.dump(RecordDict({"arrays": arrays}))
+    def write_model(self, server_round: int, arrays: ArrayRecord) -> None:
+        """Write the model that the peer has after a round."""
+        path = self._models / f"{server_round:06d}"
         part = path.with_suffix(".part")
-        part.write_bytes(data)
+        part.write_bytes(records.dump(RecordDict({"arrays": arrays})))
         os.replace(part, path)  # whole, or not there
 
     def close(self) -> None:
@@ -66,8 +56,14 @@ class Journal:
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Return the events of a peer. Of a line that was cut short nothing is left."""
-    path = Path(folder) / "events.jsonl"
+    """Return the events of a peer. A line that was cut short is left out.
+
+    Parameters
+    ----------
+    folder : Path
+        The peer's own.
+    """
+    path = folder / "events.jsonl"
     events = []
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
@@ -78,8 +74,14 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_models(folder: Path) -> dict[int, ArrayRecord]:
-    """Return round -> model of a peer."""
+    """Return round -> model of a peer.
+
+    Parameters
+    ----------
+    folder : Path
+        The peer's own.
+    """
     return {
-        int(path.name): models.load(path.read_bytes())["arrays"]
-        for path in sorted((Path(folder) / "models").glob("*[0-9]"))
+        int(path.name): records.load(path.read_bytes()).array_records["arrays"]
+        for path in sorted((folder / "models").glob("*[0-9]"))
     }

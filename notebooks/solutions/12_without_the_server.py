@@ -45,9 +45,9 @@ def happened_before():
 
 
 def what_a_mailbox_knows():
-    """12.5: it knows how many peers there are, and which letters it has had.
+    """12.5: it knows how many peers there are, and which messages it has had.
 
-    Among eight peers nobody has a degree of 100. A letter of round 20 may be right:
+    Among eight peers nobody has a degree of 100. A message of round 20 may be right:
     perhaps it is peer 0 that was away. And nothing in a model tells who trained it.
     """
     return "taken", "refused", "taken", "refused"

@@ -57,8 +57,9 @@ def measure(n: int, rounds: int) -> pd.DataFrame:
     rows = []
     for size, initial in zip(SIZES, (small, large), strict=True):
         name = f"peers:{initial.__name__}"
-        options = {"path": Path(__file__).parent, "rounds": rounds, "patience": 300}
-        with Peers("peers:client", name, graph, **options, **off) as peers:
+        options = {"num_rounds": rounds, "start_timeout": 300, **off}
+        path = Path(__file__).parent
+        with Peers("peers:client", name, graph, path=path, **options) as peers:
             peers.wait(600)
             events, result = peers.events(), peers.result()
         started = events.loc[events["event"] == "trained", "time"].min()

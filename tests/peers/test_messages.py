@@ -1,4 +1,4 @@
-"""A peer's mailbox: what may be used, what is refused, and who is waited for."""
+"""What a peer's mailbox takes, what it refuses, and who is waited for; who is where."""
 
 import itertools
 import threading
@@ -9,16 +9,16 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given, settings, strategies as st
 
 from faults import shows
-from gossiplib.core import models
 from gossiplib.peers.messages import (
     AHEAD,
-    Letter,
     Mailbox,
+    PeerMessage,
     Refused,
-    close_letter,
-    open_letter,
+    decode,
+    encode,
 )
-from gossiplib.peers.transport import Contacts
+from gossiplib.peers.transport import AddressBook
+from gossiplib.system import records
 
 settings.register_profile("quiet", database=None, derandomize=True, deadline=None)
 settings.load_profile("quiet")
@@ -31,16 +31,15 @@ def model(value: float = 1.0) -> ArrayRecord:
     return ArrayRecord([np.full((2, 2), value, np.float32), np.full(3, float(value))])
 
 
-def letter(t: int = 1, count: int | None = None, **told) -> bytes:
-    """Return a sound letter, but for what is told."""
-    fields = {"round": t, "degree": 2, "start": 5, "count": count or t}
-    fields["arrays"] = model(t)
-    return close_letter(Letter(**fields | told))
+def message(t: int = 1, count: int | None = None, **fields) -> bytes:
+    """Return a sound message, but for some fields."""
+    sound = {"round": t, "degree": 2, "start": 5, "count": count or t}
+    return encode(PeerMessage(**sound | {"arrays": model(t)} | fields))
 
 
 def mailbox(**options) -> Mailbox:
     """Return the mailbox of a peer with the neighbours 1 and 2."""
-    box = Mailbox(4, 10_000, **{"rounds": ROUNDS} | options)
+    box = Mailbox(4, 10_000, **{"num_rounds": ROUNDS} | options)
     box.expect(LIKE)
     box.link(1)
     box.link(2)
@@ -57,24 +56,24 @@ def refused(box: Mailbox, sender: int, data: bytes) -> str:
     return str(reason.value)
 
 
-def test_a_letter_is_read_as_it_was_written():
-    one = open_letter(letter(3))
-    assert one[:4] == (3, 2, 5, 3)
+def test_a_message_is_read_as_it_was_written():
+    one = decode(message(3))
+    assert one.header == {"round": 3, "degree": 2, "start": 5, "count": 3}
     for array, other in zip(one.arrays.values(), model(3).values(), strict=True):
         np.testing.assert_array_equal(array.numpy(), other.numpy(), strict=True)
-    assert open_letter(letter(arrays=None)).arrays is None
+    assert decode(message(arrays=None)).arrays is None
 
 
-def test_letters_are_handed_out_round_by_round():
+def test_messages_are_handed_out_round_by_round():
     box = mailbox()
-    box.put(1, letter(1))
-    box.put(1, letter(2))
-    box.put(2, letter(1))
+    box.put(1, message(1))
+    box.put(1, message(2))
+    box.put(2, message(1))
     assert {j: one.round for j, one in box.collect(1, [1, 2], 9).items()} == {
         1: 1,
         2: 1,
     }
-    box.put(2, letter(2))
+    box.put(2, message(2))
     assert {j: one.round for j, one in box.collect(2, [1, 2], 9).items()} == {
         1: 2,
         2: 2,
@@ -82,109 +81,110 @@ def test_letters_are_handed_out_round_by_round():
     assert not box.refused
 
 
-def test_a_letter_that_comes_while_waiting_ends_the_wait():
+def test_a_message_that_comes_while_waiting_ends_the_wait():
     box = mailbox()
-    box.put(1, letter(1))
-    threading.Timer(0.05, box.put, (2, letter(1))).start()
+    box.put(1, message(1))
+    threading.Timer(0.05, box.put, (2, message(1))).start()
     assert set(box.collect(1, [1, 2], 60)) == {1, 2}
 
 
-def test_who_is_silent_is_not_waited_for_until_it_is_heard_again():
+def test_who_is_silent_is_not_waited_for_until_it_sends_again():
     box = mailbox()
-    box.put(1, letter(1))
+    box.put(1, message(1))
     assert set(box.collect(1, [1, 2], 0.01)) == {1}
     assert box.alive == {1}
-    box.put(1, letter(2))
+    box.put(1, message(2))
     assert set(box.collect(2, [1, 2], 60)) == {1}  # at once
-    box.put(2, letter(1))
+    box.put(2, message(1))
     assert box.alive == {1, 2}
     assert box.refused == {"late": 1}
 
 
 def test_who_cannot_be_reached_is_not_waited_for():
     box = mailbox()
-    box.put(1, letter(1))
-    threading.Timer(0.05, box.mute, (2,)).start()
+    box.put(1, message(1))
+    threading.Timer(0.05, box.suspect, (2,)).start()
     assert set(box.collect(1, [1, 2], 60)) == {1}
 
 
 def test_who_is_ahead_owes_nothing():
     box = mailbox()
-    box.put(1, letter(1))
-    box.put(2, letter(3))
+    box.put(1, message(1))
+    box.put(2, message(3))
     assert set(box.collect(1, [1, 2], 60)) == {1}
     box.close()
     assert set(box.collect(3, [1, 2], 60)) == {2}
 
 
 @shows("reordered", "peers", "the older one is refused, and counted")
-def test_late_repeated_and_reordered_letters_do_no_harm():
+def test_late_repeated_and_reordered_messages_do_no_harm():
     box = mailbox()
-    box.put(1, letter(1))
-    box.put(2, letter(1))
+    box.put(1, message(1))
+    box.put(2, message(1))
     box.collect(1, [1, 2], 9)
-    assert refused(box, 1, letter(1)) == "repeated"
-    box.put(2, letter(1, count=2))
-    box.put(1, letter(3))
-    assert refused(box, 1, letter(2)) == "repeated"
-    assert refused(box, 1, letter(3, count=4)) == "repeated"
-    assert refused(box, 1, letter(4, start=4)) == "repeated"
+    assert refused(box, 1, message(1)) == "repeated"
+    box.put(2, message(1, count=2))
+    box.put(1, message(3))
+    assert refused(box, 1, message(2)) == "repeated"
+    assert refused(box, 1, message(3, count=4)) == "repeated"
+    assert refused(box, 1, message(4, start=4)) == "repeated"
     assert box.collect(2, [1, 2], 0.01) == {}
     assert box.refused == {"repeated": 4, "late": 1}
 
 
 def test_a_process_that_starts_anew_counts_anew():
     box = mailbox()
-    box.put(1, letter(5))
-    box.put(1, letter(6, start=6, count=1))
-    assert refused(box, 1, letter(7, count=7)) == "repeated"
+    box.put(1, message(5))
+    box.put(1, message(6, start=6, count=1))
+    assert refused(box, 1, message(7, count=7)) == "repeated"
 
 
 @pytest.mark.parametrize(
     ("sender", "data", "reason"),
     [
-        (3, letter(), "not a neighbour"),
-        (4, letter(), "unknown name"),
-        (-1, letter(), "unknown name"),
-        (1, letter() + bytes(10_000), "too large"),
+        (3, message(), "not a neighbour"),
+        (4, message(), "unknown name"),
+        (-1, message(), "unknown name"),
+        (1, message() + bytes(10_000), "too large"),
         (1, b"", "malformed"),
-        (1, letter()[:-1], "malformed"),
-        (1, models.dump(RecordDict()), "malformed"),
-        (1, models.dump(RecordDict({"arrays": model()})), "malformed"),
+        (1, message()[:-1], "malformed"),
+        (1, records.dump(RecordDict()), "malformed"),
+        (1, records.dump(RecordDict({"arrays": model()})), "malformed"),
         (
             1,
-            models.dump(RecordDict({"gossip": ConfigRecord({"round": 1})})),
+            records.dump(RecordDict({"gossip": ConfigRecord({"round": 1})})),
             "malformed",
         ),
-        (1, models.dump(RecordDict({"gossip": model()})), "malformed"),
-        (1, letter(t=1, degree="2"), "malformed"),
-        (1, letter(t=1, degree=True), "malformed"),
-        (1, letter(t=1, degree=1.5), "malformed"),
-        (1, letter(t=1, count=-1), "malformed"),
-        (1, letter(t=1, degree=0), "degree"),
-        (1, letter(t=1, degree=4), "degree"),
-        (1, letter(t=0, count=1), "round"),
-        (1, letter(t=ROUNDS + 1), "round"),
-        (1, letter(t=2**62), "round"),
-        (1, letter(arrays=model(np.nan)), "not finite"),
-        (1, letter(arrays=model(-np.inf)), "not finite"),
-        (1, letter(arrays=ArrayRecord()), "another layout"),
-        (1, letter(arrays=ArrayRecord([np.zeros(7)])), "another layout"),
+        (1, records.dump(RecordDict({"gossip": model()})), "malformed"),
+        (1, message(arrays=ConfigRecord()), "malformed"),
+        (1, message(t=1, degree="2"), "malformed"),
+        (1, message(t=1, degree=True), "malformed"),
+        (1, message(t=1, degree=1.5), "malformed"),
+        (1, message(t=1, count=-1), "malformed"),
+        (1, message(t=1, degree=0), "degree"),
+        (1, message(t=1, degree=4), "degree"),
+        (1, message(t=0, count=1), "round"),
+        (1, message(t=ROUNDS + 1), "round"),
+        (1, message(t=2**62), "round"),
+        (1, message(arrays=model(np.nan)), "not finite"),
+        (1, message(arrays=model(-np.inf)), "not finite"),
+        (1, message(arrays=ArrayRecord()), "another layout"),
+        (1, message(arrays=ArrayRecord([np.zeros(7)])), "another layout"),
         (
             1,
-            letter(arrays=ArrayRecord([np.zeros((2, 2)), np.zeros(3)])),
+            message(arrays=ArrayRecord([np.zeros((2, 2)), np.zeros(3)])),
             "another layout",
         ),
         (
             1,
-            letter(
+            message(
                 arrays=ArrayRecord([np.zeros((2, 2), np.float32), np.zeros(3, complex)])
             ),
             "another layout",
         ),
         (
             1,
-            letter(arrays=ArrayRecord(dict(zip("ab", model().values(), strict=True)))),
+            message(arrays=ArrayRecord(dict(zip("ab", model().values(), strict=True)))),
             "another layout",
         ),
     ],
@@ -194,31 +194,31 @@ def test_what_cannot_be_used_is_refused_and_counted(sender, data, reason):
     box = mailbox()
     assert refused(box, sender, data) == reason
     assert box.collect(1, [1, 2], 0) == {}
-    box.put(1, letter(2))  # the next sound letter is taken
+    box.put(1, message(2))  # the next sound message is taken
 
 
-def test_a_letter_with_other_records_is_refused():
-    content = models.load(letter())
+def test_a_message_with_other_records_is_refused():
+    content = records.load(message())
     content["more"] = MetricRecord({"x": 1.0})
-    assert refused(mailbox(), 1, models.dump(content)) == "malformed"
+    assert refused(mailbox(), 1, records.dump(content)) == "malformed"
 
 
 def test_before_the_layout_is_known_any_finite_model_is_kept_then_looked_at_again():
     box = Mailbox(4, 10_000, ROUNDS)
     box.link(1)
     box.link(2)
-    assert refused(box, 1, letter(arrays=model(np.nan))) == "not finite"
-    box.put(1, letter(arrays=ArrayRecord([np.zeros(7)])))
-    box.put(2, letter())
+    assert refused(box, 1, message(arrays=model(np.nan))) == "not finite"
+    box.put(1, message(arrays=ArrayRecord([np.zeros(7)])))
+    box.put(2, message())
     box.expect(LIKE)
     assert set(box.collect(1, [1, 2], 0)) == {2}
     assert box.refused == {"not finite": 1, "another layout": 1}
 
 
-def test_few_letters_are_kept_of_each_neighbour():
+def test_few_messages_are_kept_of_each_neighbour():
     box = mailbox()
     for t in range(1, ROUNDS + 1):
-        box.put(1, letter(t))
+        box.put(1, message(t))
     assert box.refused == {"no room": ROUNDS - AHEAD}
     assert set(box.collect(ROUNDS, [1], 0)) == {1}
 
@@ -228,7 +228,7 @@ def test_the_rate_of_a_sender_is_limited_and_no_other_s():
     box = mailbox(rate=5.0, clock=lambda: now[0])
     reasons = [refused(box, 1, b"") for _ in range(8)]
     assert reasons == ["malformed"] * 5 + ["too many"] * 3
-    box.put(2, letter(1))
+    box.put(2, message(1))
     now[0] += 0.4  # two more
     assert [refused(box, 1, b"") for _ in range(3)] == ["malformed"] * 2 + ["too many"]
     box.collect(1, [1, 2], 0)  # a round has passed: one more
@@ -238,48 +238,48 @@ def test_the_rate_of_a_sender_is_limited_and_no_other_s():
 def test_a_peer_that_is_far_behind_skips_to_the_slowest_of_its_neighbours():
     box = mailbox()
     assert box.next_round(1) == 1
-    box.put(1, letter(7))
+    box.put(1, message(7))
     assert box.next_round(1) == 1  # nothing is known of client 2
-    box.put(2, letter(4))
+    box.put(2, message(4))
     assert box.next_round(1) == 4
     assert box.next_round(3) == 3  # a round ahead is not far
-    box.mute(2)
+    box.suspect(2)
     assert box.next_round(3) == 7
 
 
 def test_one_liar_drags_nobody():
     box = mailbox()
-    box.put(1, letter(ROUNDS))
-    box.put(2, letter(2))
+    box.put(1, message(ROUNDS))
+    box.put(2, message(2))
     assert box.next_round(1) == 1
     assert set(box.collect(1, [1, 2], 60)) == set()
     assert set(box.collect(2, [1, 2], 60)) == {2}
 
 
-def test_without_rounds_letters_are_taken_in_turn_and_none_is_late():
-    box = mailbox(rounds=None)
+def test_without_rounds_messages_are_taken_in_turn_and_none_is_late():
+    box = mailbox(num_rounds=None)
     for t in (3, 4):
-        box.put(1, letter(t))
-    box.put(2, letter(1))
-    took = [box.take(0) for _ in range(4)]
+        box.put(1, message(t))
+    box.put(2, message(1))
+    took = [box.get(0) for _ in range(4)]
     assert [one and (one[0], one[1].round) for one in took] == [
         (1, 3),
         (2, 1),
         (1, 4),
         None,
     ]
-    box.put(2, letter(999_999))
+    box.put(2, message(999_999))
 
 
 # What comes may be anything, from anyone ----------------------------------------------
 
 SOUND = [
-    letter(t, count, start=s) for t in (1, 2, 3) for count in (1, 2, 3) for s in (5, 6)
+    message(t, count, start=s) for t in (1, 2, 3) for count in (1, 2, 3) for s in (5, 6)
 ]
 
 
 @st.composite
-def messages(draw):
+def anything(draw):
     """Return some bytes: sound, altered, cut, or anything."""
     kind = draw(st.sampled_from(["sound", "altered", "cut", "any"]))
     data = bytearray(draw(st.sampled_from(SOUND)))
@@ -294,7 +294,7 @@ def messages(draw):
 
 
 @settings(max_examples=150)
-@given(st.lists(st.tuples(st.integers(-1, 5), messages()), max_size=12))
+@given(st.lists(st.tuples(st.integers(-1, 5), anything()), max_size=12))
 def test_whatever_comes_is_taken_whole_or_refused_and_counted(came):
     box = mailbox()
     taken, stamps, last = 0, set(), {1: (0, 0), 2: (0, 0)}
@@ -332,17 +332,17 @@ def test_whatever_comes_is_taken_whole_or_refused_and_counted(came):
 
 
 def test_only_its_own_word_changes_where_a_peer_is():
-    contacts = Contacts(0, 4)
-    contacts.hear(1, "here:1")
-    contacts.hear(1, "there:2")
-    assert contacts.all() == {1: "here:1"}
-    contacts.missed(1)
-    contacts.hear(1, "there:2")
-    assert contacts.all() == {1: "there:2"}
-    contacts.confirm(1, "home:3")
-    contacts.hear(1, "there:2")
-    contacts.missed(1)
-    assert contacts.all() == {1: "home:3"}
+    book = AddressBook(0, 4)
+    book.suggest(1, "here:1")
+    book.suggest(1, "there:2")
+    assert book.all() == {1: "here:1"}
+    book.missed(1)
+    book.suggest(1, "there:2")
+    assert book.all() == {1: "there:2"}
+    book.confirm(1, "home:3")
+    book.suggest(1, "there:2")
+    book.missed(1)
+    assert book.all() == {1: "home:3"}
 
 
 @pytest.mark.parametrize(
@@ -357,8 +357,8 @@ def test_only_its_own_word_changes_where_a_peer_is():
         (1, ""),
     ],
 )
-def test_a_contact_that_cannot_be_is_not_kept(client, address):
-    contacts = Contacts(0, 4)
-    contacts.hear(client, address)
-    contacts.confirm(client, address)
-    assert contacts.all() == {}
+def test_an_address_that_cannot_be_is_not_kept(client, address):
+    book = AddressBook(0, 4)
+    book.suggest(client, address)
+    book.confirm(client, address)
+    assert book.all() == {}

@@ -7,7 +7,7 @@ import numpy as np
 from flwr.app import ArrayRecord
 
 from gossiplib.classroom.checking import checks, need, need_words
-from gossiplib.peers.messages import Letter, Mailbox, Refused, close_letter
+from gossiplib.peers.messages import Mailbox, PeerMessage, Refused, encode
 
 
 @checks("12.1")
@@ -19,13 +19,13 @@ def _(weight: float) -> None:
 
 @checks("12.2")
 def _(fresh: Callable[..., Any]) -> None:
-    need(bool(fresh((5, 3), (5, 4))), "The next letter of a process is fresh.")
-    need(bool(fresh((5, 3), (5, 9))), "Letters between may be lost; the next is fresh.")
-    need(not fresh((5, 3), (5, 3)), "A letter that comes twice is not fresh.")
-    need(not fresh((5, 3), (5, 2)), "A letter that comes late is not fresh.")
+    need(bool(fresh((5, 3), (5, 4))), "The next message of a process is fresh.")
+    need(bool(fresh((5, 3), (5, 9))), "Some between may be lost; the next is fresh.")
+    need(not fresh((5, 3), (5, 3)), "A message that comes twice is not fresh.")
+    need(not fresh((5, 3), (5, 2)), "A message that comes late is not fresh.")
     need(bool(fresh((5, 3), (6, 1))), "A peer that starts anew counts anew.")
-    need(not fresh((5, 3), (4, 9)), "A letter of an earlier process is not fresh.")
-    need(bool(fresh(None, (5, 1))), "The first letter of a peer is fresh.")
+    need(not fresh((5, 3), (4, 9)), "A message of an earlier process is not fresh.")
+    need(bool(fresh(None, (5, 1))), "The first message of a peer is fresh.")
 
 
 @checks("12.3")
@@ -89,21 +89,21 @@ def _(random: str, degree: str, ahead: str, again: str) -> None:
 
 
 def _asked(**odd: int) -> str:
-    """Return what a mailbox in round 3 does with the second letter of a neighbour."""
+    """Return what a mailbox in round 3 does with a neighbour's second message."""
 
-    def letter(**told: int) -> bytes:
+    def message(**header: int) -> bytes:
         numbers = np.random.default_rng(0).normal(size=(64, 10))
-        return close_letter(Letter(**told, arrays=ArrayRecord([numbers])))
+        return encode(PeerMessage(**header, arrays=ArrayRecord([numbers])))
 
-    box = Mailbox(clients=8, largest=20_000, rounds=30)
+    box = Mailbox(num_clients=8, max_bytes=20_000, num_rounds=30)
     box.expect(ArrayRecord([np.zeros((64, 10))]))
     box.link(1)
     first = {"round": 2, "degree": 2, "start": 5, "count": 1}
-    box.put(1, letter(**first))
-    box.collect(2, [1], seconds=0)
+    box.put(1, message(**first))
+    box.collect(2, [1], timeout=0)
     second = first | {"round": 3, "count": 2} | odd
     try:
-        box.put(1, letter(**second))
+        box.put(1, message(**second))
     except Refused:
         return "refused"
     return "taken"

@@ -103,8 +103,12 @@ def gossip_cycles(
 
     Raises
     ------
-    TypeError, ValueError
-        If the task has not two classes, the graph does not fit, or a number is wrong.
+    TypeError
+        If `graph` is not a simple networkx graph.
+    ValueError
+        If the task has not two classes or no common test set, the graph does not fit,
+        a number is wrong, or `create` makes models that are not finite or not shaped
+        like those it gets.
     """
     if task.num_classes != 2:
         raise ValueError(f"the models need 2 classes; the task has {task.num_classes}")

@@ -26,10 +26,8 @@ __all__ = [
     "Linear",
     "Update",
     "accuracy",
-    "check_made",
     "hinge",
     "logistic",
-    "merge",
     "merge_update",
     "random_walk",
     "update_merge",
@@ -51,11 +49,19 @@ class Linear(NamedTuple):
     age: np.ndarray
 
     def take(self, rows: np.ndarray) -> "Linear":
-        """Copy some models."""
+        """Return a copy of the models in these `rows`."""
         return Linear(self.w.take(rows, axis=0), self.age.take(rows))
 
     def put(self, rows: np.ndarray, models: "Linear") -> None:
-        """Overwrite some models."""
+        """Overwrite some models.
+
+        Parameters
+        ----------
+        rows : numpy.ndarray
+            Which ones.
+        models : Linear
+            What takes their places, one for each row.
+        """
         self.w[rows], self.age[rows] = models
 
 
@@ -72,30 +78,51 @@ def merge(a: Linear, b: Linear) -> Linear:
 
 
 def random_walk(received: Linear, before: Linear, update: Update) -> Linear:
-    """Update the received model: it walks alone, as one long gradient descent."""
+    """Return the received model, updated: it walks alone, in one gradient descent.
+
+    Parameters
+    ----------
+    received, before : Linear
+        The models that have just arrived and those that arrived before them, one row
+        for each receiving client.
+    update : callable
+        models -> models that have seen the clients' own examples as well.
+    """
     return update(received)
 
 
 def merge_update(received: Linear, before: Linear, update: Update) -> Linear:
-    """Merge the received model with the one received before, and update the result."""
+    """Return the mean of the received model and the one received before, updated.
+
+    Parameters
+    ----------
+    received, before, update
+        Those of `random_walk`.
+    """
     return update(merge(received, before))
 
 
 def update_merge(received: Linear, before: Linear, update: Update) -> Linear:
-    """Update the received model and the one received before, and merge the results."""
+    """Return the mean of the updated received model and the updated one before it.
+
+    Parameters
+    ----------
+    received, before, update
+        Those of `random_walk`.
+    """
     return merge(update(received), update(before))
 
 
 def hinge(margin: np.ndarray) -> np.ndarray:
     """Return minus the slope of the hinge loss, of Pegasos' support vector machine.
 
-    `margin` is y w·x, with the label y = -1 or 1; here and in `logistic`.
+    `margin` is y w·x, with the label y = -1 or 1.
     """
     return np.asarray(margin < 1, dtype=margin.dtype)
 
 
 def logistic(margin: np.ndarray) -> np.ndarray:
-    """Return minus the slope of the logistic loss."""
+    """Return minus the slope of the logistic loss at a `margin`, y w·x."""
     grown = np.exp(np.minimum(margin, 80))  # exp(89) is infinite in float32
     return np.asarray(1 / (1 + grown))
 
@@ -182,7 +209,15 @@ def check_made(made: Linear, like: Linear, cycle: int, clients: np.ndarray) -> N
 
 @one_thread()
 def accuracy(models: Linear, task: Task) -> np.ndarray:
-    """Return each model's share of hits on the common test set, shape (models,)."""
+    """Return each model's share of hits on the common test set, shape (models,).
+
+    Parameters
+    ----------
+    models : Linear
+        One a row.
+    task : Task
+        Whose test set; with two classes.
+    """
     x, y = task.test
     pieces = np.array_split(models.w, 1 + len(models.w) * len(y) // 2**24)
     spam = (x @ torch.from_numpy(w).T > 0 for w in pieces)

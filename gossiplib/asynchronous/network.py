@@ -88,11 +88,17 @@ class SimpleTokenAccount:
 
     def proactive(self, tokens: np.ndarray) -> np.ndarray:
         """Return 1 where tokens ≥ C, else 0."""
-        return np.where(np.asarray(tokens) >= self.capacity, 1.0, 0.0)
+        return np.where(tokens >= self.capacity, 1.0, 0.0)
 
     def reactive(self, tokens: np.ndarray, useful: np.ndarray) -> np.ndarray:
-        """Return 1 where there is a token, else 0."""
-        return np.where(np.asarray(tokens) > 0, 1.0, 0.0)
+        """Return 1 where there is a token, else 0.
+
+        Parameters
+        ----------
+        tokens, useful : numpy.ndarray
+            Those of `TokenAccount.reactive`; the answer is the same to any message.
+        """
+        return np.where(tokens > 0, 1.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -115,9 +121,15 @@ class GeneralizedTokenAccount(SimpleTokenAccount):
         check_whole("reactivity", self.reactivity, 1, self.capacity)
 
     def reactive(self, tokens: np.ndarray, useful: np.ndarray) -> np.ndarray:
-        """Return ⌊(A - 1 + tokens) / A⌋, or about half of it for a useless message."""
+        """Return ⌊(A - 1 + tokens) / A⌋, or about half of it for a useless message.
+
+        Parameters
+        ----------
+        tokens, useful : numpy.ndarray
+            Those of `TokenAccount.reactive`.
+        """
         parts = np.where(useful, self.reactivity, 2 * self.reactivity)
-        return np.floor((self.reactivity - 1 + np.asarray(tokens)) / parts)
+        return np.floor((self.reactivity - 1 + tokens) / parts)
 
 
 @dataclass(frozen=True)
@@ -136,12 +148,18 @@ class RandomizedTokenAccount(GeneralizedTokenAccount):
 
     def proactive(self, tokens: np.ndarray) -> np.ndarray:
         """Return (tokens - A + 1) / (C - A + 1), but from 0 to 1."""
-        above = np.asarray(tokens) - self.reactivity + 1
+        above = tokens - self.reactivity + 1
         return np.clip(above / (self.capacity - self.reactivity + 1), 0, 1)
 
     def reactive(self, tokens: np.ndarray, useful: np.ndarray) -> np.ndarray:
-        """Return tokens / A, and 0 for a useless message."""
-        return np.where(useful, np.asarray(tokens) / self.reactivity, 0)
+        """Return tokens / A, and 0 for a useless message.
+
+        Parameters
+        ----------
+        tokens, useful : numpy.ndarray
+            Those of `TokenAccount.reactive`.
+        """
+        return np.where(useful, tokens / self.reactivity, 0)
 
 
 @dataclass(frozen=True)
@@ -227,7 +245,18 @@ class Traffic:
         self._next_id = 0
 
     def slots(self, cycle: int) -> Iterator[int]:
-        """Go through the slots of a cycle; their numbers in the run are 1, 2, ..."""
+        """Go through the slots of a cycle.
+
+        Parameters
+        ----------
+        cycle : int
+            The cycle, 1, 2, ...
+
+        Yields
+        ------
+        int
+            The slot's number in the run, 1, 2, ...
+        """
         online = rng(self._seed, cycle, use="online").random(self.num_clients)
         self._online = online < self.network.online
         self.sent[:] = 0

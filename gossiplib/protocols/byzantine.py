@@ -209,6 +209,13 @@ def z_max(n: int, m: int) -> float:
     the liars together are the majority (Baruch et al. 2019). Where liars are few it is
     0 or less: they cannot outvote anyone.
 
+    Parameters
+    ----------
+    n : int
+        How many models reach a client, its own among them.
+    m : int
+        How many of them are lies.
+
     Raises
     ------
     ValueError

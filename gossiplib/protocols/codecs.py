@@ -51,6 +51,15 @@ class Codec(Protocol):
     def decode(self, payload: Payload, size: int, missing: Fill = 0.0) -> np.ndarray:
         """Return Q(x), with the numbers of `missing` where the message has none.
 
+        Parameters
+        ----------
+        payload : list of numpy.ndarray
+            The message.
+        size : int
+            How many numbers x has, of each client.
+        missing : numpy.ndarray or float
+            One number for all places, or a vector like x.
+
         Raises
         ------
         ValueError
@@ -70,6 +79,11 @@ class TopK:
     ----------
     share : float
         k/d, above 0 and at most 1.
+
+    Raises
+    ------
+    ValueError
+        If the share is not in that range.
     """
 
     share: float
@@ -80,7 +94,13 @@ class TopK:
             raise ValueError(f"share must be above 0 and at most 1; got {self.share}")
 
     def encode(self, x: np.ndarray, context: RoundContext) -> Payload:
-        """Return places and values of the k numbers with the highest scores."""
+        """Return places and values of the k numbers with the highest scores.
+
+        Parameters
+        ----------
+        x, context
+            Those of `Codec.encode`.
+        """
         _check_finite(x)
         size, scores = x.shape[-1], self._scores(x, context)
         k = max(1, round(self.share * size))
@@ -93,7 +113,18 @@ class TopK:
         return np.asarray(np.abs(x))
 
     def decode(self, payload: Payload, size: int, missing: Fill = 0.0) -> np.ndarray:
-        """Return the vector that has these values at these places."""
+        """Return the vector that has these values at these places.
+
+        Parameters
+        ----------
+        payload, size, missing
+            Those of `Codec.decode`.
+
+        Raises
+        ------
+        ValueError
+            If a place is not in the vector, or the message has not two arrays.
+        """
         places, values = _two(payload)
         if places.size and not 0 <= places.min() <= places.max() < size:
             raise ValueError(
@@ -126,7 +157,13 @@ class RandomK(TopK):
     unbiased: bool = False
 
     def encode(self, x: np.ndarray, context: RoundContext) -> Payload:
-        """Return places and values of k numbers."""
+        """Return places and values of k numbers.
+
+        Parameters
+        ----------
+        x, context
+            Those of `Codec.encode`.
+        """
         places, values = super().encode(x, context)
         if self.unbiased:
             values = (values * (x.shape[-1] / values.shape[-1])).astype(x.dtype)
@@ -176,7 +213,18 @@ class Qsgd:
         return 1.0 if self.unbiased else 1 + min(size / s**2, size**0.5 / s)
 
     def encode(self, x: np.ndarray, context: RoundContext) -> Payload:
-        """Return ‖x‖, shape (1,), and the symbols, packed into bytes."""
+        """Return ‖x‖, shape (1,), and the symbols, packed into bytes.
+
+        Parameters
+        ----------
+        x, context
+            Those of `Codec.encode`.
+
+        Raises
+        ------
+        ValueError
+            If x is empty or not finite, or its norm is not.
+        """
         _check_finite(x)
         # Squares of large float32 overflow. Summed alike for one client and for many.
         norm = np.sqrt(np.square(x, dtype=np.float64).sum(axis=-1, keepdims=True))
@@ -190,7 +238,18 @@ class Qsgd:
         return [norm, pack_bits(symbols, self.bits)]
 
     def decode(self, payload: Payload, size: int, missing: Fill = 0.0) -> np.ndarray:
-        """Return Q(x); nothing is missing."""
+        """Return Q(x); nothing is missing.
+
+        Parameters
+        ----------
+        payload, size, missing
+            Those of `Codec.decode`.
+
+        Raises
+        ------
+        ValueError
+            If the message does not fit a vector of this size.
+        """
         norm, packed = _two(payload)
         if packed.shape[-1] != -(-size * self.bits // 8):
             raise ValueError(
@@ -221,7 +280,18 @@ class Parts:
         check_whole("count", self.count, 1, 65_536)
 
     def encode(self, x: np.ndarray, context: RoundContext) -> Payload:
-        """Return the number of the round's part, shape (1,), and its values."""
+        """Return the number of the round's part, shape (1,), and its values.
+
+        Parameters
+        ----------
+        x, context
+            Those of `Codec.encode`.
+
+        Raises
+        ------
+        ValueError
+            If x is not finite, or shorter than the number of parts.
+        """
         _check_finite(x)
         if x.shape[-1] < self.count:
             raise ValueError(f"{x.shape[-1]} numbers do not make {self.count} parts")
@@ -230,7 +300,18 @@ class Parts:
         return [part, x[..., first :: self.count]]
 
     def decode(self, payload: Payload, size: int, missing: Fill = 0.0) -> np.ndarray:
-        """Return the vector that has these values in this part."""
+        """Return the vector that has these values in this part.
+
+        Parameters
+        ----------
+        payload, size, missing
+            Those of `Codec.decode`.
+
+        Raises
+        ------
+        ValueError
+            If the message is not one part of a vector of this size.
+        """
         part, values = _two(payload)
         x = _filled(values, size, missing)
         first = int(part.flat[0])  # of one round: the same for all clients
@@ -260,7 +341,15 @@ def _two(payload: Payload) -> Payload:
 
 
 def pack_bits(symbols: np.ndarray, bits: int) -> np.ndarray:
-    """Return whole numbers of `bits` bits each, at most 16, side by side in bytes."""
+    """Return whole numbers side by side in bytes.
+
+    Parameters
+    ----------
+    symbols : numpy.ndarray
+        The numbers, below 2**bits; shape (size,) or (clients, size).
+    bits : int
+        Bits for each number, at most 16.
+    """
     two = np.ascontiguousarray(symbols.astype(">u2"))
     each = np.unpackbits(two.view(np.uint8), axis=-1)
     each = each.reshape(*symbols.shape, 16)[..., 16 - bits :]
@@ -268,7 +357,17 @@ def pack_bits(symbols: np.ndarray, bits: int) -> np.ndarray:
 
 
 def unpack_bits(packed: np.ndarray, bits: int, size: int) -> np.ndarray:
-    """Return the `size` numbers that `pack_bits` put into bytes."""
+    """Return the numbers that `pack_bits` put into bytes.
+
+    Parameters
+    ----------
+    packed : numpy.ndarray
+        The bytes, uint8; shape (bytes,) or (clients, bytes).
+    bits : int
+        Bits for each number.
+    size : int
+        How many numbers there are, of each client.
+    """
     byte, bit = np.divmod(np.arange(size) * bits, 8)
     end = np.zeros((*packed.shape[:-1], 2), np.uint8)
     wide = np.concatenate([packed, end], axis=-1).astype(np.uint32)

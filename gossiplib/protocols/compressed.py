@@ -41,7 +41,15 @@ class Compressed:
     codec: Codec
 
     def send(self, model: Model, context: RoundContext) -> Model:
-        """Return the encoded model."""
+        """Return the encoded model.
+
+        Parameters
+        ----------
+        model : list of numpy.ndarray
+            What the client would send as it is.
+        context : RoundContext
+            Which client and round.
+        """
         return self.codec.encode(_vector(model, context), context)
 
     def __call__(
@@ -86,6 +94,11 @@ class Shared:
     ----------
     arrays : sequence of int
         Places of the shared arrays in the model, from 0 on.
+
+    Raises
+    ------
+    ValueError
+        If there are no places, or one is negative.
     """
 
     arrays: Sequence[int]
@@ -98,7 +111,18 @@ class Shared:
         object.__setattr__(self, "arrays", places)
 
     def send(self, model: Model, context: RoundContext) -> Model:
-        """Return the shared arrays."""
+        """Return the shared arrays.
+
+        Parameters
+        ----------
+        model, context
+            Those of `Compressed.send`.
+
+        Raises
+        ------
+        ValueError
+            If the model has fewer arrays than the places need.
+        """
         if self.arrays[-1] >= len(model):
             raise ValueError(
                 f"array {self.arrays[-1]} is to be shared, but the model has "
@@ -140,6 +164,11 @@ class Choco:
     step : float
         γ, above 0 and at most 1. The smaller ω, the smaller γ must be, or the models
         diverge.
+
+    Raises
+    ------
+    ValueError
+        If the step is not in that range.
     """
 
     codec: Codec
@@ -151,7 +180,13 @@ class Choco:
             raise ValueError(f"the step must be above 0 and at most 1; got {self.step}")
 
     def send(self, model: Model, context: RoundContext) -> Model:
-        """Return Q(x_i - x̂_i) as a message, and add it to x̂_i."""
+        """Return Q(x_i - x̂_i) as a message, and add it to x̂_i.
+
+        Parameters
+        ----------
+        model, context
+            Those of `Compressed.send`.
+        """
         x = _vector(model, context)
         public = np.zeros(x.shape)
         if _PUBLIC in context.state:

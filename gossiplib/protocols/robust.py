@@ -44,8 +44,10 @@ def coordinate_median(
 
     With an even number of models it is the mean of the two in the middle.
 
-    It is an average function itself, as it has no parameters; `weights` and `context`
-    are not used.
+    Parameters
+    ----------
+    own, neighbours, weights, context
+        Those of any average function; weights and context are not used.
     """
     layers = zip(own, *neighbours, strict=True)
     return [as_dtype(np.median(layer, axis=0), layer[0].dtype) for layer in layers]

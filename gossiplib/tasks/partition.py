@@ -5,13 +5,13 @@ more clients than there is data for. `parts` divides each client's share into `P
 """
 
 import warnings
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
 
 from gossiplib.system.numbers import check_whole, rng
 
-__all__ = ["Parts", "deal", "parts", "spread"]
+__all__ = ["Parts"]
 
 
 class Parts(NamedTuple):
@@ -34,18 +34,27 @@ class Parts(NamedTuple):
     starts: np.ndarray
     held: np.ndarray
 
-    @overload
-    def span(self, clients: int, name: str) -> tuple[int, int]: ...
-
-    @overload
-    def span(self, clients: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]: ...
-
     def span(
         self, clients: int | np.ndarray, name: str
-    ) -> tuple[int | np.ndarray, int | np.ndarray]:
-        """Return where a part of a client begins in `index`, and its length.
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return where a part of each client begins in `index`, and its length.
 
-        For an array of clients two arrays, shape (clients,) each.
+        Parameters
+        ----------
+        clients : int or numpy.ndarray
+            One client or many.
+        name : {"train", "validation", "test"}
+            The part.
+
+        Returns
+        -------
+        first, count : numpy.ndarray
+            In the shape of `clients`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such part.
         """
         if name not in PARTS:
             raise ValueError(f"no part {name!r}; there are {', '.join(PARTS)}")

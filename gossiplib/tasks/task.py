@@ -151,8 +151,13 @@ class Task:
         tuple of torch.Tensor
             Shapes (examples, features) and (examples,); for many clients one axis more,
             the first, (clients, ...).
+
+        Raises
+        ------
+        ValueError
+            If there is no such part, or those of many clients are not of one size.
         """
-        first, count = self.parts.span(np.asarray(client), name)
+        first, count = self.parts.span(client, name)
         if np.ndim(client) and len(sizes := np.unique(count)) > 1:
             raise ValueError(f"parts of one size are needed, not of {sizes}")
         rows = self.parts.index[first[..., None] + np.arange(count.flat[0])]
@@ -249,8 +254,17 @@ class Task:
         """Return the rows of a client's training part that each step of a round uses.
 
         Each epoch shuffles them anew, see `training.shuffle_keys`.
+
+        Parameters
+        ----------
+        client, server_round : int
+            The client and the round.
+        epochs : int
+            Passes over the training part.
+        batch_size : int
+            Rows for a step; the last of an epoch may have fewer.
         """
-        first, count = self.parts.span(client, "train")
+        first, count = map(int, self.parts.span(client, "train"))
         batches: list[torch.Tensor] = []
         for epoch in range(epochs):
             place = epoch * len(self.parts.index) + first
@@ -259,7 +273,17 @@ class Task:
         return batches
 
     def evaluate_fn(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
-        """Evaluate a model on the common test set: an `evaluate_fn` of a Strategy."""
+        """Return a model's loss and accuracy on the common test set.
+
+        It is an `evaluate_fn` for the `start` of a Strategy.
+
+        Parameters
+        ----------
+        server_round : int
+            Not used.
+        arrays : flwr.app.ArrayRecord
+            The model.
+        """
         return MetricRecord({**evaluate(self._load(arrays), *self.test)})
 
     @one_thread()
@@ -322,7 +346,13 @@ def digits(num_clients: int, **options: Any) -> Task:
     """Return the digits task: 1797 images of 8 x 8 pixels, ten classes.
 
     They ship with scikit-learn (Alpaydin and Kaynak 1998, doi:10.24432/C50P49).
-    `options` are those of `Task`.
+
+    Parameters
+    ----------
+    num_clients : int
+        Number of clients.
+    **options
+        Those of `Task`.
     """
     from sklearn.datasets import load_digits
 
@@ -335,7 +365,13 @@ def spambase(num_clients: int, **options: Any) -> Task:
     """Return the Spambase task: 4601 e-mails, 57 standardised features, spam or not.
 
     It ships with gossiplib (Hopkins et al. 1999, doi:10.24432/C53G6X, CC BY 4.0).
-    `options` are those of `Task`; the common test set is a tenth by default.
+
+    Parameters
+    ----------
+    num_clients : int
+        Number of clients.
+    **options
+        Those of `Task`; the common test set is a tenth by default.
     """
     import pandas as pd
 

@@ -29,12 +29,9 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Wings that are not held to it yet.
 NOT_YET = {
     "asynchronous",
-    "classroom",
     "core",
-    "deployment",
     "peers",
     "protocols",
-    "system",
     "tasks",
     "vectorized",
 }

@@ -62,7 +62,20 @@ def check(exercise: str, *answers: Any) -> None:
 
 
 def verdict(exercise: str, *answers: Any) -> str:
-    """Return what `check` prints: "right!", or why it is not."""
+    """Return what `check` prints: "right!", or why it is not.
+
+    Parameters
+    ----------
+    exercise : str
+        Notebook and number, such as "02.1".
+    *answers : object
+        What the exercise asks for.
+
+    Raises
+    ------
+    ValueError
+        If there is no such exercise.
+    """
     there = checks_of(exercise[:2])
     if exercise not in there:
         others = ", ".join(there) or "none in a notebook of this number"

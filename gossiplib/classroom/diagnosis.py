@@ -76,11 +76,26 @@ class Case:
     _answers: frozenset[str] = field(repr=False)
 
     def check(self, kind: str | None, client: int | None) -> None:
-        """Print whether the diagnosis is right: a kind of `KINDS`, and a client."""
+        """Print whether a diagnosis is right.
+
+        Parameters
+        ----------
+        kind : str or None
+            What is broken, one of `KINDS`; None before you know.
+        client : int or None
+            Where.
+        """
         print(f"Case {self.seed}: {self.verdict(kind, client)}")
 
     def verdict(self, kind: str | None, client: int | None) -> str:
         """Return "right!", or what is wrong with the diagnosis.
+
+        Parameters
+        ----------
+        kind : str or None
+            What is broken, one of `KINDS`; None before you know.
+        client : int or None
+            Where.
 
         Raises
         ------
@@ -101,7 +116,7 @@ class Case:
 
 
 def case(seed: int) -> Case:
-    """Run gossip with the fault that belongs to a seed."""
+    """Return a run of gossip with the fault that belongs to a seed."""
     rng = stream(seed, use="detective")
     name = rng.choice(["torus", "regular", "small-world"])
     graph = topology.named(str(name), CLIENTS, seed=seed)
@@ -222,7 +237,7 @@ def _run(
 
 
 def by_round(seen: Case) -> Figure:
-    """Draw what the table says: one map a column, clients down and rounds across."""
+    """Return maps of the table in `seen`, one a column: clients down, rounds across."""
     titles = {
         "test": "accuracy on the common test set",
         "own": "accuracy on its own training data",
@@ -240,7 +255,7 @@ def by_round(seen: Case) -> Figure:
 
 
 def by_link(seen: Case) -> Figure:
-    """Draw the graph as planned, what arrived on each link, and how far off it was."""
+    """Return a figure of the links in `seen`: planned, what arrived, how far off."""
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
     plots.graph(seen.graph, ax=axes[0], title="who should talk to whom")
     linked = nx.to_numpy_array(seen.graph, nodelist=range(CLIENTS)) > 0

@@ -49,7 +49,6 @@ __all__ = [
     "figure",
     "make_row",
     "merge",
-    "outcomes_of",
     "rank",
     "table",
     "verify",
@@ -172,13 +171,21 @@ def outcomes_of(row: Row) -> list[Outcome]:
 
 
 def append(path: str | os.PathLike[str], row: Row) -> None:
-    """Write a row at the end of a file, which is made if it is not there."""
+    """Write a row at the end of a file, which is made if it is not there.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+    row : dict
+        A row, as from `make_row`.
+    """
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(row, sort_keys=True) + "\n")
 
 
 def verify(row: Row, entry: Callable[..., Any] | str) -> Verdict:
-    """Run the entry of a row again, and name what does not fit.
+    """Return what does not fit in a row, by running its entry again.
 
     An entry is the program of somebody else: look at it before you run it.
 
@@ -218,7 +225,7 @@ def verify(row: Row, entry: Callable[..., Any] | str) -> Verdict:
 def merge(
     paths: Iterable[str | os.PathLike[str]], seeds: Sequence[int] = FINAL
 ) -> Board:
-    """Read files of rows, and keep the best valid row for each name.
+    """Return the best valid row for each name in some files, and what is refused.
 
     Neither the order of files and rows matters, nor how often one comes.
 
@@ -259,7 +266,7 @@ def _parsed(line: str) -> Any:
 
 
 def rank(row: Row) -> tuple[float, int, str]:
-    """Return what a board is sorted by: score, then fewer bytes; never a tie."""
+    """Return what a board sorts a row by: score, then fewer bytes; never a tie."""
     spent = sum(outcome["bytes"] for outcome in row["outcomes"])
     return -float(_column(row, "worst").mean()), spent, row["checksum"]
 
@@ -294,7 +301,7 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def figure(rows: Sequence[Row]) -> Figure:
-    """Draw the worst client's accuracy over the bytes: mean, and range over seeds."""
+    """Return a figure of rows: worst client over bytes, mean and range over seeds."""
     fig, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
     for k, row in enumerate(table(rows).to_dict("records")):
         worst = row["worst client"]

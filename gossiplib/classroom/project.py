@@ -61,7 +61,6 @@ __all__ = [
     "score",
     "source_of",
     "start",
-    "state_of",
     "task_of",
     "wary",
 ]
@@ -115,7 +114,15 @@ def liars(seed: int) -> np.ndarray:
 
 
 def rough(schedule: topology.Schedule, seed: int) -> topology.Schedule:
-    """Return a schedule with the lost links and absent clients of a seed."""
+    """Return a schedule with the lost links and absent clients of a seed.
+
+    Parameters
+    ----------
+    schedule : networkx.Graph or callable
+        As planned: a graph, or a function from the round (1, 2, ...) to one.
+    seed : int
+        The network's seed.
+    """
     lossy = topology.drop_links(schedule, NETWORK.lost_links, seed)
     return topology.churn(lossy, NETWORK.online, seed)
 
@@ -201,8 +208,23 @@ SMALLEST_BATCH = 8
 class Plan:
     """How the clients gossip: what an entry returns.
 
-    The fields are arguments of `vectorized.gossip_learning`. `num_rounds` times
-    `epochs` may be 400 at most, and a batch has 8 examples or more.
+    The fields are arguments of `vectorized.gossip_learning`.
+
+    Attributes
+    ----------
+    schedule : networkx.Graph or callable
+        Who hears whom: a graph, or a function from the round (1, 2, ...) to one.
+    num_rounds, epochs : int
+        Rounds, and passes of a client over its data in each. Their product is 400 at
+        most.
+    average : callable
+        An average function, see `averaging.Average`.
+    weights : callable
+        Graph -> mixing matrix, shape (clients, clients).
+    batch_size : int
+        Examples in a batch, 8 or more.
+    lr, momentum, weight_decay : float
+        Of the clients' SGD.
     """
 
     schedule: topology.Schedule
@@ -318,7 +340,13 @@ NAMES = {
 
 
 def source_of(entry: Callable[..., Any] | str) -> str:
-    """Return the text of an entry, a function or its source, without indentation."""
+    """Return the text of an entry, a function or its source, without indentation.
+
+    Raises
+    ------
+    EntryError
+        If it is no function, or one whose source Python cannot find.
+    """
     if not isinstance(entry, str):
         try:
             entry = inspect.getsource(entry)
@@ -341,21 +369,26 @@ def score(entry: Callable[..., Any] | str, seeds: Sequence[int] = FINAL) -> Scor
     seeds : sequence of int
         By default those that count. `PRACTICE` has one, to try things on.
 
+    Returns
+    -------
+    Score
+        What it reached. Print it.
+
     Raises
     ------
     EntryError
         If the entry raises an error, breaks a rule or is over its budget in the first
         round. The message says what to do.
+    ValueError
+        If there are no seeds.
     """
-    source = source_of(entry)
-    planned, outcomes = 0, []
+    source, outcomes = source_of(entry), []
     for seed in seeds:
         plan = _plan(source)
-        planned = plan.num_rounds
         outcomes.append(_run(plan, seed))
     if not outcomes:
         raise ValueError("name at least one seed")
-    return Score(source, planned, tuple(outcomes))
+    return Score(source, plan.num_rounds, tuple(outcomes))
 
 
 def _plan(source: str) -> Plan:
@@ -389,25 +422,18 @@ def _plan(source: str) -> Plan:
             f"{plan.num_rounds} rounds of {plan.epochs} epochs are {passes} passes "
             f"over the data, and {PASSES} are allowed: plan fewer rounds or epochs"
         )
-    return replace(plan)
+    return replace(plan)  # its fields, and nothing that an entry hung on it
 
 
 def _run(plan: Plan, seed: int) -> Outcome:
     task, lying = task_of(seed), liars(seed)
     before = state_of(task)
     budget = _Budget(plan.schedule, seed)
+    lies = _Lies(plan.average, lying, budget)
     with _blame():
         result = gossip_learning(
             task,
-            budget,
-            plan.num_rounds,
-            average=_Lies(plan.average, lying, budget),
-            weights=plan.weights,
-            epochs=plan.epochs,
-            batch_size=plan.batch_size,
-            lr=plan.lr,
-            momentum=plan.momentum,
-            weight_decay=plan.weight_decay,
+            **vars(plan) | {"schedule": budget, "average": lies},
             evaluate_every=0,
             observe_every=0,
             evaluate_fn=task.evaluate_fn,
@@ -462,25 +488,25 @@ def _blame() -> Iterator[None]:
 
 
 def start(network):
-    """Gossip as in notebook 05: a ring, whole models, the weighted mean."""
+    """Gossip in a network as in notebook 05: a ring, whole models, weighted mean."""
     ring = topology.named("ring", network.num_clients)
     return Plan(ring, num_rounds=20)
 
 
 def at_home(network):
-    """Learn more between two messages, as they are dear."""
+    """Learn more between two messages, as they are dear in this network."""
     ring = topology.named("ring", network.num_clients)
     return Plan(ring, num_rounds=20, epochs=8)
 
 
 def wary(network):
-    """Trust nobody (notebook 09): the median, among six neighbours."""
+    """Trust nobody in the network (notebook 09): the median, among six neighbours."""
     graph = nx.random_regular_graph(6, network.num_clients, seed=1)
     return Plan(graph, num_rounds=20, average=robust.coordinate_median, epochs=8)
 
 
 def brief(network):
-    """Say a number in one byte (notebook 08), to ten neighbours; then the median."""
+    """Spare the network: a byte a number (notebook 08), ten neighbours, the median."""
 
     class Bytes:
         def send(self, model, turn):

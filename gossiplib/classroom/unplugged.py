@@ -21,7 +21,7 @@ import pandas as pd
 
 from gossiplib.core import mixing, topology
 
-__all__ = ["GAMES", "Game", "as_written", "game", "heard", "page"]
+__all__ = ["GAMES", "Game", "as_written", "game", "page"]
 
 PAGE = Template("""\
 <!doctype html>
@@ -79,7 +79,7 @@ GAMES: dict[str, tuple[Callable[[int], topology.Schedule], int]] = {
 def game(
     name: str, students: int, *, rounds: int = 3, seed: int = 0, liar: int | None = None
 ) -> Game:
-    """Deal numbers to students, and work out a game.
+    """Return a game: deal numbers to students, and work out what they should get.
 
     Parameters
     ----------
@@ -184,14 +184,12 @@ def as_written(number: float) -> str:
 def main() -> None:
     """Print the page of a game."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("game", choices=GAMES)
+    parser.add_argument("name", choices=GAMES)
     parser.add_argument("students", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--liar", type=int, help="a student who lies")
-    given = parser.parse_args()
-    options = {"rounds": given.rounds, "seed": given.seed, "liar": given.liar}
-    print(page(game(given.game, given.students, **options)), end="")
+    print(page(game(**vars(parser.parse_args()))), end="")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     )
     from .averaging import (
         SoftmaxDistance as SoftmaxDistance,
-        variance_corrected as variance_corrected,
         weighted_mean as weighted_mean,
     )
     from .client import accept_all as accept_all, choose as choose, gossip as gossip

@@ -20,12 +20,10 @@ __all__ = [
     "Model",
     "Models",
     "SoftmaxDistance",
-    "as_dtype",
     "check_model",
     "name_of",
     "per_client",
     "softmax_distance_weights",
-    "variance_corrected",
     "weighted_mean",
 ]
 
@@ -83,8 +81,16 @@ def weighted_mean(
 ) -> Model:
     """Average as FED-0002's Algorithm 1 does: W_ii M_i + Σ_j W_ij M_j.
 
-    Parameters and result are those of an `Average`; `context` is not used. Sums are
-    formed in float64; arrays of integers (counters) are rounded.
+    Parameters
+    ----------
+    own, neighbours, weights, context
+        Those of an `Average`; the context is not used.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        The new model, in the data types of `own`. Sums are formed in float64; arrays
+        of integers (counters) are rounded.
 
     Raises
     ------
@@ -107,39 +113,6 @@ def weighted_mean(
         )
         mixed.append(as_dtype(mean, layer[0].dtype))
     return mixed
-
-
-def variance_corrected(
-    own: Model, neighbours: Models, weights: np.ndarray, context: Any = None
-) -> Model:
-    """Average as `weighted_mean`, then give each array the variance of its sources.
-
-    The mean of n unrelated random arrays has 1/n of their variance: a network that
-    starts so gives nearly the same output to all inputs, and learns late. The average
-    is stretched about its own mean, so that its variance over its entries is the
-    weighted mean of the sources' variances. Arrays that are alike remain as they are.
-
-    Parameters, result and errors are those of `weighted_mean`. An array whose average
-    has no variance is not stretched.
-
-    References
-    ----------
-    Tian, Al-Ars, Kitsak and Hofstee 2024, "Vanishing Variance Problem in Fully
-    Decentralized Neural-Network Systems", arXiv:2404.04616.
-    """
-    weights = np.asarray(weights, dtype=np.float64)
-    corrected = []
-    mixed = weighted_mean(own, neighbours, weights)
-    for mean, *sources in zip(mixed, own, *neighbours, strict=True):
-        one = tuple(range(weights.ndim - 1, mean.ndim))  # axes of one client's array
-        variances = np.stack([a.var(axis=one, dtype=np.float64) for a in sources])
-        wanted = per_client((weights * variances).sum(axis=0), mean)
-        centre = mean.mean(axis=one, keepdims=True, dtype=np.float64)
-        found = mean.var(axis=one, keepdims=True, dtype=np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            stretch = np.where(found > 0, np.sqrt(wanted / found), 1.0)
-        corrected.append(as_dtype(centre + stretch * (mean - centre), mean.dtype))
-    return corrected
 
 
 def per_client(values: np.ndarray, array: np.ndarray) -> np.ndarray:
@@ -283,9 +256,19 @@ def name_of(average: object) -> str:
 
 
 def check_model(model: Model, like: Model, whose: str = "its") -> None:
-    """Raise ValueError unless `model` is finite and has the shapes of `like`.
+    """Raise an error unless a model is finite and has the shapes of another.
 
-    `whose` names the culprit in the message.
+    Parameters
+    ----------
+    model, like : list of numpy.ndarray
+        What is checked, and what it is compared with.
+    whose : str
+        Names the culprit in the message.
+
+    Raises
+    ------
+    ValueError
+        If an array is missing, has another shape or holds no finite numbers.
     """
     if len(model) != len(like):
         raise ValueError(

@@ -185,7 +185,8 @@ def gossip(
         for j, neighbour in zip(senders, neighbours, strict=True):
             like = own if send is None else neighbour
             check_model(neighbour, like, whose=f"client {j}'s")
-        now = RoundContext(context, whole(call, "server-round"), senders=senders)
+        # A server of your own need not count its rounds.
+        now = RoundContext(context, whole(call, "server-round", 0), senders=senders)
         mixed = average(own, neighbours, np.array(call["weights"]), now)
         check_model(mixed, own)
         mixed = [as_dtype(m, o.dtype) for m, o in zip(mixed, own, strict=True)]

@@ -38,9 +38,9 @@ def pack(model: list[np.ndarray], like: ArrayRecord) -> ArrayRecord:
     return arrays
 
 
-def whole(record: ConfigRecord, key: str) -> int:
+def whole(record: ConfigRecord, key: str, missing: int | None = None) -> int:
     """Return a whole number of a record; raise ValueError where there is none."""
-    value = record.get(key)
+    value = record.get(key, missing)
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"{key} must be a whole number; got {value!r}")
     return value

@@ -57,7 +57,7 @@ def missing_commands() -> list[str]:
 
 
 def app_output(text: str) -> str:
-    """Return what an app has printed, without Flower's own log and colours."""
+    """Return the text that an app has printed, without Flower's own log and colours."""
     lines = _COLOUR.sub("", text).splitlines(keepends=True)
     return "".join(line for line in lines if not _NOISE.match(line))
 
@@ -165,11 +165,22 @@ class SuperLink:
             return False
 
     def ask(self, *arguments: str) -> str:
-        """Start a command of `flwr`, such as "list"; return its name for `answer`."""
+        """Start a command of `flwr`, by its arguments, such as "list".
+
+        Returns
+        -------
+        str
+            Its name, for `answer`.
+        """
         return self._flwr(*arguments, "--format", "json")
 
     def answer(self, name: str) -> dict[str, Any]:
-        """Wait for a command to end; return its answer.
+        """Wait for the command to end whose name `ask` returned.
+
+        Returns
+        -------
+        dict
+            Its answer, as Flower's JSON has it.
 
         Raises
         ------

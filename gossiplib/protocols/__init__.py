@@ -1,7 +1,7 @@
 """What clients may send and how they may average: beyond the weighted mean.
 
 All average functions, for ``gossip(app, average=...)`` and
-``gossip_learning(..., average=...)``; the first three are in `core.averaging`:
+``gossip_learning(..., average=...)``; the first two are in `core.averaging`:
 
 ====================  ================================================================
 `weighted_mean`       FED-0002's Algorithm 1, the default
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         privacy as privacy,
         push_sum as push_sum,
         robust as robust,
+        variance as variance,
     )
     from .byzantine import (
         ALittleIsEnough as ALittleIsEnough,
@@ -58,5 +59,6 @@ if TYPE_CHECKING:
         TrimmedMean as TrimmedMean,
         coordinate_median as coordinate_median,
     )
+    from .variance import variance_corrected as variance_corrected
 
 __getattr__, __dir__, __all__ = face(__name__, __file__)

@@ -47,7 +47,20 @@ def check_whole(name: str, value: object, least: int, most: int | None = None) -
 
 
 def check_share(name: str, value: float) -> None:
-    """Raise ValueError unless a value is a probability or a share, from 0 to 1."""
+    """Check that a value is a probability or a share.
+
+    Parameters
+    ----------
+    name : str
+        What it is called, for the message.
+    value : float
+        What was given.
+
+    Raises
+    ------
+    ValueError
+        If it is not from 0 to 1.
+    """
     if not 0 <= value <= 1:
         raise ValueError(f"{name} is a probability, from 0 to 1; got {value}")
 

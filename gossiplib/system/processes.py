@@ -75,6 +75,11 @@ class Processes:
         env : mapping
             The process's environment.
 
+        Returns
+        -------
+        subprocess.Popen
+            The process, to wait for.
+
         Raises
         ------
         RuntimeError
@@ -99,23 +104,31 @@ class Processes:
         return process
 
     def log_file(self, name: str) -> Path:
-        """Return where the output of a process is."""
+        """Return the file with the output of a process, by its name."""
         return self.folder / f"{name}.log"
 
     def tail(self, name: str, characters: int = 2000) -> str:
-        """Return the end of a log."""
+        """Return the end of a log.
+
+        Parameters
+        ----------
+        name : str
+            Of the process.
+        characters : int
+            How many, at most.
+        """
         return self.log_file(name).read_text(errors="replace")[-characters:]
 
     def pid(self, name: str) -> int:
-        """Return the number by which the system knows a process."""
+        """Return the number by which the system knows a process with this name."""
         return self._started[name].pid
 
     def is_running(self, name: str) -> bool:
-        """Tell whether a process was started and has not ended."""
+        """Tell whether a process with this name was started and has not ended."""
         return name in self._started and self._started[name].poll() is None
 
     def kill(self, name: str) -> None:
-        """End a process and all that it has started at once, as a crash would.
+        """End a process, by its name, and all that it has started, as a crash would.
 
         Raises
         ------

@@ -64,7 +64,7 @@ def _header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def array_records(content: RecordDict) -> list[ArrayRecord]:
-    """Return the ArrayRecords in a message."""
+    """Return the ArrayRecords in the content of a message."""
     return [r for r in content.values() if isinstance(r, ArrayRecord)]
 
 

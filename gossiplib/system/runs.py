@@ -20,7 +20,7 @@ __all__ = ["Interrupt", "check_memory", "free_memory", "updates_bar", "wait_unti
 def wait_until(
     condition: Callable[[], bool], seconds: float, *, every: float = 0.05
 ) -> bool:
-    """Wait until a condition holds; return whether it did, within so many seconds.
+    """Tell whether a condition holds within some seconds: wait until it does.
 
     Parameters
     ----------
@@ -41,7 +41,13 @@ def wait_until(
 
 
 def updates_bar(num_rounds: int, num_clients: int) -> tqdm:
-    """Return a progress bar that counts updates of clients, after 2 seconds."""
+    """Return a progress bar that counts updates of clients, after 2 seconds.
+
+    Parameters
+    ----------
+    num_rounds, num_clients : int
+        Of the run: each client makes one update a round.
+    """
     return tqdm(
         total=num_rounds * num_clients,
         desc=f"{num_clients:,} clients",
@@ -75,7 +81,15 @@ class Interrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def warn(self, done: int, asked: int, rounds: str = "rounds") -> None:
-        """Tell that a result is not of all the rounds that were asked for."""
+        """Warn that a result is not of all the rounds that were asked for.
+
+        Parameters
+        ----------
+        done, asked : int
+            How many it is of, and how many were asked for.
+        rounds : str
+            What they are called.
+        """
         text = f"interrupted: the result is that of {done} of {asked} {rounds}"
         warnings.warn(text, stacklevel=3)
 

@@ -49,7 +49,7 @@ class Client:
 
     def average(self, weights, **neighbours):
         senders = [int(name[1:]) for name in neighbours]
-        sent = ConfigRecord({"senders": senders, "weights": weights, "server-round": 1})
+        sent = ConfigRecord({"senders": senders, "weights": weights})
         models = {name[1:]: record(x) for name, x in neighbours.items()}
         return self.call("train.average", gossip=sent, **models)
 
@@ -248,7 +248,7 @@ def test_a_model_keeps_its_data_types_whatever_an_average_returns():
     client = Client(gossip(echo_app(), average=average))
     client.discover([1])
     client.train(arrays=arrays)
-    sent = ConfigRecord({"senders": [1], "server-round": 1, "weights": [0.5, 0.5]})
+    sent = ConfigRecord({"senders": [1], "weights": [0.5, 0.5]})
     client.call("train.average", gossip=sent, **{"1": arrays})
     mixed = client.call("query.model")["arrays"].to_numpy_ndarrays()
     assert [(a.dtype.str, a.shape) for a in mixed] == [("<f4", (3,)), ("<i8", ())]

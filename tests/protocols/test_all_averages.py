@@ -17,12 +17,7 @@ from flwr.app import ArrayRecord
 
 import gossiplib.core
 import gossiplib.protocols
-from gossiplib.core.averaging import (
-    SoftmaxDistance,
-    name_of,
-    variance_corrected,
-    weighted_mean,
-)
+from gossiplib.core.averaging import SoftmaxDistance, name_of, weighted_mean
 from gossiplib.core.client import gossip
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
@@ -40,6 +35,7 @@ from gossiplib.protocols.compressed import Choco, Compressed, Partial, Shared
 from gossiplib.protocols.privacy import HonestButCurious
 from gossiplib.protocols.push_sum import PushSum
 from gossiplib.protocols.robust import ClippedGossip, TrimmedMean, coordinate_median
+from gossiplib.protocols.variance import variance_corrected
 from gossiplib.tasks.task import digits
 from gossiplib.vectorized.consensus import averaging_rounds
 from gossiplib.vectorized.engine import gossip_learning

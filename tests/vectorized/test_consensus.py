@@ -6,11 +6,12 @@ import pytest
 from flwr.app import ArrayRecord
 
 from gossiplib.core import mixing, topology
-from gossiplib.core.averaging import variance_corrected, weighted_mean
+from gossiplib.core.averaging import weighted_mean
 from gossiplib.core.client import gossip
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
 from gossiplib.protocols.push_sum import PushSum
+from gossiplib.protocols.variance import variance_corrected
 from gossiplib.tasks.task import digits
 from gossiplib.vectorized.consensus import averaging_rounds
 from gossiplib.vectorized.engine import gossip_learning

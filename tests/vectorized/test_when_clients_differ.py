@@ -10,8 +10,9 @@ from flwr.serverapp.strategy import FedAvg
 from sklearn.datasets import load_digits
 
 from gossiplib.core import mixing, topology
-from gossiplib.core.averaging import SoftmaxDistance, variance_corrected, weighted_mean
+from gossiplib.core.averaging import SoftmaxDistance, weighted_mean
 from gossiplib.core.grid import LocalGrid
+from gossiplib.protocols.variance import variance_corrected
 from gossiplib.tasks.task import Task, digits
 from gossiplib.vectorized.engine import gossip_learning
 

@@ -16,7 +16,7 @@ SEEDS = (0, 1)
 
 
 def compare_runs(
-    schedule: Schedule | tuple[Schedule, Schedule],
+    schedule: "Schedule | tuple[Schedule, Schedule]",
     rounds: int,
     data: dict[str, Any],
     *,

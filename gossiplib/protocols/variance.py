@@ -1,0 +1,57 @@
+"""A mean that keeps the variance of models that start unlike each other."""
+
+from typing import Any
+
+import numpy as np
+
+from gossiplib.core.averaging import (
+    Model,
+    Models,
+    as_dtype,
+    per_client,
+    weighted_mean,
+)
+
+__all__ = ["variance_corrected"]
+
+
+def variance_corrected(
+    own: Model, neighbours: Models, weights: np.ndarray, context: Any = None
+) -> Model:
+    """Average as `weighted_mean`, then give each array the variance of its sources.
+
+    The mean of n unrelated random arrays has 1/n of their variance: a network that
+    starts so gives nearly the same output to all inputs, and learns late. The average
+    is stretched about its own mean, so that its variance over its entries is the
+    weighted mean of the sources' variances. Arrays that are alike remain as they are.
+
+    Parameters
+    ----------
+    own, neighbours, weights, context
+        Those of an average function, see `core.averaging.Average`; the context is not
+        used.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        The new model, in the data types of `own`. An array whose average has no
+        variance is not stretched.
+
+    References
+    ----------
+    Tian, Al-Ars, Kitsak and Hofstee 2024, "Vanishing Variance Problem in Fully
+    Decentralized Neural-Network Systems", arXiv:2404.04616.
+    """
+    weights = np.asarray(weights, dtype=np.float64)
+    corrected = []
+    mixed = weighted_mean(own, neighbours, weights)
+    for mean, *sources in zip(mixed, own, *neighbours, strict=True):
+        one = tuple(range(weights.ndim - 1, mean.ndim))  # axes of one client's array
+        variances = np.stack([a.var(axis=one, dtype=np.float64) for a in sources])
+        wanted = per_client((weights * variances).sum(axis=0), mean)
+        centre = mean.mean(axis=one, keepdims=True, dtype=np.float64)
+        found = mean.var(axis=one, keepdims=True, dtype=np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            stretch = np.where(found > 0, np.sqrt(wanted / found), 1.0)
+        corrected.append(as_dtype(centre + stretch * (mean - centre), mean.dtype))
+    return corrected

@@ -35,28 +35,9 @@ logger = logging.getLogger("gossiplib")
 class Calls:
     """Calls from one server to its clients, in one run.
 
-    Parameters
-    ----------
-    grid : flwr.serverapp.Grid
-        Where the clients are.
-    timeout : float
-        Seconds to wait for the replies to a set of calls; None is for ever.
-    result : GossipResult
-        Takes the bytes and what is lost.
-    run : int, optional
-        The number of a run that goes on; by default a new one.
-
-    Attributes
-    ----------
-    nodes : dict[int, int]
-        Partition id -> Flower's node id, of all clients that joined.
-    server_round : int
-        The round that bytes and losses are booked to.
-    run : int
-        A number that clients keep when they join. One that does not know it has been
-        restarted since, or never joined.
-    why_missing : str
-        Why a client that did not join cannot be called.
+    `timeout` is in seconds, None is for ever; `result` takes bytes and what is lost.
+    Clients keep the number of the `run` when they join: one that does not know it has
+    been restarted since, or never joined.
     """
 
     def __init__(
@@ -66,15 +47,14 @@ class Calls:
         result: GossipResult,
         run: int | None = None,
     ) -> None:
-        self.nodes: dict[int, int] = {}
-        self.server_round = 0
+        self.nodes: dict[int, int] = {}  # partition id -> node id, of all that joined
+        self.server_round = 0  # that bytes and losses are booked to
         self.run = secrets.randbits(62) if run is None else run
         self.why_missing = "is not on the grid"
-        self._clients: dict[int, int] = {}
-        self._grid = grid
-        self._timeout = timeout
-        self._ttl = 2 * timeout if timeout else None  # seconds that a message holds
         self.result = result
+        self._clients: dict[int, int] = {}  # node id -> partition id
+        self._grid, self._timeout = grid, timeout
+        self._ttl = 2 * timeout if timeout else None  # seconds that a message holds
         self._asked: set[int] = set()  # nodes that were asked to join
         self._owed: dict[str, int] = {}  # id of a message not answered -> node id
         self._warned: set[tuple[int, str]] = set()
@@ -82,12 +62,8 @@ class Calls:
     def join(self, n: int, wait: float) -> None:
         """Let the clients 0..n-1 join; wait until for `wait` seconds no other appears.
 
-        Raises
-        ------
-        ValueError
-            If the clients' partitions are not the n nodes of the graph.
-        RuntimeError
-            If nobody joins.
+        Raise ValueError if their partitions are not the n nodes of the graph, and
+        RuntimeError if nobody joins.
         """
         failures: list[str] = []
 
@@ -105,11 +81,8 @@ class Calls:
         if failures and len(self.nodes) < n:
             self.why_missing += f"; a client that did not join says: {failures[0]}"
         if not self.nodes:
-            why = f"none appeared within {wait:g} s"
-            if self._owed:
-                why = f"none of {len(self._owed)} did answer"
-            if failures:
-                why = failures[0]
+            owed = f"none of {len(self._owed)} did answer" if self._owed else ""
+            why = [*failures, owed or f"none appeared within {wait:g} s"][0]
             raise RuntimeError(
                 f"no client joined: {why}. Is the ClientApp a gossip client, "
                 "gossip(app)?"
@@ -237,11 +210,10 @@ class Calls:
 
     def book(self, models: list[ArrayRecord]) -> None:
         """Count models that clients receive from neighbours."""
-        counts = len(models), sum(map(array_bytes, models))
-        for booked, more in zip(
-            (self.result.messages, self.result.bytes), counts, strict=True
-        ):
-            booked[self.server_round] = booked.get(self.server_round, 0) + more
+        t, result = self.server_round, self.result
+        size = sum(map(array_bytes, models))
+        result.messages[t] = result.messages.get(t, 0) + len(models)
+        result.bytes[t] = result.bytes.get(t, 0) + size
 
     def _collect_late_replies(self) -> None:
         """Forget what is owed no longer: it has come, or its message has expired."""

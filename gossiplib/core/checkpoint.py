@@ -40,7 +40,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from gossiplib.core.membership import Membership
-from gossiplib.core.mixing import Matrix
+from gossiplib.core.mixing import Matrix, as_dense
 from gossiplib.core.result import GossipResult, Loss
 from gossiplib.system import archive
 from gossiplib.system.archive import Member
@@ -85,30 +85,14 @@ logger = logging.getLogger("gossiplib")
 
 
 class Checkpoint(NamedTuple):
-    """What was read from a checkpoint.
-
-    Attributes
-    ----------
-    path : path-like
-        Where it was read.
-    server_round : int
-        The last round that it holds.
-    identity : dict
-        What the run is.
-    result : GossipResult
-        The result so far, without models.
-    more : dict
-        What else the engine wrote to the header.
-    members : mapping
-        Name -> bytes or array, read when looked up.
-    """
+    """What was read from a checkpoint."""
 
     path: Where
-    server_round: int
+    server_round: int  # the last one that it holds
     identity: Identity
-    result: GossipResult
-    more: dict[str, Any]
-    members: Mapping[str, Member]
+    result: GossipResult  # so far, without models
+    more: dict[str, Any]  # what else the engine wrote to the header
+    members: Mapping[str, Member]  # read when looked up
 
     def check(self, identity: Identity, num_rounds: int) -> None:
         """Raise ValueError unless this run can go on from here; say what differs."""
@@ -180,15 +164,7 @@ def save(
 
 @contextlib.contextmanager
 def reading(path: Where) -> Iterator[Checkpoint]:
-    """Open a checkpoint.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be opened.
-    ValueError
-        If it was cut short or altered, is of another version, or something else.
-    """
+    """Open a checkpoint; raise ValueError if it is none, or cut short, or altered."""
     with archive.reading(path) as members:
         try:
             header = json.loads(cast(bytes, members[_HEADER]))
@@ -209,9 +185,6 @@ def reading(path: Where) -> Iterator[Checkpoint]:
         except _WRONG as error:
             raise ValueError(f"{path} is no checkpoint: {error!r}") from error
         yield Checkpoint(path, t, identity, result, more, members)
-
-
-# The result so far --------------------------------------------------------------------
 
 
 def _of_result(result: GossipResult) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -281,26 +254,14 @@ def _number(value: object) -> int | float:
 
 
 def identity(W: Matrix, discover_every: int, records: Records) -> Identity:
-    """Return what decides the models of a run of `Gossip`.
-
-    Parameters
-    ----------
-    W : numpy.ndarray or scipy.sparse.csr_array
-        The mixing matrix that schedule and weights give in the checkpoint's round.
-    discover_every : int
-        When clients choose their neighbours.
-    records : tuple
-        The first model, and what clients are told in training and in evaluation.
-    """
+    """Return what decides the models of a run of `Gossip`; W is the round's."""
     names = ("initial_arrays", "train_config", "evaluate_config")
     prints = (fingerprint(record or ConfigRecord()) for record in records)
     return {
         "engine": "Gossip",
         "clients": W.shape[0],
         "discover_every": discover_every,
-        "graph or weights": fingerprint(
-            W if isinstance(W, np.ndarray) else W.toarray()
-        ),
+        "graph or weights": fingerprint(as_dense(W)),
         **dict(zip(names, prints, strict=True)),
     }
 
@@ -321,12 +282,8 @@ def save_clients(
 def take(clients: Membership) -> tuple[dict[str, Any], dict[str, Member]]:
     """Ask all clients for what they keep; put what the server knows of them beside it.
 
-    A client that fails is booked as lost. The checkpoint is without it.
-
-    Returns
-    -------
-    tuple
-        `more` and `membership` of a checkpoint.
+    A client that fails is booked as lost, and the checkpoint is without it. What is
+    returned are `more` and `members` of a checkpoint.
     """
     calls = clients.calls
     asked = [calls.message("query.state", i) for i in sorted(calls.nodes)]
@@ -355,12 +312,8 @@ def take(clients: Membership) -> tuple[dict[str, Any], dict[str, Member]]:
 def restore(kept: Checkpoint, clients: Membership) -> None:
     """Give clients back what they kept, and fill in what the server knew of them.
 
-    Clients that are not in the checkpoint count as late.
-
-    Raises
-    ------
-    RuntimeError
-        If a client of the checkpoint is not there, or fails.
+    Clients that are not in the checkpoint count as late. One of its own that is not
+    there, or fails, is a RuntimeError.
     """
     _check(kept)
     calls, states = clients.calls, kept.more["states"]
@@ -370,12 +323,8 @@ def restore(kept: Checkpoint, clients: Membership) -> None:
             f"this run: client {missing[0]} {calls.why_missing}"
         )
     calls.server_round = kept.server_round
-    told = [
-        calls.message(
-            "query.restore", i, **load(cast(bytes, kept.members[f"state/{i}"]))
-        )
-        for i in states
-    ]
+    stored = {i: load(cast(bytes, kept.members[f"state/{i}"])) for i in states}
+    told = [calls.message("query.restore", i, **stored[i]) for i in states]
     back = {calls.client_of(reply) for reply in calls.send(told, counted=False)}
     if back != set(states):
         loss = kept.result.lost[-1]

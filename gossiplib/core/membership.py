@@ -30,46 +30,27 @@ class Plan(Protocol):
 
 
 class Membership:
-    """The clients of one run.
+    """The clients of one run of a plan, a `Gossip` strategy.
 
-    Parameters
-    ----------
-    calls : Calls
-        Calls to the clients.
-    plan : Plan
-        Who may hear whom, and how much: a `Gossip` strategy.
-    initial : flwr.app.ArrayRecord
-        The first model of those that are there in the first round.
-
-    Attributes
-    ----------
-    graph : networkx.Graph
-        Who hears whom in this round.
-    W : numpy.ndarray or scipy.sparse.csr_array
-        Its mixing matrix, shape (num_clients, num_clients).
-    chosen : dict[int, list[int]]
-        Client -> the neighbours that it chose. Who is not in it chooses next round.
-    have_model : set of int
-        Clients that have trained.
-    late : set of int
-        Clients that joined after the first round, and wait for a first model.
-    first : dict[int, flwr.app.ArrayRecord]
-        The first models of those that got one from a neighbour.
-    trained : dict[int, flwr.app.ArrayRecord]
-        What clients have for their neighbours in this round: models, or messages that
-        they encoded.
+    Those that are there in the first round begin with the model `initial`.
     """
 
-    graph: nx.Graph
-    W: mixing.Matrix
+    graph: nx.Graph  # who hears whom in this round
+    W: mixing.Matrix  # its mixing matrix
 
     def __init__(self, calls: Calls, plan: Plan, initial: ArrayRecord) -> None:
         self.calls = calls
-        self.trained: dict[int, ArrayRecord] = {}
+        #: Client -> the neighbours that it chose. Who is not in it chooses next round.
         self.chosen: dict[int, list[int]] = {}
+        #: Clients that have trained.
         self.have_model: set[int] = set()
+        #: Clients that joined after the first round, and wait for a first model; and
+        #: the first models of those that got one from a neighbour.
         self.late: set[int] = set()
         self.first: dict[int, ArrayRecord] = {}
+        #: What clients have for their neighbours in this round: models, or messages
+        #: that they encoded.
+        self.trained: dict[int, ArrayRecord] = {}
         self._plan, self._initial = plan, initial
         self._static = not callable(plan.schedule)
         self._begun = False
@@ -87,12 +68,8 @@ class Membership:
 
         The schedule decides in each round who is online and which links hold. A choice
         lasts until it is due again. Clients that failed to choose are asked again in
-        the next round; until then they hear nobody.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the schedule's graph or its weights are not those of the clients.
+        the next round; until then they hear nobody. A graph or weights that are not
+        those of the clients raise TypeError or ValueError.
         """
         plan, begins, self._begun = self._plan, not self._begun, True
         offer = topology.at(plan.schedule, server_round)
@@ -118,14 +95,11 @@ class Membership:
 
     def _choose(self, offered: dict[int, list[int]], server_round: int) -> None:
         """Call the discover function of clients; keep their choices."""
-        questions = [
-            ConfigRecord({"candidates": candidates, "server-round": server_round})
-            for candidates in offered.values()
-        ]
-        messages = [
-            self.calls.message("query.discover", i, gossip=question)
-            for i, question in zip(offered, questions, strict=True)
-        ]
+        messages = []
+        for i, candidates in offered.items():
+            offer = ConfigRecord({"server-round": server_round})
+            offer["candidates"] = candidates
+            messages.append(self.calls.message("query.discover", i, gossip=offer))
         for reply in self.calls.send(messages):
             i = self.calls.client_of(reply)
             chosen = reply.content.config_records.get("gossip", ConfigRecord()).get(
@@ -138,13 +112,7 @@ class Membership:
                 self.calls.lose(i, "query.discover", reason)
 
     def catch_up(self) -> list[ArrayRecord]:
-        """Fetch a first model from a neighbour for each client that came late.
-
-        Returns
-        -------
-        list of flwr.app.ArrayRecord
-            The models, which have travelled.
-        """
+        """Fetch a first model for each late client from a neighbour; return them."""
         fetched = []
         for i in sorted(self.late):
             for j in topology.senders(self.graph, i):

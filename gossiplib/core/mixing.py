@@ -24,13 +24,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Matrix",
     "Weights",
-    "as_dense",
     "best_constant",
     "check_weights",
     "consensus_distance",
     "effective_neighbours",
     "links",
-    "matrix",
     "max_degree",
     "metropolis",
     "rounds_to_consensus",
@@ -58,7 +56,7 @@ def uniform(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
     graph : networkx.Graph
         Nodes 0..n-1. In a directed graph the edge (j, i) means that j sends to i.
     sparse : bool
-        Return a `scipy.sparse.csr_array` (needs scipy) instead of a dense array.
+        Whether W is to be a `scipy.sparse.csr_array`, which needs scipy.
 
     Returns
     -------
@@ -81,7 +79,7 @@ def metropolis(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
     graph : networkx.Graph
         Nodes 0..n-1; the edge (j, i) of a directed graph means that j sends to i.
     sparse : bool
-        Return a `scipy.sparse.csr_array` (needs scipy) instead of a dense array.
+        Whether W is to be a `scipy.sparse.csr_array`, which needs scipy.
 
     Returns
     -------
@@ -110,7 +108,7 @@ def max_degree(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
     graph : networkx.Graph
         Nodes 0..n-1; undirected.
     sparse : bool
-        Return a `scipy.sparse.csr_array` (needs scipy) instead of a dense array.
+        Whether W is to be a `scipy.sparse.csr_array`, which needs scipy.
 
     Returns
     -------
@@ -140,7 +138,7 @@ def best_constant(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
     graph : networkx.Graph
         Nodes 0..n-1; undirected and connected.
     sparse : bool
-        Return a `scipy.sparse.csr_array` (needs scipy) instead of a dense array.
+        Whether W is to be a `scipy.sparse.csr_array`, which needs scipy.
 
     Returns
     -------
@@ -200,18 +198,9 @@ def _undirected(graph: nx.Graph, name: str) -> nx.Graph:
 def matrix(
     n: int, i: np.ndarray, j: np.ndarray, weights: np.ndarray, sparse: bool
 ) -> Matrix:
-    """Return W: weights at (i, j), and what is left of 1 in a row on the diagonal.
+    """Return W, (n, n): weights at (i, j), and what is left of 1 on the diagonal.
 
-    Parameters
-    ----------
-    n : int
-        Number of clients.
-    i, j : numpy.ndarray
-        Receiver and sender of each link, shape (links,).
-    weights : numpy.ndarray
-        What the receiver gives to the sender's model, shape (links,).
-    sparse : bool
-        Return a `scipy.sparse.csr_array` (needs scipy) instead of a dense array.
+    i and j are receiver and sender of each link; they and weights have shape (links,).
     """
     own = 1 - np.bincount(i, weights, minlength=n)
     if sparse:
@@ -236,10 +225,8 @@ def check_weights(W: Matrix, graph: nx.Graph) -> None:
 
     Parameters
     ----------
-    W : numpy.ndarray or scipy.sparse.csr_array
-        What to check.
-    graph : networkx.Graph
-        Nodes 0..n-1.
+    W, graph
+        What to check, and the graph with the nodes 0..n-1.
 
     Raises
     ------

@@ -98,39 +98,14 @@ class GossipResult(Result):
         models: Mapping[int, ArrayRecord],
         evaluate_fn: EvaluateFn,
     ) -> None:
-        """Measure each client's model on the server, and keep what comes of it.
-
-        Parameters
-        ----------
-        server_round : int
-            The round that it is kept for.
-        models : mapping
-            Partition id -> model.
-        evaluate_fn : callable
-            (round, arrays) -> MetricRecord or None.
-        """
+        """Call `evaluate_fn` for `models`, and keep the metrics of `server_round`."""
         told = {i: evaluate_fn(server_round, m.copy()) for i, m in models.items()}
         if metrics := {i: m for i, m in told.items() if m is not None}:
             self.node_server_metrics[server_round] = metrics
             self.evaluate_metrics_serverapp[server_round] = mean_metrics(metrics)
 
     def raise_if_all_lost(self, num_clients: int, server_round: int, call: str) -> None:
-        """Raise RuntimeError if a call has failed at each client: no run is left.
-
-        Parameters
-        ----------
-        num_clients : int
-            How many clients there are.
-        server_round : int
-            The round, for the message.
-        call : str
-            The call, such as "train".
-
-        Raises
-        ------
-        RuntimeError
-            It names the last client that failed, and why.
-        """
+        """Raise an error if `call` failed at all `num_clients` by `server_round`."""
         failed = {loss.client for loss in self.lost if loss.call == call}
         if len(failed) == num_clients:
             last = self.lost[-1]

@@ -132,9 +132,7 @@ class Gossip(Strategy):
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: EvaluateFn | None = None,
     ) -> GossipResult:
-        """Run gossip learning.
-
-        The signature is that of any Strategy of Flower's.
+        """Run gossip learning; the signature is that of any Strategy of Flower's.
 
         Parameters
         ----------
@@ -183,8 +181,7 @@ class Gossip(Strategy):
     ) -> GossipResult:
         """Go on with a run from its checkpoint, as if it had never stopped.
 
-        Clients get back what they kept. Those that could not tell it when the
-        checkpoint was written take part as clients that come late.
+        Clients that are not in it take part as clients that come late.
 
         Parameters
         ----------
@@ -208,7 +205,7 @@ class Gossip(Strategy):
         ValueError
             If it was cut short or altered, or is of another run or version.
         RuntimeError
-            If a client of the checkpoint is not on the grid.
+            If a client of the checkpoint is not there, or averages otherwise.
         """
         records = initial_arrays, train_config, evaluate_config
         return self._start(path, grid, records, num_rounds, timeout, evaluate_fn)
@@ -246,14 +243,11 @@ class Gossip(Strategy):
             result.evaluate_metrics_serverapp[0] = m
             result.node_server_metrics[0] = dict.fromkeys(calls.nodes, m)
 
-        def observe(server_round: int) -> None:
-            self._observe(clients, server_round, evaluate_fn)
-
         where = self.checkpoint
         rounds = each_round(
             first,
             num_rounds,
-            observe=observe,
+            observe=lambda t: self._observe(clients, t, evaluate_fn),
             observe_every=self.observe_every,
             save=(
                 (lambda t: checkpoints.save_clients(where, t, identity(t), clients))
@@ -340,18 +334,7 @@ class Gossip(Strategy):
         return None, mean_metrics(metrics)
 
     def configure_average(self, server_round: int) -> Iterable[Message]:
-        """Call average of each client that trained, with its neighbours' models.
-
-        Parameters
-        ----------
-        server_round : int
-            The round.
-
-        Yields
-        ------
-        flwr.app.Message
-            The calls, which the counters of `GossipResult` count once all are sent.
-        """
+        """Yield a call of average in `server_round` to each client that trained."""
         clients = _clients()
         models, calls = clients.trained, clients.calls
         relayed: list[int] = []

@@ -157,14 +157,7 @@ def named(
 
 
 def at(schedule: Schedule, server_round: int) -> nx.Graph:
-    """Return the graph that a schedule gives for a round.
-
-    Parameters
-    ----------
-    schedule : networkx.Graph or callable
-        A graph, or a function from the round to a graph.
-    server_round : int
-        The round, 1, 2, ...
+    """Return the graph of `schedule` in `server_round`, 1, 2, ...
 
     Raises
     ------
@@ -184,42 +177,18 @@ def _check_kind(graph: object) -> None:
 
 
 def senders(graph: nx.Graph, client: int) -> list[int]:
-    """Return the clients whose models reach `client`, in ascending order.
-
-    Parameters
-    ----------
-    graph : networkx.Graph
-        Nodes 0..n-1.
-    client : int
-        Which of them.
-    """
+    """Return the clients whose models reach `client` in `graph`, in ascending order."""
     heard = graph.predecessors(client) if graph.is_directed() else graph[client]
     return sorted(map(int, heard))
 
 
 def receivers(graph: nx.Graph, client: int) -> list[int]:
-    """Return the clients that the model of `client` reaches, in ascending order.
-
-    Parameters
-    ----------
-    graph : networkx.Graph
-        Nodes 0..n-1.
-    client : int
-        Which of them.
-    """
+    """Return the clients that `client` reaches in `graph`, in ascending order."""
     return sorted(map(int, graph[client]))
 
 
 def is_online(graph: nx.Graph, client: int) -> bool:
-    """Tell whether a client takes part in the round of this graph (see `churn`).
-
-    Parameters
-    ----------
-    graph : networkx.Graph
-        Nodes 0..n-1.
-    client : int
-        Which of them.
-    """
+    """Tell whether `client` takes part in the round of `graph`, see `churn`."""
     return bool(graph.nodes[client].get("online", True))
 
 
@@ -330,12 +299,7 @@ def random_matching(graph: nx.Graph, seed: Seed = 0) -> Schedule:
 def push(graph: nx.Graph, seed: Seed = 0) -> Schedule:
     """Return a schedule in which each client sends to one random neighbour a round.
 
-    Parameters
-    ----------
-    graph : networkx.Graph
-        To whom each client may send.
-    seed : int or numpy.random.Generator
-        Decides the choices of all rounds.
+    Who may is told by the links of `graph`; `seed` decides all rounds.
     """
     return _calls(graph, seed, "push", receivers, nx.DiGraph)
 
@@ -343,12 +307,7 @@ def push(graph: nx.Graph, seed: Seed = 0) -> Schedule:
 def pull(graph: nx.Graph, seed: Seed = 0) -> Schedule:
     """Return a schedule in which each client hears one random neighbour a round.
 
-    Parameters
-    ----------
-    graph : networkx.Graph
-        Whom each client may hear.
-    seed : int or numpy.random.Generator
-        Decides the choices of all rounds.
+    Who may is told by the links of `graph`; `seed` decides all rounds.
     """
     return _calls(graph, seed, "pull", senders, nx.DiGraph)
 

@@ -30,6 +30,7 @@ from gossiplib.core.server import Gossip, GossipResult
 from gossiplib.protocols.codecs import TopK
 from gossiplib.protocols.compressed import Choco
 from gossiplib.protocols.push_sum import PushSum
+from gossiplib.protocols.robust import ClippedGossip, TrimmedMean
 from gossiplib.system import archive
 from gossiplib.system.records import StackedMetrics
 from gossiplib.tasks.task import Task, digits
@@ -981,3 +982,20 @@ def test_a_header_that_makes_no_sense_is_refused(tmp_path, lie):
     with pytest.raises(ValueError, match="is no checkpoint"):
         with checkpoint.reading(path):
             pass
+
+
+def test_a_run_of_one_average_function_does_not_go_on_with_another(tmp_path):
+    """Not even with the same one and another parameter."""
+    path = tmp_path / "run.zip"
+    strategy = Gossip(RING, checkpoint=path)
+
+    def grid(average):
+        return LocalGrid(gossip(drifting_app(), average=average), N)
+
+    strategy.start(grid(TrimmedMean(1)), zeros(), 2)
+    for other in (TrimmedMean(0), ClippedGossip(1)):
+        with pytest.raises(
+            RuntimeError, match=r"TrimmedMean\(f=1\).*this one averages"
+        ):
+            strategy.resume(path, grid(other), zeros(), 3)
+    assert len(strategy.resume(path, grid(TrimmedMean(1)), zeros(), 3).messages) == 3

@@ -76,6 +76,7 @@ def test_a_client_that_fails_in_training_takes_no_part(fault, rounds):
     assert result.to_pandas("round")["lost"].sum() == len(rounds)
 
 
+@pytest.mark.usefixtures("clock")
 @shows("delayed", "LocalGrid", "counted beyond the timeout; the model is kept")
 @pytest.mark.parametrize("rounds", [(1,), (3,), (2, 3)])
 def test_a_client_that_answers_too_late_has_trained_but_takes_no_part(rounds):
@@ -161,6 +162,7 @@ def test_a_client_whose_average_raises_keeps_its_own_model(rounds):
     assert result.lost == [Loss(t, FAULTY, "train.average", reason) for t in rounds]
 
 
+@pytest.mark.usefixtures("clock")
 def test_an_average_that_comes_too_late_has_changed_the_model():
     seen = []
 
@@ -520,6 +522,7 @@ def test_a_config_may_hold_the_round_of_an_earlier_run():
         assert np.allclose(result.models(), drift(GRAPH, 5, 2))
 
 
+@pytest.mark.usefixtures("clock")
 def test_clients_that_appear_while_others_join_are_waited_for():
     """Flower registers nodes one by one, and the first reply may take long."""
 

@@ -135,6 +135,7 @@ def test_a_client_that_returns_none_never_answers_but_has_changed():
     assert calls(send(grid, node)) == 2
 
 
+@pytest.mark.usefixtures("clock")
 def test_a_late_reply_can_be_pulled_and_the_client_has_changed():
     grid = LocalGrid(app_of(counting), 1)
     message = Message(
@@ -147,6 +148,7 @@ def test_a_late_reply_can_be_pulled_and_the_client_has_changed():
     assert calls(send(grid, *grid.get_node_ids(), timeout=10)) == 2
 
 
+@pytest.mark.usefixtures("clock")
 def test_the_timeout_is_for_each_client_on_its_own():
     grid = LocalGrid(app_of(counting), 4)
     messages = [

@@ -50,7 +50,7 @@ assert gossiplib.__version__ == "{version}", "this notebook needs gossiplib {ver
 import sys
 
 if "google.colab" in sys.modules:
-    %pip install --quiet --no-deps {archive}
+    %pip install --quiet --no-deps lazy_loader {archive}
 
 {check}""".strip()
     return f"""\

@@ -9,6 +9,7 @@ Algorithm 2. Nothing here knows graphs or Flower; `protocols` has more of them.
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, is_dataclass
+from types import MethodType
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -234,25 +235,34 @@ def softmax_distance_weights(
     return np.concatenate([kept, (1 - self_weight) * share / share.sum(axis=0)])
 
 
-def name_of(average: object) -> str:
+def name_of(thing: object) -> str:
     """Return what tells an average function from others, the same in each process.
 
-    Of a dataclass it is the `repr`, with names of functions instead of addresses; of a
-    function, module and qualified name. So a checkpoint refuses to go on with another.
+    A dataclass or `functools.partial` is known by its parameters, a function, a method
+    or another object by its qualified name. So a checkpoint refuses to go on with
+    another; what a closure holds, it cannot see.
     """
-    if is_dataclass(average) and not isinstance(average, type):
-        said = {f.name: getattr(average, f.name) for f in fields(average) if f.repr}
-        parts = [f"{key}={name_of(value)}" for key, value in said.items()]
-        return f"{type(average).__qualname__}({', '.join(parts)})"
-    if isinstance(average, functools.partial):
-        parts = [name_of(part) for part in (average.func, *average.args)]
-        parts += [f"{key}={name_of(value)}" for key, value in average.keywords.items()]
+    if is_dataclass(thing) and not isinstance(thing, type):
+        values = {f.name: getattr(thing, f.name) for f in fields(thing) if f.repr}
+        parts = [f"{key}={name_of(value)}" for key, value in values.items()]
+        return f"{type(thing).__qualname__}({', '.join(parts)})"
+    if isinstance(thing, functools.partial):
+        parts = [name_of(part) for part in (thing.func, *thing.args)]
+        parts += [f"{key}={name_of(value)}" for key, value in thing.keywords.items()]
         return f"partial({', '.join(parts)})"
-    if not hasattr(average, "__qualname__"):
-        if type(average).__repr__ is not object.__repr__:
-            return repr(average)
-        average = type(average)  # its repr has an address
-    return f"{average.__module__}.{average.__qualname__}"
+    if isinstance(thing, dict):
+        thing = list(thing.items())
+    if isinstance(thing, list | tuple):
+        return f"[{', '.join(map(name_of, thing))}]"
+    if isinstance(thing, set | frozenset):
+        return f"{{{', '.join(sorted(map(name_of, thing)))}}}"
+    if isinstance(thing, np.ndarray | np.generic):
+        return name_of(thing.tolist())
+    if isinstance(thing, int | float | complex | str | bytes | None):
+        return repr(thing)
+    whose = f"{name_of(thing.__self__)}." if isinstance(thing, MethodType) else ""
+    kind = thing if hasattr(thing, "__qualname__") else type(thing)
+    return f"{whose}{kind.__module__}.{kind.__qualname__}"
 
 
 def check_model(model: Model, like: Model, whose: str = "its") -> None:

@@ -9,6 +9,7 @@ is its `Membership`, and its result.
 """
 
 import logging
+import os
 from collections.abc import Iterable
 from contextlib import nullcontext
 from contextvars import ContextVar
@@ -208,7 +209,9 @@ class Gossip(Strategy):
             If a client of the checkpoint is not there, or averages otherwise.
         """
         records = initial_arrays, train_config, evaluate_config
-        return self._start(path, grid, records, num_rounds, timeout, evaluate_fn)
+        return self._start(
+            os.fspath(path), grid, records, num_rounds, timeout, evaluate_fn
+        )
 
     def _start(
         self,
@@ -228,7 +231,8 @@ class Gossip(Strategy):
             W = self.weights(topology.at(self.schedule, server_round))
             return checkpoints.identity(W, self.discover_every, records)
 
-        with checkpoints.reading(path) if path else nullcontext() as kept:
+        opened = nullcontext() if path is None else checkpoints.reading(path)
+        with opened as kept:
             first = 1
             if kept:
                 kept.check(identity(kept.server_round), num_rounds)
@@ -239,7 +243,7 @@ class Gossip(Strategy):
             calls.join(self.num_clients, self.join_timeout)
             if kept:
                 checkpoints.restore(kept, clients)
-        if not path and evaluate_fn and (m := evaluate_fn(0, records[0].copy())):
+        if path is None and evaluate_fn and (m := evaluate_fn(0, records[0].copy())):
             result.evaluate_metrics_serverapp[0] = m
             result.node_server_metrics[0] = dict.fromkeys(calls.nodes, m)
 
@@ -391,5 +395,7 @@ def _clients() -> Membership:
     try:
         return _CLIENTS.get()
     except LookupError:
-        why = "Gossip has no clients outside of a run: call its start"
+        why = (
+            "Gossip has no clients outside of its run, or in another thread: call start"
+        )
         raise RuntimeError(why) from None

@@ -61,6 +61,8 @@ def _regular(n: int, seed: int, degree: int) -> nx.Graph:
     if n <= degree:
         least = f"{degree}-regular graph needs at least {degree + 1} clients"
         raise ValueError(f"a {least}; n is {n}")
+    if n % 2 and degree % 2:
+        raise ValueError(f"links have two ends: n or degree must be even; n is {n}")
     return _connected(lambda s: nx.random_regular_graph(degree, n, seed=s), seed)
 
 
@@ -87,7 +89,7 @@ def _log2_up(n: int) -> int:
 
 
 #: name -> function (n, seed, degree, p) -> graph.
-NAMES: dict[str, Callable[[int, int, int, float | None], nx.Graph]] = {
+_BUILDERS: dict[str, Callable[[int, int, int, float | None], nx.Graph]] = {
     "ring": lambda n, *_: nx.cycle_graph(n) if n > 2 else nx.path_graph(n),
     "path": lambda n, *_: nx.path_graph(n),
     "star": lambda n, *_: nx.star_graph(n - 1),
@@ -111,6 +113,8 @@ NAMES: dict[str, Callable[[int, int, int, float | None], nx.Graph]] = {
     ),
     "exponential": lambda n, *_: _exponential(n),
 }
+#: The topologies that papers compare, for `named`.
+NAMES = tuple(_BUILDERS)
 
 
 def named(
@@ -130,7 +134,8 @@ def named(
     seed : int or numpy.random.Generator
         Seed of the random topologies.
     degree : int
-        Neighbours of each client, of "regular" and, at first, of "small-world".
+        Neighbours of each client, at least 2, of "regular" and, before edges are
+        rewired, of "small-world", where it is even.
     p : float, optional
         Of "random" the probability of an edge, by default 2 ln(n) / n, twice the
         density at which a random graph starts to be connected; of "small-world" the
@@ -150,9 +155,11 @@ def named(
         raise ValueError(f"no topology {name!r}; there are {', '.join(NAMES)}")
     if check_whole("n", n, 0) < 2:
         raise ValueError(f"a topology needs at least 2 clients; n is {n}")
+    if check_whole("degree", degree, 2) % 2 and name == "small-world":
+        raise ValueError(f"the degree of a small world is even; got {degree}")
     if p is not None:
         check_share("p", p)
-    graph = NAMES[name](n, seed_of(seed), degree, p)
+    graph = _BUILDERS[name](n, seed_of(seed), degree, p)
     return nx.convert_node_labels_to_integers(graph, ordering="sorted")
 
 

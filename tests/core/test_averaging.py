@@ -258,6 +258,44 @@ def test_a_name_tells_functions_and_parameters_and_no_address(name):
     assert name_of(NAMES[name]) == name
 
 
+class Mixer:
+    def __init__(self, share):
+        self.share = share
+
+    def mix(self, own, neighbours, weights, context):
+        return own
+
+
+@dataclass(frozen=True)
+class Holding:
+    what: object
+
+
+def test_a_name_is_the_same_in_each_process_and_no_other_s():
+    """No address is in it, and nothing that numpy would leave out."""
+    alike = [
+        ((len, [Mixer]), (len, [Mixer])),
+        (frozenset([8, 0]), frozenset([0, 8])),
+        (np.float64(0.5), 0.5),
+        (Mixer(1), Mixer(1)),
+    ]
+    for one, other in alike:
+        assert name_of(Holding(one)) == name_of(Holding(other))
+        assert " at 0x" not in name_of(Holding(one))
+    long = np.arange(2000)
+    unlike = [
+        (long, np.where(long == 1000, 0, long)),
+        (Holding(1), Holding(2)),
+        ({"a": 1}, {"a": 2}),
+        (None, 0),
+    ]
+    for one, other in unlike:
+        assert name_of(Holding(one)) != name_of(Holding(other))
+    method = name_of(Holding(Mixer(1).mix))
+    assert method == name_of(Holding(Mixer(2).mix))  # plain objects have no parameters
+    assert method.endswith("Mixer.test_averaging.Mixer.mix)")
+
+
 def test_a_repr_says_the_parameters():
     said = (
         "SoftmaxDistance(predict=<built-in function len>, self_weight=0.3, alpha=1.0)"

@@ -999,3 +999,10 @@ def test_a_run_of_one_average_function_does_not_go_on_with_another(tmp_path):
         ):
             strategy.resume(path, grid(other), zeros(), 3)
     assert len(strategy.resume(path, grid(TrimmedMean(1)), zeros(), 3).messages) == 3
+
+
+@pytest.mark.parametrize("path", ["", None])
+def test_a_checkpoint_that_has_no_name_begins_no_new_run(path):
+    grid = LocalGrid(gossip(drifting_app()), N)
+    with pytest.raises((FileNotFoundError, TypeError)):
+        Gossip(RING).resume(path, grid, zeros(), 3)

@@ -287,3 +287,17 @@ def test_a_generator_is_a_seed_that_moves_on():
         assert set(draw(3).edges) == set(draw(3).edges)
         again = np.random.default_rng(0)
         assert set(draw(again).edges) == set(draw(np.random.default_rng(0)).edges)
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "degree", "says"),
+    [
+        ("regular", 5, 3, "n or degree must be even; n is 5"),
+        ("regular", 8, 2.5, "degree must be a whole number, at least 2; got 2.5"),
+        ("small-world", 12, 3, "degree of a small world is even; got 3"),
+        ("small-world", 12, 0, "at least 2"),
+    ],
+)
+def test_a_degree_that_no_graph_has_is_refused(name, n, degree, says):
+    with pytest.raises(ValueError, match=says):
+        topology.named(name, n, degree=degree)

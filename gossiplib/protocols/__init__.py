@@ -30,12 +30,8 @@ from gossiplib._face import face
 if TYPE_CHECKING:
     from . import (
         byzantine as byzantine,
-        codecs as codecs,
-        compressed as compressed,
         privacy as privacy,
-        push_sum as push_sum,
         robust as robust,
-        variance as variance,
     )
     from .byzantine import (
         ALittleIsEnough as ALittleIsEnough,
@@ -45,7 +41,13 @@ if TYPE_CHECKING:
         Noise as Noise,
         SignFlip as SignFlip,
     )
-    from .codecs import Parts as Parts, Qsgd as Qsgd, RandomK as RandomK, TopK as TopK
+    from .codecs import (
+        Codec as Codec,
+        Parts as Parts,
+        Qsgd as Qsgd,
+        RandomK as RandomK,
+        TopK as TopK,
+    )
     from .compressed import (
         Choco as Choco,
         Compressed as Compressed,

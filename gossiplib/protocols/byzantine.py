@@ -81,8 +81,8 @@ class Byzantine:
     Raises
     ------
     ValueError
-        If clients send something else than models (`average` has a `send`), or, when
-        averaging, if the attack returns what is not like models.
+        If `average` has a `send`, so that clients send something else than models; or,
+        when averaging, if the attack returns what is not like models.
     """
 
     average: Average
@@ -180,7 +180,7 @@ class Noise:
     std : float
         Standard deviation of the noise on each parameter.
     seed : int
-        Seed of the noise.
+        Of the noise.
     """
 
     std: float
@@ -202,7 +202,7 @@ class Noise:
 
 
 def z_max(n: int, m: int) -> float:
-    """Return z of "a little is enough", for m liars among n.
+    """Return z of "a little is enough", for m liars among n models that reach a client.
 
     z = Φ⁻¹((n - m - s) / (n - m)) with s = ⌊n/2 + 1⌋ - m: as far as the lies can go
     from the mean while s honest ones are expected still farther out, so that they and
@@ -211,10 +211,8 @@ def z_max(n: int, m: int) -> float:
 
     Parameters
     ----------
-    n : int
-        How many models reach a client, its own among them.
-    m : int
-        How many of them are lies.
+    n, m : int
+        How many models reach a client, its own among them, and how many are lies.
 
     Raises
     ------
@@ -235,12 +233,8 @@ class ALittleIsEnough:
 
     All liars send mean - z std of the honest models that the receiver knows, its own
     among them, for each parameter (Baruch et al. 2019, arXiv:1902.06156; for gossip as
-    in the program of He et al. 2022).
-
-    Parameters
-    ----------
-    z : float, optional
-        By default `z_max` of the models that reach the receiver.
+    in the program of He et al. 2022). By default z is `z_max` of the models that reach
+    the receiver.
     """
 
     z: float | None = None
@@ -269,7 +263,7 @@ class Inconsistent:
     strength : float
         Length of the pull.
     seed : int
-        Seed of the direction.
+        Of the direction.
     """
 
     strength: float
@@ -292,13 +286,8 @@ class Inconsistent:
 class Dissensus:
     """Keep neighbours from agreeing: pull each away from what draws it to the others.
 
-    The lie is x_i - ε Σ_{honest k} w_ik (x_k - x_i) / Σ_{liars j} w_ij. With ε = 1 a
+    The lie is x_i - epsilon Σ_{honest k} w_ik (x_k - x_i) / Σ_{liars j} w_ij. With 1 a
     plain weighted mean stands still (He et al. 2022, the dissensus attack).
-
-    Parameters
-    ----------
-    epsilon : float
-        ε, the strength of the attack.
     """
 
     epsilon: float = 1.0

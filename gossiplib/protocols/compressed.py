@@ -41,15 +41,7 @@ class Compressed:
     codec: Codec
 
     def send(self, model: Model, context: RoundContext) -> Model:
-        """Return the encoded model.
-
-        Parameters
-        ----------
-        model : list of numpy.ndarray
-            What the client would send as it is.
-        context : RoundContext
-            Which client and round.
-        """
+        """Return the encoded model."""
         return self.codec.encode(_vector(model, context), context)
 
     def __call__(
@@ -111,23 +103,10 @@ class Shared:
         object.__setattr__(self, "arrays", places)
 
     def send(self, model: Model, context: RoundContext) -> Model:
-        """Return the shared arrays.
-
-        Parameters
-        ----------
-        model, context
-            Those of `Compressed.send`.
-
-        Raises
-        ------
-        ValueError
-            If the model has fewer arrays than the places need.
-        """
+        """Return the shared arrays."""
         if self.arrays[-1] >= len(model):
-            raise ValueError(
-                f"array {self.arrays[-1]} is to be shared, but the model has "
-                f"{len(model)}, from 0 on"
-            )
+            wanted = f"array {self.arrays[-1]} is to be shared"
+            raise ValueError(f"{wanted}, but the model has {len(model)}, from 0 on")
         return [model[k] for k in self.arrays]
 
     def __call__(
@@ -180,13 +159,7 @@ class Choco:
             raise ValueError(f"the step must be above 0 and at most 1; got {self.step}")
 
     def send(self, model: Model, context: RoundContext) -> Model:
-        """Return Q(x_i - x̂_i) as a message, and add it to x̂_i.
-
-        Parameters
-        ----------
-        model, context
-            Those of `Compressed.send`.
-        """
+        """Return Q(x_i - x̂_i) as a message, and add it to x̂_i."""
         x = _vector(model, context)
         public = np.zeros(x.shape)
         if _PUBLIC in context.state:
@@ -222,8 +195,8 @@ class Choco:
             return total
         why = "its neighbours or their weights are not those of the round before"
         if same:
-            why = f"it last averaged in round {last.min()}, and now it is round "
-            why += str(context.server_round)
+            now = f"now it is round {context.server_round}"
+            why = f"it last averaged in round {last.min()}, and {now}"
         raise RuntimeError(
             f"client {context.clients.flat[0]} does not know what its neighbours have "
             f"sent so far: {why}. CHOCO needs a static graph and every message; use "
@@ -238,9 +211,9 @@ _PUBLIC, _TOTAL = "choco.public", "choco.total"
 def _digest(senders: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return a digest of who sends and what it weighs, shape (*batch, 2).
 
-    The senders themselves would be as many as a client has neighbours; but a record in
-    the state has one shape for all clients, as the vectorised engine stacks them. The
-    weights are rounded: eigenvalues in them may differ in the last digit, elsewhere.
+    In the state, a record has one shape for all clients, as the vectorised engine
+    stacks them: so the senders themselves cannot be kept. The weights are rounded, as
+    eigenvalues in them may differ in the last digit elsewhere.
     """
     order = np.argsort(senders, axis=0)
     both = [senders, np.rint(1e9 * weights[1:]).astype(np.int64)]

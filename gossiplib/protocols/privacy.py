@@ -47,12 +47,12 @@ class HonestButCurious:
     heard : dict
         Filled: partition id of the sender -> the model that it sent.
     average : callable
-        What the clients do with the models; one without a `send`.
+        What the clients do with the models.
 
     Raises
     ------
     ValueError
-        If clients send something else than models.
+        If `average` has a `send`, so that clients send something else than models.
     """
 
     heard: dict[int, Model] = field(repr=False, compare=False)
@@ -119,24 +119,20 @@ def membership(task: Task, model: Model, client: int) -> tuple[np.ndarray, np.nd
 def membership_auc(task: Task, models: Mapping[int, Model]) -> np.ndarray:
     """Return how well `membership` tells each client's training examples from others.
 
+    It is the area under the ROC curve for each client, in the order of `models`: the
+    probability that a random training example scores higher than a random other. 0.5 is
+    a guess, 1 gives all away. Clients are independent, examples of one client are not:
+    so take clients for an interval.
+
     Parameters
     ----------
     task : Task
         Data and kind of the models.
     models : dict
         Client -> its model.
-
-    Returns
-    -------
-    numpy.ndarray
-        The area under the ROC curve for each client, in the order of `models`: the
-        probability that a random training example scores higher than a random other.
-        0.5 is a guess, 1 gives all away. Clients are independent, examples of one
-        client are not: so take clients for an interval.
     """
-    return np.array(
-        [roc_auc_score(*membership(task, model, i)) for i, model in models.items()]
-    )
+    judged = [membership(task, model, client) for client, model in models.items()]
+    return np.array([roc_auc_score(*one) for one in judged])
 
 
 def with_mods(app: ClientApp, mods: list[Any]) -> ClientApp:
@@ -182,9 +178,8 @@ def exact_epsilon(
 
     Parameters
     ----------
-    sensitivity : float
-        Δ, how far two neighbouring data sets can move a message, in Euclidean norm.
-    std : float
+    sensitivity, std : float
+        Δ, how far two neighbouring data sets can move a message, in Euclidean norm; and
         σ of the noise on each parameter.
     delta : float
         δ, above 0 and below 1.

@@ -38,10 +38,8 @@ class Authority:
 
     Attributes
     ----------
-    folder : Path
-        That folder.
-    certificate : Path
-        By which everybody knows the certificates that this authority signed.
+    folder, certificate : Path
+        That folder, and by what everybody knows the certificates of this authority.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -68,7 +66,7 @@ class Authority:
         Returns
         -------
         Identity
-            The files; only this user can read the key.
+            The files `certificate` and `key`; only this user can read the key.
         """
         now = datetime.datetime.now(datetime.UTC)
         begin = min(days, 0) - 1  # clocks differ
@@ -87,7 +85,9 @@ class Authority:
 
 
 def key_pair(folder: Path, name: str) -> tuple[Path, Path]:
-    """Make a private and a public key in OpenSSH's format, as a SuperNode needs.
+    """Return the files of a new private and a public key, as a SuperNode needs them.
+
+    They are in OpenSSH's format, and only this user can read the private key.
 
     Parameters
     ----------
@@ -95,19 +95,13 @@ def key_pair(folder: Path, name: str) -> tuple[Path, Path]:
         Where they go.
     name : str
         Of the private key's file; that of the public key ends in ".pub".
-
-    Returns
-    -------
-    tuple[Path, Path]
-        The files of the private and of the public key; only this user can read the
-        former.
     """
     key = ec.generate_private_key(ec.SECP384R1())
     private, public = Path(folder) / name, Path(folder) / f"{name}.pub"
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
     _write_key(private, secret)
-    told = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-    public.write_bytes(told)
+    open_ = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    public.write_bytes(open_)
     return private, public
 
 

@@ -1,7 +1,4 @@
-"""Flower's simulation for a notebook's cell: the one place that knows its entry point.
-
-Its clients run in Ray's processes. `flwr run` is the way from a command line.
-"""
+"""Flower's simulation for a notebook's cell: only this file knows its entry point."""
 
 import logging
 import os
@@ -38,7 +35,8 @@ def run_on_ray(
     """Run a server on Flower's simulation, whose clients run in Ray's processes.
 
     Ray takes 5 to 30 s to start, and is shut down at the end. Flower's log is off, also
-    of clients that fail: `Gossip` counts and names them, other strategies do not.
+    of clients that fail: `Gossip` counts and names them, other strategies do not. From
+    a command line, `flwr run` is the way.
 
     Parameters
     ----------
@@ -91,11 +89,10 @@ def run_on_ray(
 
 
 def _start_ray(num_workers: int | None) -> None:
-    """Start Ray before Flower does, and try again where it fails.
+    """Start Ray before Flower does, and try again where it fails; Flower uses this one.
 
     Ray gives its own node 30 s to start, fixed in its code (2.55.1). A busy machine may
-    need longer; a second try finds its files in memory. Flower takes a Ray that runs,
-    and shuts it down at the end.
+    need longer; a second try finds its files in memory.
     """
     import ray
 

@@ -3,8 +3,6 @@
 A `Task` holds one data set, split into a common test set, which no client trains on,
 and a part for each client, itself split into a training, a validation and a test part.
 `digits` and `spambase` make the two tasks of the series; `Task` takes any other data.
-`Task.client_app` is an ordinary Flower ClientApp, the kind that works with `FedAvg`.
-
 Nothing here knows of gossip.
 """
 
@@ -85,7 +83,8 @@ class Task:
     x, y : torch.Tensor
         All examples.
     parts : Parts
-        Which rows of them each client has.
+        Which rows of them each client has: ``parts.span(client, "train")`` is where
+        they begin in ``parts.index``, and how many there are.
     test : tuple of torch.Tensor
         x and y of the common test set.
     num_clients, num_classes, seed : int
@@ -164,13 +163,7 @@ class Task:
         return self.x[rows], self.y[rows]
 
     def label_counts(self) -> np.ndarray:
-        """Return how many training examples of each class each client has.
-
-        Returns
-        -------
-        numpy.ndarray
-            Counts, shape (clients, classes).
-        """
+        """Return (clients, classes): the training examples that each has of each."""
         labels = [self.part(i, "train")[1] for i in range(self.num_clients)]
         return np.stack([np.bincount(y, minlength=self.num_classes) for y in labels])
 
@@ -204,12 +197,13 @@ class Task:
     ) -> ClientApp:
         """Return a Flower ClientApp that trains and evaluates on a client's own part.
 
+        It is an ordinary one, the kind that works with `FedAvg`.
+
         Parameters
         ----------
-        epochs : int
-            n_ep of Algorithm 1, passes over the training part in a round.
-        batch_size : int
-            B of Algorithm 1.
+        epochs, batch_size : int
+            n_ep and B of Algorithm 1: passes over the training part in a round, and
+            examples in a step.
         lr, momentum, weight_decay : float
             Options of the gradient descent, `torch.optim.SGD`. Momentum starts afresh
             in each round.
@@ -259,10 +253,9 @@ class Task:
         ----------
         client, server_round : int
             The client and the round.
-        epochs : int
-            Passes over the training part.
-        batch_size : int
-            Rows for a step; the last of an epoch may have fewer.
+        epochs, batch_size : int
+            Passes over the training part, and rows for a step; the last of an epoch may
+            have fewer.
         """
         first, count = map(int, self.parts.span(client, "train"))
         batches: list[torch.Tensor] = []
@@ -275,14 +268,12 @@ class Task:
     def evaluate_fn(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
         """Return a model's loss and accuracy on the common test set.
 
-        It is an `evaluate_fn` for the `start` of a Strategy.
+        It is an `evaluate_fn` for the `start` of a Strategy; the round is not used.
 
         Parameters
         ----------
-        server_round : int
-            Not used.
-        arrays : flwr.app.ArrayRecord
-            The model.
+        server_round, arrays
+            Those of Flower's `evaluate_fn`.
         """
         return MetricRecord({**evaluate(self._load(arrays), *self.test)})
 

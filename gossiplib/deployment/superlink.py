@@ -21,8 +21,9 @@ from typing import Any, Self
 from gossiplib.system.certificates import Authority
 from gossiplib.system.processes import Processes, free_ports
 from gossiplib.system.runs import wait_until
+from gossiplib.system.simulation import QUIET
 
-__all__ = ["SuperLink", "app_output", "missing_commands"]
+__all__ = ["SuperLink", "missing_commands"]
 
 # What we read of Flower's texts, which are no interface: as 1.42.0 writes them.
 _STARTED = re.compile(r"Successfully started run (\d+)")
@@ -37,15 +38,11 @@ _NOISE = re.compile(
 #: Where Flower's commands are. They call each other by name.
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 
-_SETTINGS = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
+_SETTINGS = QUIET | {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.3",  # else a message waits for up to 1 s
     "NO_COLOR": "1",
     "PYTHONUNBUFFERED": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TQDM_DISABLE": "1",
 }
 
@@ -164,31 +161,12 @@ class SuperLink:
         except OSError:
             return False
 
-    def ask(self, *arguments: str) -> str:
-        """Start a command of `flwr`, by its arguments, such as "list".
-
-        Returns
-        -------
-        str
-            Its name, for `answer`.
-        """
+    def _ask(self, *arguments: str) -> str:
+        """Start a command of `flwr`, such as "list"; return its name, for `_answer`."""
         return self._flwr(*arguments, "--format", "json")
 
-    def answer(self, name: str) -> dict[str, Any]:
-        """Wait for the command to end whose name `ask` returned.
-
-        Returns
-        -------
-        dict
-            Its answer, as Flower's JSON has it.
-
-        Raises
-        ------
-        RuntimeError
-            If the command fails, with what it says.
-        TimeoutError
-            If it takes too long.
-        """
+    def _answer(self, name: str) -> dict[str, Any]:
+        """Return a command's answer, as Flower's JSON has it, when it has ended."""
         if not wait_until(lambda: not self.processes.is_running(name), self._timeout):
             raise TimeoutError(f"{name} took more than {self._timeout:g} s")
         text = self._log(name)
@@ -265,7 +243,7 @@ class SuperLink:
         """Raise RuntimeError if a run has failed: `flwr run` does not say so."""
         if (run_id := self._run_id(name)) is None:
             raise RuntimeError(f"the run was not started:\n{self._log(name)}")
-        (run,) = self.answer(self.ask("list", "--run-id", run_id))["runs"]
+        (run,) = self._answer(self._ask("list", "--run-id", run_id))["runs"]
         status, details = run["status"], run["status-details"]
         if status != _COMPLETED:
             end = _COLOUR.sub("", self.processes.tail(name))
@@ -275,7 +253,7 @@ class SuperLink:
         """Stop a run, if it goes on."""
         if (run_id := self._run_id(name)) is not None:
             with contextlib.suppress(RuntimeError):  # it may have ended by itself
-                self.answer(self.ask("stop", run_id))
+                self._answer(self._ask("stop", run_id))
         if self.processes.is_running(name):
             self.processes.kill(name)
 

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 __all__ = ["run_on_ray"]
 
 #: Settings of Flower and Ray: no telemetry, no warning about GPUs that are not there.
-_QUIET = {
+QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -63,7 +63,7 @@ def run_on_ray(
     """
     from flwr.simulation import run_simulation
 
-    for name, value in _QUIET.items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     _start_ray(num_workers)
     server_app = ServerApp()

@@ -163,7 +163,10 @@ class Task:
         return self.x[rows], self.y[rows]
 
     def label_counts(self) -> np.ndarray:
-        """Return (clients, classes): the training examples that each has of each."""
+        """Return how many training examples of each class each client has.
+
+        The shape is (clients, classes).
+        """
         labels = [self.part(i, "train")[1] for i in range(self.num_clients)]
         return np.stack([np.bincount(y, minlength=self.num_classes) for y in labels])
 

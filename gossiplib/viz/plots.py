@@ -29,9 +29,7 @@ __all__ = [
     "guess",
     "heat_map",
     "label_counts",
-    "layout",
     "mixing_matrix",
-    "png",
     "show",
 ]
 
@@ -43,13 +41,7 @@ _STYLES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
 
 
 def png(figure: Figure) -> bytes:
-    """Return a figure as the bytes of a PNG, 90 dots to an inch.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-        The picture, whose margins are cut off.
-    """
+    """Return a figure as the bytes of a PNG, 90 dots to an inch, without margins."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90, bbox_inches="tight")
     return buffer.getvalue()
@@ -81,8 +73,7 @@ def consensus_distance(
     Parameters
     ----------
     measured : dict
-        Name -> distance after round 0, 1, ... Drawn with markers, and zero
-        as 1e-16.
+        Name -> distance after round 0, 1, ... Drawn with markers, and zero as 1e-16.
     theory : dict, optional
         Name -> factor a round. Drawn as a thin line from the first measured distance.
     """
@@ -134,14 +125,14 @@ def accuracy(
 
 
 def guess(ax: Axes, value: float | None) -> None:
-    """Draw the reader's guess as a horizontal line.
+    """Draw the reader's guess, if there is one, as a horizontal line.
 
     Parameters
     ----------
     ax : matplotlib.axes.Axes
         Where to draw.
     value : float or None
-        The guess, in the units of the vertical axis; None draws nothing.
+        The guess, in the units of the vertical axis.
     """
     if value is not None:
         ax.axhline(value, color="black", linestyle=":")
@@ -178,7 +169,7 @@ def heat_map(
     cmap: str = "cividis",
     least: float | None = None,
 ) -> Figure:
-    """Draw a table of numbers, coloured by value.
+    """Return a figure of a table of numbers, coloured by value.
 
     Parameters
     ----------
@@ -196,11 +187,6 @@ def heat_map(
         Name of a matplotlib colour map.
     least : float, optional
         Value at the lower end of the colours; by default the least one.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        The figure of `ax`.
     """
     height, width = np.shape(values)
     size = (1.1 * width + 2.6, 0.5 * height + 1.2)
@@ -223,11 +209,8 @@ def heat_map(
 def label_counts(counts: np.ndarray) -> Figure:
     """Return a figure of how many examples of each class each client has.
 
-    Parameters
-    ----------
-    counts : numpy.ndarray
-        Shape (clients, classes), whole numbers, as `Task.label_counts` returns them.
-        They are written down for up to 24 clients.
+    The counts, of shape (clients, classes), are those of `Task.label_counts`. They are
+    written down for up to 24 clients.
     """
     figure, ax = plt.subplots(figsize=(5.2, 0.22 * len(counts) + 1.4))
     text = [[str(count or "") for count in line] for line in counts]
@@ -238,34 +221,22 @@ def label_counts(counts: np.ndarray) -> Figure:
 
 
 def layout(graph: nx.Graph) -> dict[int, np.ndarray]:
-    """Place the clients of a graph: where they are, if it says so, else on a circle.
+    """Place the clients of a graph: at their "pos", if each has one, else on a circle.
 
     Where the circle would hide the structure (a hub, a bridge), links pull.
-
-    Parameters
-    ----------
-    graph : networkx.Graph
-        A node attribute "pos" is a client's own place.
-
-    Returns
-    -------
-    dict
-        Node -> position, shape (2,).
     """
     n, links = len(graph), graph.number_of_edges()
     places = nx.get_node_attributes(graph, "pos")
     if len(places) == n:
-        return dict(places)
+        return places
     circle = nx.circular_layout(graph)
     if not graph.is_directed():
         hub = max(graph, key=graph.degree)
         if n > 2 and links == graph.degree(hub) == n - 1:
-            rim = sorted(set(graph) - {hub})
-            return dict(nx.shell_layout(graph, [[hub], rim]))
+            return nx.shell_layout(graph, [[hub], sorted(set(graph) - {hub})])
         if links >= n and nx.has_bridges(graph):
-            pulled = nx.spring_layout(graph, pos=circle, seed=1, iterations=200)
-            return dict(pulled)
-    return dict(circle)
+            return nx.spring_layout(graph, pos=circle, seed=1, iterations=200)
+    return circle
 
 
 def graph(
@@ -278,7 +249,7 @@ def graph(
     limits: tuple[float, float] | None = None,
     pos: Mapping[int, np.ndarray] | None = None,
 ) -> Figure:
-    """Draw a graph of clients, coloured by a value each.
+    """Return a figure of a graph of clients, coloured by a value each.
 
     Parameters
     ----------
@@ -293,12 +264,7 @@ def graph(
     limits : (float, float), optional
         Values at the ends of the colour scale.
     pos : dict, optional
-        Positions, see `layout`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        The figure of `ax`.
+        Node -> position, shape (2,); by default their "pos", or places on a circle.
     """
     ax = ax or plt.subplots(figsize=(4, 3.6))[1]
     pos = pos or layout(graph)
@@ -324,13 +290,7 @@ def graph(
 
 
 def graphs(named: Mapping[str, nx.Graph]) -> Figure:
-    """Return a figure of several graphs, four in a row.
-
-    Parameters
-    ----------
-    named : dict
-        Name -> graph.
-    """
+    """Return a figure of several graphs by their names, `named`, four in a row."""
     rows = -(-len(named) // 4)
     figure, axes = plt.subplots(rows, 4, figsize=(10.4, 2.6 * rows), squeeze=False)
     for ax in axes.flat[len(named) :]:

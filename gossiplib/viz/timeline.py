@@ -28,12 +28,7 @@ _MARK: dict[str, Any] = {"ls": "", "markersize": 9, "markeredgecolor": "black"}
 
 
 def messages(events: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each message: who sent it to whom, in which round, and when.
-
-    Parameters
-    ----------
-    events : pandas.DataFrame
-        One row an event, see `gossiplib.peers.Peers.events`.
+    """Return one row for each message among the events of `Peers.events`.
 
     Returns
     -------
@@ -61,19 +56,16 @@ def messages(events: pd.DataFrame) -> pd.DataFrame:
 def space_time(
     events: pd.DataFrame, begin: float = 0.0, end: float | None = None
 ) -> Figure:
-    """Draw peers as lines and messages as arrows, in a part of the time.
+    """Return a figure of peers as lines and messages as arrows, in a part of the time.
+
+    A legend names what there is in this part.
 
     Parameters
     ----------
     events : pandas.DataFrame
-        One row an event, see `gossiplib.peers.Peers.events`.
+        One row an event, see `Peers.events`.
     begin, end : float
         From when to when, in seconds; by default from the first event to the last.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        With a legend of what there is in this part of the time.
     """
     end = events["time"].max() if end is None else end
     peers = sorted(events["peer"].unique())

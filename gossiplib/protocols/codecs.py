@@ -46,7 +46,6 @@ class Codec(Protocol):
         ValueError
             If x cannot be encoded: it is empty, or not finite.
         """
-        ...
 
     def decode(self, payload: Payload, size: int, missing: Fill = 0.0) -> np.ndarray:
         """Return Q(x), with the numbers of `missing` where the message has none.
@@ -65,7 +64,6 @@ class Codec(Protocol):
         ValueError
             If the message does not fit a vector of this size.
         """
-        ...
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,9 @@
 
 `HonestButCurious` clients note the models that reach them. `membership` is the attack
 on these: it judges by the loss whether an example was trained on (Yeom et al. 2018,
-arXiv:1709.01604); `membership_auc` says how well that works. Flower adds the noise
-(`flwr.clientapp.mod.LocalDpMod`, by `with_mods`), and `noise_std`, `exact_epsilon` and
-`auc_bound` are its theory. Nothing here attacks encrypted messages, or reconstructs an
-example.
+arXiv:1709.01604). Flower adds the noise (`flwr.clientapp.mod.LocalDpMod`, by
+`with_mods`); `noise_std`, `exact_epsilon` and `auc_bound` are its theory. Nothing here
+attacks encrypted messages, or reconstructs an example.
 """
 
 import math
@@ -159,10 +158,9 @@ def noise_std(sensitivity: float, epsilon: float, delta: float) -> float:
 
     Parameters
     ----------
-    sensitivity : float
-        Δ, how far two neighbouring data sets can move a message, in Euclidean norm.
-    epsilon, delta : float
-        ε and δ of the promise.
+    sensitivity, epsilon, delta : float
+        Δ, how far two neighbouring data sets can move a message, in Euclidean norm; ε
+        and δ of the promise.
     """
     return sensitivity * math.sqrt(2 * math.log(1.25 / delta)) / epsilon
 
@@ -178,11 +176,8 @@ def exact_epsilon(
 
     Parameters
     ----------
-    sensitivity, std : float
-        Δ, how far two neighbouring data sets can move a message, in Euclidean norm; and
-        σ of the noise on each parameter.
-    delta : float
-        δ, above 0 and below 1.
+    sensitivity, std, delta : float
+        Δ, see `noise_std`; σ of the noise on each parameter; δ, above 0 and below 1.
     rounds : int
         Messages that an attacker sees, with fresh noise on each.
     """

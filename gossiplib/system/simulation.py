@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from flwr.app import Context
 from flwr.clientapp import ClientApp
@@ -100,17 +100,16 @@ def _start_ray(num_workers: int | None) -> None:
         return
     # Ray's processes get this process' path in their environment alone, as Flower does.
     path = filter(None, [*sys.path, os.environ.get("PYTHONPATH")])
-    options: dict[str, Any] = {
-        "runtime_env": {"env_vars": {"PYTHONPATH": os.pathsep.join(path)}},
-        "include_dashboard": False,
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-    }
-    if num_workers:
-        options["num_cpus"] = num_workers
+    env = {"PYTHONPATH": os.pathsep.join(path)}
     for _ in range(_TRIES):
         try:
-            ray.init(**options)
+            ray.init(
+                num_cpus=num_workers or None,
+                runtime_env={"env_vars": env},
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
             return
         except Exception as error:  # Ray raises a bare Exception here
             why = str(error).partition("\n")[0]

@@ -343,9 +343,7 @@ def digits(num_clients: int, **options: Any) -> Task:
 
     Parameters
     ----------
-    num_clients : int
-        Number of clients.
-    **options
+    num_clients, **options
         Those of `Task`.
     """
     from sklearn.datasets import load_digits
@@ -362,9 +360,7 @@ def spambase(num_clients: int, **options: Any) -> Task:
 
     Parameters
     ----------
-    num_clients : int
-        Number of clients.
-    **options
+    num_clients, **options
         Those of `Task`; the common test set is a tenth by default.
     """
     import pandas as pd

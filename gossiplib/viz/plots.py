@@ -77,7 +77,7 @@ def consensus_distance(
     theory : dict, optional
         Name -> factor a round. Drawn as a thin line from the first measured distance.
     """
-    figure, ax = plt.subplots(figsize=(6, 3.6))
+    ax = plt.subplots(figsize=(6, 3.6))[1]
     for k, (name, distances) in enumerate(measured.items()):
         rounds, look = np.arange(len(distances)), _look(k)
         points = look | {"linestyle": "none", "markersize": 4}
@@ -88,9 +88,7 @@ def consensus_distance(
             line = np.maximum(distances[0] * theory[name] ** rounds, 1e-16)
             ax.plot(rounds, line, label=f"{name}: theory", **thin)
     ax.set_yscale("log")
-    ax.set(xlabel="round", ylabel="distance to consensus")
-    _finish(ax)
-    return figure
+    return _finished(ax, "distance to consensus")
 
 
 def accuracy(
@@ -110,7 +108,7 @@ def accuracy(
     value : str
         Column of `GossipResult.to_pandas()`.
     """
-    figure, ax = plt.subplots(figsize=(6, 3.6))
+    ax = plt.subplots(figsize=(6, 3.6))[1]
     for name, result in results.items():
         k = len(ax.lines)
         clients = result.to_pandas().dropna(subset=[value]).groupby("round")[value]
@@ -119,9 +117,7 @@ def accuracy(
         ax.fill_between(low.index, low, high, color=_look(k)["color"], alpha=0.15)
     for name, points in (lines or {}).items():
         _line(ax, points, name)
-    ax.set(xlabel="round", ylabel="accuracy")
-    _finish(ax)
-    return figure
+    return _finished(ax, "accuracy")
 
 
 def guess(ax: Axes, value: float | None) -> None:
@@ -151,11 +147,13 @@ def _line(ax: Axes, points: Mapping[int, float], name: str) -> None:
     ax.plot(list(points), list(points.values()), label=name, **look)
 
 
-def _finish(ax: Axes) -> None:
+def _finished(ax: Axes, ylabel: str) -> Figure:
+    ax.set(xlabel="round", ylabel=ylabel)
     ax.grid(alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
+    return _figure(ax)
 
 
 def heat_map(
@@ -189,13 +187,11 @@ def heat_map(
         Value at the lower end of the colours; by default the least one.
     """
     height, width = np.shape(values)
-    size = (1.1 * width + 2.6, 0.5 * height + 1.2)
-    ax = ax or plt.subplots(figsize=size)[1]
+    ax = ax or plt.subplots(figsize=(1.1 * width + 2.6, 0.5 * height + 1.2))[1]
     image = ax.imshow(values, aspect="auto", cmap=cmap, vmin=least)
     for i, line in enumerate(text or []):
         for j, words in enumerate(line):
-            dark = np.mean(image.to_rgba(values[i, j])[:3]) < 0.5
-            ink = "white" if dark else "black"
+            ink = "white" if np.mean(image.to_rgba(values[i, j])[:3]) < 0.5 else "black"
             ax.text(j, i, words, ha="center", va="center", color=ink, fontsize=8)
     if columns is not None:
         ax.set_xticks(range(width), columns)
@@ -317,11 +313,10 @@ def filmstrip(
     label : str
         What the values are, beside the colour bar.
     """
-    everything = np.concatenate([np.asarray(v, dtype=float) for v in frames.values()])
-    limits = (everything.min(), everything.max())
-    size = (2.3 * len(frames) + 0.8, 2.7)
+    limits = (np.min([*frames.values()]), np.max([*frames.values()]))
+    width = 2.3 * len(frames) + 0.8
     figure, axes = plt.subplots(
-        1, len(frames), figsize=size, squeeze=False, layout="constrained"
+        1, len(frames), figsize=(width, 2.7), squeeze=False, layout="constrained"
     )
     pos = layout(graph_)
     for ax, (title, values) in zip(axes[0], frames.items(), strict=True):

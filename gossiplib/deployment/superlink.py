@@ -1,8 +1,7 @@
 """A SuperLink of Flower's on this machine, and the runs that it is given.
 
 `SuperLink` is one process, and Flower's own commands that talk to it, over TLS. Its
-apps run on Flower's simulation, in this Python, with what it has installed. Nothing is
-downloaded.
+apps run in this Python, with what it has installed. Nothing is downloaded.
 """
 
 import contextlib
@@ -64,11 +63,9 @@ class SuperLink:
 
     Parameters
     ----------
-    days : float
-        For how long the SuperLink's certificate is valid; a negative number is one that
-        expired.
-    start_timeout : float
-        Seconds that each step of the start, and each command but a run, may take.
+    days, start_timeout : float
+        Days for which the SuperLink's certificate is valid (below 0: it expired so long
+        ago); seconds that each step of the start, and each command but a run, may take.
 
     Attributes
     ----------
@@ -76,10 +73,8 @@ class SuperLink:
         Those of the block, with their logs: "superlink", and what talks to it.
     folder : Path
         Certificates, logs and apps. It goes with the block.
-    address : str
-        Host and port of the SuperLink.
-    authority : Authority
-        By whose certificate the others know the SuperLink.
+    address, authority
+        Host and port of the SuperLink, and by whose certificate the others know it.
     """
 
     #: For whom the SuperLink is: an option of its command.
@@ -93,15 +88,9 @@ class SuperLink:
     def __enter__(self) -> Self:
         """Start all processes; wait until they answer.
 
-        Raises
-        ------
-        FileNotFoundError
-            If Flower's commands are not installed.
-        RuntimeError
-            If a process ends or is refused, with the end of its log; or if the
-            certificate cannot be used.
-        TimeoutError
-            If a step takes longer than `start_timeout`.
+        Raise FileNotFoundError if Flower's commands are not installed, RuntimeError if
+        a process ends or is refused (with the end of its log) or the certificate cannot
+        be used, and TimeoutError if a step takes longer than `start_timeout`.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.processes)
@@ -186,7 +175,9 @@ class SuperLink:
         watch: Callable[[str], object] | None = None,
         timeout: float = 600.0,
     ) -> str:
-        """Run a Flower app by `flwr run`, and wait for its end.
+        """Return what a Flower app prints, from its start by `flwr run` to its end.
+
+        Flower's own log is left out.
 
         Parameters
         ----------
@@ -200,11 +191,6 @@ class SuperLink:
             Called with each line that the app prints, as it comes.
         timeout : float
             How many seconds the run may take.
-
-        Returns
-        -------
-        str
-            What the app has printed, without Flower's log.
 
         Raises
         ------

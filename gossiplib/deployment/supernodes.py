@@ -91,10 +91,8 @@ class Deployment(SuperLink):
 
         Parameters
         ----------
-        name : str
-            Of the process.
-        client : int
-            Partition id.
+        name, client : str, int
+            Of the process, and its partition id.
         key : Path, optional
             The private key by which it shows who it is.
         """

@@ -28,11 +28,7 @@ from typing import TYPE_CHECKING
 from gossiplib._face import face
 
 if TYPE_CHECKING:
-    from . import (
-        byzantine as byzantine,
-        privacy as privacy,
-        robust as robust,
-    )
+    from . import byzantine as byzantine, privacy as privacy, robust as robust
     from .byzantine import (
         ALittleIsEnough as ALittleIsEnough,
         Byzantine as Byzantine,

@@ -19,7 +19,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from gossiplib.core.context import RoundContext, uniforms
-from gossiplib.system.numbers import check_whole
+from gossiplib.system.numbers import check_share, check_whole
 
 __all__ = ["Codec", "Parts", "Qsgd", "RandomK", "TopK"]
 
@@ -68,28 +68,17 @@ class Codec(Protocol):
 
 @dataclass(frozen=True)
 class TopK:
-    """Send the share of the numbers that are largest, with their places: ω = k/d.
+    """Send the share of the numbers that are largest, with their places.
 
-    The message: places, ascending, in the smallest unsigned integers that hold them,
-    and values. At least one number is sent.
-
-    Parameters
-    ----------
-    share : float
-        k/d, above 0 and at most 1.
-
-    Raises
-    ------
-    ValueError
-        If the share is not in that range.
+    The share, ω = k/d, is above 0 and at most 1. The message: places, ascending, in the
+    smallest unsigned integers that hold them, and values. At least one number is sent.
     """
 
     share: float
 
     def __post_init__(self) -> None:
         """Check the share."""
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share must be above 0 and at most 1; got {self.share}")
+        check_share("share", self.share, zero=False)
 
     def encode(self, x: np.ndarray, context: RoundContext) -> Payload:
         """Return places and values of the k numbers with the highest scores."""
@@ -117,14 +106,14 @@ class TopK:
 
 @dataclass(frozen=True)
 class RandomK(TopK):
-    """Send a share of the numbers, drawn at random in each round: ω = k/d.
+    """Send a share of the numbers, drawn at random in each round.
 
     The message is that of `TopK`.
 
     Parameters
     ----------
     share : float
-        k/d, above 0 and at most 1.
+        ω = k/d, above 0 and at most 1.
     seed : int
         Seed of the draws, which also depend on client and round.
     unbiased : bool
@@ -213,13 +202,9 @@ class Qsgd:
 class Parts:
     """Send one part of the vector in each round, each after `count` rounds again.
 
-    Parts are every `count`-th number, the same for all clients: in round t those whose
-    place leaves the remainder t mod `count`. The message: that remainder, and values.
-
-    Parameters
-    ----------
-    count : int
-        Number of parts, 1 to 65,536.
+    Parts are every `count`-th number (1 to 65,536), the same for all clients: in round
+    t those whose place leaves the remainder t mod `count`. The message: that remainder,
+    and values.
     """
 
     count: int

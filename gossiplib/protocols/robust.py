@@ -72,11 +72,7 @@ class TrimmedMean:
         check_whole("f", self.f, 0)
 
     def __call__(
-        self,
-        own: Model,
-        neighbours: Models,
-        weights: Any = None,
-        context: RoundContext | None = None,
+        self, own: Model, neighbours: Models, weights: Any = None, context: Any = None
     ) -> Model:
         """Return the trimmed mean; the weights are not used."""
         models = 1 + len(neighbours)

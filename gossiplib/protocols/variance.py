@@ -12,7 +12,7 @@ __all__ = ["variance_corrected"]
 def variance_corrected(
     own: Model, neighbours: Models, weights: np.ndarray, context: Any = None
 ) -> Model:
-    """Average as `weighted_mean`, then give each array the variance of its sources.
+    """Return the `weighted_mean`, each array of it with the variance of its sources.
 
     The mean of n unrelated random arrays has 1/n of their variance: a network that
     starts so gives nearly the same output to all inputs, and learns late. The average
@@ -24,11 +24,6 @@ def variance_corrected(
     ----------
     own, neighbours, weights, context
         Those of an average function, see `Average`; the context is not used.
-
-    Returns
-    -------
-    list of numpy.ndarray
-        The new model, in the data types of `own`.
 
     References
     ----------

@@ -31,15 +31,8 @@ class Identity(NamedTuple):
 class Authority:
     """Sign certificates for processes on this machine.
 
-    Parameters
-    ----------
-    folder : Path
-        Where certificates and keys go. It should be open to this user alone.
-
-    Attributes
-    ----------
-    folder, certificate : Path
-        That folder, and by what everybody knows the certificates of this authority.
+    Certificates and keys go to `folder`, which should be open to this user alone. By
+    the file `certificate` there, everybody knows what this authority has signed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,7 +46,7 @@ class Authority:
         self._ca.cert_pem.write_to_path(self.certificate)
 
     def issue(self, name: str, *, days: float = 1.0) -> Identity:
-        """Sign a certificate for a process that listens on this machine.
+        """Return the files of a certificate for a process on this machine, and its key.
 
         Parameters
         ----------
@@ -62,11 +55,6 @@ class Authority:
         days : float
             How long it is valid from now on; a negative number is one that expired
             so long ago.
-
-        Returns
-        -------
-        Identity
-            The files `certificate` and `key`; only this user can read the key.
         """
         now = datetime.datetime.now(datetime.UTC)
         begin = min(days, 0) - 1  # clocks differ

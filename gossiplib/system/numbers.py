@@ -30,8 +30,10 @@ def check_whole(name: str, value: object, least: int, most: int | None = None) -
     raise ValueError(f"{name} must be a whole number, {limits}; got {value!r}")
 
 
-def check_share(name: str, value: float) -> None:
-    """Raise ValueError if a value is no probability or share, from 0 to 1."""
+def check_share(name: str, value: float, *, zero: bool = True) -> None:
+    """Raise ValueError if a value is no share, from 0 to 1; 0 itself may be refused."""
+    if not zero and not 0 < value <= 1:
+        raise ValueError(f"{name} must be above 0 and at most 1; got {value}")
     if not 0 <= value <= 1:
         raise ValueError(f"{name} is a probability, from 0 to 1; got {value}")
 

@@ -187,13 +187,8 @@ _KINDS = {"arrays": ArrayRecord, "config": ConfigRecord, "metrics": MetricRecord
 def dump(content: RecordDict) -> bytes:
     """Return records as bytes: one msgpack message, of numbers, texts and raw arrays.
 
-    The same records make the same bytes. Arrays keep data type, byte order and Fortran
-    order.
-
-    Parameters
-    ----------
-    content : flwr.app.RecordDict
-        Its arrays are numpy's, of numbers or truth values.
+    The same content makes the same bytes. Arrays keep data type, byte order and Fortran
+    order; they are numpy's, of numbers or truth values.
 
     Raises
     ------

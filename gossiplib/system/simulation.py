@@ -32,7 +32,7 @@ def run_on_ray(
     *,
     num_workers: int | None = None,
 ) -> T:
-    """Run a server on Flower's simulation, whose clients run in Ray's processes.
+    """Return what a server makes on Flower's simulation, with clients on Ray.
 
     Ray takes 5 to 30 s to start, and is shut down at the end. Flower's log is off, also
     of clients that fail: `Gossip` counts and names them, other strategies do not. From
@@ -46,15 +46,11 @@ def run_on_ray(
         Number of clients.
     main : callable
         The server: called with the Grid, for example
-        ``lambda grid: Gossip(graph).start(grid, initial_arrays)``.
+        ``lambda grid: Gossip(graph).start(grid, initial_arrays)``. What it returns is
+        returned, what it raises is raised.
     num_workers : int, optional
         Processes that run clients side by side; by default one for each processor
         core. Each loads what the app imports: PyTorch alone takes some 300 MB.
-
-    Returns
-    -------
-    object
-        What `main` returns. What it raises is raised.
 
     Raises
     ------

@@ -18,19 +18,12 @@ PARTS = ("validation", "test", "train")
 
 
 class Parts(NamedTuple):
-    """All clients' examples in one array, client by client.
+    """All clients' examples in one array, client by client, in the order of `PARTS`.
 
-    Each client's come in the order of `PARTS`. One array serves a million clients,
-    where a million small ones would take most of the memory.
-
-    Attributes
-    ----------
-    index : numpy.ndarray
-        Rows of the data set, int32.
-    starts : numpy.ndarray
-        Where each client's rows begin in `index`; one more for the end of the last.
-    held : numpy.ndarray
-        Rows of each client that are kept for validation, and as many for test.
+    `index` has rows of the data set, int32; `starts` where each client's begin in it,
+    and the end of the last; `held` how many of each are kept for validation, and as
+    many for test. One array serves a million clients, where a million small ones would
+    take most of the memory.
     """
 
     index: np.ndarray  # type: ignore[assignment]  # instead of the tuple's own method

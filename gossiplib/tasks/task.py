@@ -53,11 +53,10 @@ class Task:
         Number of clients.
     partition : {"dirichlet", "iid", "classes", "dealt"}
         How flwr-datasets spreads the examples: by a Dirichlet distribution over the
-        classes (`alpha`: small is uneven), evenly, or two classes to each client. Or
-        "dealt", for more clients than there is data for: each gets `examples` of them
-        at random, which other clients hold as well.
+        classes, evenly, or two classes to each client. Or "dealt", for more clients
+        than there is data for: each gets some at random, which others hold as well.
     alpha : float
-        Concentration of the Dirichlet distribution.
+        Concentration of the Dirichlet distribution: small is uneven.
     examples : int
         Examples that each client is dealt.
     holdout : float
@@ -73,8 +72,7 @@ class Task:
     dtype : torch.dtype
         Data type of examples and models: `torch.float32` or `torch.float64`.
     same_start : bool
-        Whether all clients start with the same model; otherwise each has random
-        parameters of its own.
+        Whether all clients start with the same model, or each with its own.
     seed : int
         Seed of the splits, of the initial model and of local training.
 
@@ -127,10 +125,8 @@ class Task:
         self.x = torch.tensor(np.ascontiguousarray(x), dtype=dtype)
         self.y = torch.tensor(y, dtype=torch.int64)
         self.test: Examples = self.x[test], self.y[test]
-        self.num_clients = num_clients
-        self.num_classes = int(y.max()) + 1
-        self.seed = seed
-        self.same_start = same_start
+        self.num_clients, self.num_classes = num_clients, int(y.max()) + 1
+        self.seed, self.same_start = seed, same_start
         self._build = build or functools.partial(
             _perceptron, x.shape[1], hidden, self.num_classes
         )
@@ -282,22 +278,17 @@ class Task:
 
     @one_thread()
     def predict(self, model: list[np.ndarray], context: Any) -> np.ndarray:
-        """Return softmax outputs on a client's validation part.
+        """Return softmax outputs on a client's validation part, (examples, classes).
 
-        It is the `predict` that `averaging.SoftmaxDistance` needs.
+        It is the `predict` that `averaging.SoftmaxDistance` needs. For many clients, as
+        the array engine calls it, all have one axis more, the first.
 
         Parameters
         ----------
         model : list of numpy.ndarray
-            A model's arrays; for many clients stacked, one axis more, the first.
+            A model's arrays.
         context : flwr.app.Context
-            That of the client, whose "partition-id" says which one it is; or, as the
-            array engine calls it, an array of many.
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape (examples, classes); for many clients (clients, examples, classes).
+            That of the client, whose "partition-id" says which one it is.
         """
         client = context.node_config["partition-id"]
         x, _ = self.part(client, "validation")

@@ -65,8 +65,7 @@ def show(figure: Figure, alt: str) -> None:
 
 
 def consensus_distance(
-    measured: Mapping[str, Sequence[float]],
-    theory: Mapping[str, float] | None = None,
+    measured: Mapping[str, Sequence[float]], theory: Mapping[str, float] | None = None
 ) -> Figure:
     """Return a figure of distances to consensus by round, on a logarithmic scale.
 
@@ -297,10 +296,7 @@ def graphs(named: Mapping[str, nx.Graph]) -> Figure:
 
 
 def filmstrip(
-    graph_: nx.Graph,
-    frames: Mapping[str, Sequence[float]],
-    *,
-    label: str = "",
+    graph_: nx.Graph, frames: Mapping[str, Sequence[float]], *, label: str = ""
 ) -> Figure:
     """Return a figure of one graph in several frames, on one colour scale.
 

@@ -35,11 +35,8 @@ _MARKED = {
 def messages(events: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each message among the events of `Peers.events`.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns sender, receiver, round, bytes, sent, received (seconds). A message that
-        was refused, or did not get there, has no `received`.
+    Columns are sender, receiver, round, bytes, sent, received (seconds). A message that
+    was refused, or did not get there, has no `received`.
     """
     ends = {}
     for event, names in {

@@ -7,7 +7,8 @@ modules that are on a face, and the public methods of their classes. In numpydoc
 each describes all its parameters (a few may be named in its text); has a section
 Returns or Yields, or begins with "Return", "Yield" or "Tell whether"; and has a section
 Raises, or begins with "Raise", where its own body raises. A method that overrides one
-of a class of Flower's is described there.
+of a class of Flower's is described there; one that implements a method of our
+`PROTOCOLS`, in the Protocol.
 
 Ruff finds sections that are too long (DOC102), and what is raised or yielded in silence
 (DOC501, DOC402). It does not ask for a section Parameters, takes no first line for a
@@ -25,6 +26,8 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+#: Public classes that describe the methods of all that have these methods.
+PROTOCOLS = {"Average", "Codec", "TokenAccount"}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = Function | ast.ClassDef
@@ -75,16 +78,34 @@ def definitions() -> Iterator[tuple[Path, str, Definition]]:
             yield path, name, node
             for one in node.body if isinstance(node, ast.ClassDef) else []:
                 public = isinstance(one, Function) and not one.name.startswith("_")
-                if public and not (node.bases and overrides(path, name, one.name)):
+                if public and not described_elsewhere(path, name, one.name):
                     yield path, f"{name}.{one.name}", one
 
 
-def overrides(path: Path, name: str, method: str) -> bool:
-    """Tell whether a class from outside gossiplib has this method too."""
+def described_elsewhere(path: Path, name: str, method: str) -> bool:
+    """Tell whether a class from elsewhere, or a Protocol, has this method too."""
     module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    _, *bases, _ = getattr(importlib.import_module(module), name).__mro__
+    this, *bases, _ = getattr(importlib.import_module(module), name).__mro__
     others = (b for b in bases if not b.__module__.startswith("gossiplib"))
-    return any(hasattr(base, method) for base in others)
+    if any(hasattr(base, method) for base in others):
+        return True
+    has = set().union(*map(vars, [this, *bases]))
+    return name not in PROTOCOLS and any(
+        needed <= has and method in needed | shown for needed, shown in protocols()
+    )
+
+
+@cache
+def protocols() -> list[tuple[set[str], set[str]]]:
+    """Return the methods of each of `PROTOCOLS`, and those that its text shows."""
+    found = []
+    for path, name in public_names():
+        for node in tree(path).body if name in PROTOCOLS else []:
+            if isinstance(node, ast.ClassDef) and node.name == name:
+                needed = {one.name for one in node.body if isinstance(one, Function)}
+                text = ast.get_docstring(node) or ""
+                found.append((needed, set(re.findall(r"(?m)^ +(\w+)\(.*\) ->", text))))
+    return found
 
 
 def sections(node: Definition) -> dict[str, str]:

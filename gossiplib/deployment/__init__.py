@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from gossiplib._face import face
 
 if TYPE_CHECKING:
-    from . import superlink as superlink, supernodes as supernodes
     from .superlink import SuperLink as SuperLink, missing_commands as missing_commands
     from .supernodes import Deployment as Deployment
 

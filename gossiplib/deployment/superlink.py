@@ -1,8 +1,7 @@
 """A SuperLink of Flower's on this machine, and the runs that it is given.
 
 `SuperLink` is one process, and Flower's own commands that talk to it, over TLS. Its
-apps run on Flower's simulation, in this Python, with what it has installed. Nothing is
-downloaded.
+apps run in this Python, with what it has installed. Nothing is downloaded.
 """
 
 import contextlib
@@ -21,8 +20,9 @@ from typing import Any, Self
 from gossiplib.system.certificates import Authority
 from gossiplib.system.processes import Processes, free_ports
 from gossiplib.system.runs import wait_until
+from gossiplib.system.simulation import QUIET
 
-__all__ = ["SuperLink", "app_output", "missing_commands"]
+__all__ = ["SuperLink", "missing_commands"]
 
 # What we read of Flower's texts, which are no interface: as 1.42.0 writes them.
 _STARTED = re.compile(r"Successfully started run (\d+)")
@@ -37,15 +37,11 @@ _NOISE = re.compile(
 #: Where Flower's commands are. They call each other by name.
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 
-_SETTINGS = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
+_SETTINGS = QUIET | {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.3",  # else a message waits for up to 1 s
     "NO_COLOR": "1",
     "PYTHONUNBUFFERED": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TQDM_DISABLE": "1",
 }
 
@@ -67,11 +63,9 @@ class SuperLink:
 
     Parameters
     ----------
-    days : float
-        For how long the SuperLink's certificate is valid; a negative number is one that
-        expired.
-    start_timeout : float
-        Seconds that each step of the start, and each command but a run, may take.
+    days, start_timeout : float
+        Days for which the SuperLink's certificate is valid (below 0: it expired so long
+        ago); seconds that each step of the start, and each command but a run, may take.
 
     Attributes
     ----------
@@ -79,10 +73,8 @@ class SuperLink:
         Those of the block, with their logs: "superlink", and what talks to it.
     folder : Path
         Certificates, logs and apps. It goes with the block.
-    address : str
-        Host and port of the SuperLink.
-    authority : Authority
-        By whose certificate the others know the SuperLink.
+    address, authority
+        Host and port of the SuperLink, and by whose certificate the others know it.
     """
 
     #: For whom the SuperLink is: an option of its command.
@@ -96,15 +88,9 @@ class SuperLink:
     def __enter__(self) -> Self:
         """Start all processes; wait until they answer.
 
-        Raises
-        ------
-        FileNotFoundError
-            If Flower's commands are not installed.
-        RuntimeError
-            If a process ends or is refused, with the end of its log; or if the
-            certificate cannot be used.
-        TimeoutError
-            If a step takes longer than `start_timeout`.
+        Raise FileNotFoundError if Flower's commands are not installed, RuntimeError if
+        a process ends or is refused (with the end of its log) or the certificate cannot
+        be used, and TimeoutError if a step takes longer than `start_timeout`.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.processes)
@@ -164,31 +150,12 @@ class SuperLink:
         except OSError:
             return False
 
-    def ask(self, *arguments: str) -> str:
-        """Start a command of `flwr`, by its arguments, such as "list".
-
-        Returns
-        -------
-        str
-            Its name, for `answer`.
-        """
+    def _ask(self, *arguments: str) -> str:
+        """Start a command of `flwr`, such as "list"; return its name, for `_answer`."""
         return self._flwr(*arguments, "--format", "json")
 
-    def answer(self, name: str) -> dict[str, Any]:
-        """Wait for the command to end whose name `ask` returned.
-
-        Returns
-        -------
-        dict
-            Its answer, as Flower's JSON has it.
-
-        Raises
-        ------
-        RuntimeError
-            If the command fails, with what it says.
-        TimeoutError
-            If it takes too long.
-        """
+    def _answer(self, name: str) -> dict[str, Any]:
+        """Return a command's answer, as Flower's JSON has it, when it has ended."""
         if not wait_until(lambda: not self.processes.is_running(name), self._timeout):
             raise TimeoutError(f"{name} took more than {self._timeout:g} s")
         text = self._log(name)
@@ -208,7 +175,9 @@ class SuperLink:
         watch: Callable[[str], object] | None = None,
         timeout: float = 600.0,
     ) -> str:
-        """Run a Flower app by `flwr run`, and wait for its end.
+        """Return what a Flower app prints, from its start by `flwr run` to its end.
+
+        Flower's own log is left out.
 
         Parameters
         ----------
@@ -222,11 +191,6 @@ class SuperLink:
             Called with each line that the app prints, as it comes.
         timeout : float
             How many seconds the run may take.
-
-        Returns
-        -------
-        str
-            What the app has printed, without Flower's log.
 
         Raises
         ------
@@ -265,7 +229,7 @@ class SuperLink:
         """Raise RuntimeError if a run has failed: `flwr run` does not say so."""
         if (run_id := self._run_id(name)) is None:
             raise RuntimeError(f"the run was not started:\n{self._log(name)}")
-        (run,) = self.answer(self.ask("list", "--run-id", run_id))["runs"]
+        (run,) = self._answer(self._ask("list", "--run-id", run_id))["runs"]
         status, details = run["status"], run["status-details"]
         if status != _COMPLETED:
             end = _COLOUR.sub("", self.processes.tail(name))
@@ -275,7 +239,7 @@ class SuperLink:
         """Stop a run, if it goes on."""
         if (run_id := self._run_id(name)) is not None:
             with contextlib.suppress(RuntimeError):  # it may have ended by itself
-                self.answer(self.ask("stop", run_id))
+                self._answer(self._ask("stop", run_id))
         if self.processes.is_running(name):
             self.processes.kill(name)
 

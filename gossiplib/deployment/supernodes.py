@@ -24,11 +24,9 @@ class Deployment(SuperLink):
     ----------
     num_clients : int
         Number of SuperNodes; their partition ids are 0..num_clients-1.
-    days : float
-        For how long the SuperLink's certificate is valid; a negative number is one that
-        expired.
-    start_timeout : float
-        Seconds that each step of the start, and each command but a run, may take.
+    days, start_timeout : float
+        Days for which the SuperLink's certificate is valid; seconds that each step of
+        the start, and each command but a run, may take.
 
     Attributes
     ----------
@@ -36,14 +34,10 @@ class Deployment(SuperLink):
         Those of the block: "superlink", "supernode-0" and so on, with their logs.
     folder : Path
         Certificates, keys, logs and apps. It goes with the block.
-    address : str
-        Host and port of the SuperLink.
-    authority : Authority
-        By whose certificate the SuperNodes know the SuperLink.
-    node_ids : dict[int, int]
-        Partition id -> Flower's number of the node.
-    keys : dict[int, Path]
-        Partition id -> the private key of the node.
+    address, authority
+        Host and port of the SuperLink, and by whose certificate the SuperNodes know it.
+    node_ids, keys : dict
+        Partition id -> Flower's number of the node, and the file of its private key.
 
     Examples
     --------
@@ -67,7 +61,7 @@ class Deployment(SuperLink):
 
     def online(self) -> set[int]:
         """Return Flower's numbers of the nodes that the SuperLink takes for online."""
-        nodes = self.answer(self.ask("supernode", "list"))
+        nodes = self._answer(self._ask("supernode", "list"))
         return {int(n["node-id"]) for n in nodes["nodes"] if n["status"] == "online"}
 
     def kill(self, client: int) -> None:
@@ -88,19 +82,17 @@ class Deployment(SuperLink):
         if self.processes.is_running(_name(client)):
             self.kill(client)
         old = str(self.node_ids[client])
-        gone = self.ask("supernode", "unregister", old)
+        gone = self._ask("supernode", "unregister", old)
         self._start_supernodes([client])
-        self.answer(gone)
+        self._answer(gone)
 
     def start_supernode(self, name: str, client: int, key: Path | None) -> None:
         """Start a SuperNode, and do not wait. Its log tells how it fares.
 
         Parameters
         ----------
-        name : str
-            Of the process.
-        client : int
-            Partition id.
+        name, client : str, int
+            Of the process, and its partition id.
         key : Path, optional
             The private key by which it shows who it is.
         """
@@ -120,9 +112,9 @@ class Deployment(SuperLink):
         asked = {}
         for i in clients:
             self.keys[i], public = key_pair(self.folder, f"key-{next(self._numbers)}")
-            asked[i] = self.ask("supernode", "register", str(public))
+            asked[i] = self._ask("supernode", "register", str(public))
         for i, name in asked.items():
-            self.node_ids[i] = int(self.answer(name)["node-id"])
+            self.node_ids[i] = int(self._answer(name)["node-id"])
             self.start_supernode(_name(i), i, self.keys[i])
         wanted = {self.node_ids[i] for i in asked}
         self.processes.wait_until(

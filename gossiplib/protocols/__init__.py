@@ -28,15 +28,7 @@ from typing import TYPE_CHECKING
 from gossiplib._face import face
 
 if TYPE_CHECKING:
-    from . import (
-        byzantine as byzantine,
-        codecs as codecs,
-        compressed as compressed,
-        privacy as privacy,
-        push_sum as push_sum,
-        robust as robust,
-        variance as variance,
-    )
+    from . import byzantine as byzantine, privacy as privacy, robust as robust
     from .byzantine import (
         ALittleIsEnough as ALittleIsEnough,
         Byzantine as Byzantine,
@@ -45,7 +37,13 @@ if TYPE_CHECKING:
         Noise as Noise,
         SignFlip as SignFlip,
     )
-    from .codecs import Parts as Parts, Qsgd as Qsgd, RandomK as RandomK, TopK as TopK
+    from .codecs import (
+        Codec as Codec,
+        Parts as Parts,
+        Qsgd as Qsgd,
+        RandomK as RandomK,
+        TopK as TopK,
+    )
     from .compressed import (
         Choco as Choco,
         Compressed as Compressed,

@@ -1,16 +1,16 @@
 """Byzantine clients, and attacks: what reaches their neighbours is not their model.
 
 `Byzantine` makes a lie happen where it *arrives*: in front of the receiver's average
-function, it replaces what came from the liars. So liars may know everything (who
-listens, its model, its other neighbours' models), as the literature assumes of an
-attacker, and may tell each neighbour something else. Everything else of a run stays as
-it is, in each engine, and the liars' own models go on as if they were honest. An
-*attack* makes the lies, from the `AttackView` of a receiver; `robust` has the defences.
+function. So liars may know everything (who listens, its model, its other neighbours'
+models), as the literature assumes of an attacker, and may tell each neighbour something
+else. Everything else of a run stays as it is, in each engine, and the liars' own models
+go on as if they were honest. An *attack* makes the lies; `robust` has the defences.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -81,8 +81,8 @@ class Byzantine:
     Raises
     ------
     ValueError
-        If clients send something else than models (`average` has a `send`), or, when
-        averaging, if the attack returns what is not like models.
+        If `average` has a `send`, so that clients send something else than models; or,
+        when averaging, if the attack returns what is not like models.
     """
 
     average: Average
@@ -113,9 +113,9 @@ class Byzantine:
         patterns, which = np.unique(lies, axis=1, return_inverse=True)
         for k in np.flatnonzero(patterns.any(axis=0)):
             at = np.flatnonzero(which.ravel() == k)
-            near = [_pick(model, at) for model in neighbours]
+            mine, *near = [[a[at] for a in model] for model in (own, *neighbours)]
             some, w = _some(context, at), weights[:, at]
-            made = self._lied_to(_pick(own, at), near, w, some, patterns[:, k])
+            made = self._lied_to(mine, near, w, some, patterns[:, k])
             for model, part in zip(models, made, strict=True):
                 for array, piece in zip(model, part, strict=True):
                     array[at] = piece
@@ -130,26 +130,21 @@ class Byzantine:
         lies: np.ndarray,
     ) -> Models:
         """Return what arrives: the neighbours' models, or lies where `lies` is True."""
-        liars = np.flatnonzero(lies).tolist()
-        honest = [neighbours[j] for j in np.flatnonzero(~lies).tolist()]
-        true, near = [neighbours[j] for j in liars], np.asarray(weights)[1:]
-        view = AttackView(own, honest, true, near[~lies], near[lies], context)
-        made, models = self.attack(view), list(neighbours)
+        honest, true = (list(compress(neighbours, who)) for who in (~lies, lies))
+        near, models = np.asarray(weights)[1:], list(neighbours)
+        made = self.attack(
+            AttackView(own, honest, true, near[~lies], near[lies], context)
+        )
         if len(made) != len(true):
             raise ValueError(f"the attack made {len(made)} lies for {len(true)} liars")
-        for j, lie, model in zip(liars, made, true, strict=True):
-            found, wanted = [np.shape(a) for a in lie], [a.shape for a in model]
+        for j, lie in zip(np.flatnonzero(lies).tolist(), made, strict=True):
+            found, wanted = [np.shape(a) for a in lie], [a.shape for a in models[j]]
             if found != wanted:
-                raise ValueError(
-                    f"a lie has arrays of shapes {found} instead of {wanted}"
-                )
-            both = zip(lie, model, strict=True)
+                wrong = f"shapes {found} instead of {wanted}"
+                raise ValueError(f"a lie has arrays of {wrong}")
+            both = zip(lie, models[j], strict=True)
             models[j] = [as_dtype(a, b.dtype) for a, b in both]
         return models
-
-
-def _pick(model: Model, at: np.ndarray) -> Model:
-    return [array[at] for array in model]
 
 
 def _some(context: RoundContext, at: np.ndarray) -> RoundContext:
@@ -180,7 +175,7 @@ class Noise:
     std : float
         Standard deviation of the noise on each parameter.
     seed : int
-        Seed of the noise.
+        Of the noise.
     """
 
     std: float
@@ -202,7 +197,7 @@ class Noise:
 
 
 def z_max(n: int, m: int) -> float:
-    """Return z of "a little is enough", for m liars among n.
+    """Return z of "a little is enough", for m liars among n models that reach a client.
 
     z = Φ⁻¹((n - m - s) / (n - m)) with s = ⌊n/2 + 1⌋ - m: as far as the lies can go
     from the mean while s honest ones are expected still farther out, so that they and
@@ -211,10 +206,8 @@ def z_max(n: int, m: int) -> float:
 
     Parameters
     ----------
-    n : int
-        How many models reach a client, its own among them.
-    m : int
-        How many of them are lies.
+    n, m : int
+        How many models reach a client, its own among them, and how many are lies.
 
     Raises
     ------
@@ -223,9 +216,8 @@ def z_max(n: int, m: int) -> float:
     """
     needed = n // 2 + 1 - m
     if m < 1 or needed < 1:
-        raise ValueError(
-            f"z is defined for 1 to {n // 2} liars among {n} models; there are {m}"
-        )
+        most = f"1 to {n // 2} liars among {n} models"
+        raise ValueError(f"z is defined for {most}; there are {m}")
     return float(norm.ppf((n - m - needed) / (n - m)))
 
 
@@ -235,12 +227,8 @@ class ALittleIsEnough:
 
     All liars send mean - z std of the honest models that the receiver knows, its own
     among them, for each parameter (Baruch et al. 2019, arXiv:1902.06156; for gossip as
-    in the program of He et al. 2022).
-
-    Parameters
-    ----------
-    z : float, optional
-        By default `z_max` of the models that reach the receiver.
+    in the program of He et al. 2022). By default z is `z_max` of the models that reach
+    the receiver.
     """
 
     z: float | None = None
@@ -269,7 +257,7 @@ class Inconsistent:
     strength : float
         Length of the pull.
     seed : int
-        Seed of the direction.
+        Of the direction.
     """
 
     strength: float
@@ -292,13 +280,8 @@ class Inconsistent:
 class Dissensus:
     """Keep neighbours from agreeing: pull each away from what draws it to the others.
 
-    The lie is x_i - ε Σ_{honest k} w_ik (x_k - x_i) / Σ_{liars j} w_ij. With ε = 1 a
+    The lie is x_i - epsilon Σ_{honest k} w_ik (x_k - x_i) / Σ_{liars j} w_ij. With 1 a
     plain weighted mean stands still (He et al. 2022, the dissensus attack).
-
-    Parameters
-    ----------
-    epsilon : float
-        ε, the strength of the attack.
     """
 
     epsilon: float = 1.0

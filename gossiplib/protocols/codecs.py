@@ -19,9 +19,9 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from gossiplib.core.context import RoundContext, uniforms
-from gossiplib.system.numbers import check_whole
+from gossiplib.system.numbers import check_share, check_whole
 
-__all__ = ["Codec", "Parts", "Qsgd", "RandomK", "TopK", "pack_bits", "unpack_bits"]
+__all__ = ["Codec", "Parts", "Qsgd", "RandomK", "TopK"]
 
 Payload: TypeAlias = list[np.ndarray]
 Fill: TypeAlias = np.ndarray | float
@@ -44,9 +44,8 @@ class Codec(Protocol):
         Raises
         ------
         ValueError
-            If x is empty or not finite.
+            If x cannot be encoded: it is empty, or not finite.
         """
-        ...
 
     def decode(self, payload: Payload, size: int, missing: Fill = 0.0) -> np.ndarray:
         """Return Q(x), with the numbers of `missing` where the message has none.
@@ -65,47 +64,29 @@ class Codec(Protocol):
         ValueError
             If the message does not fit a vector of this size.
         """
-        ...
 
 
 @dataclass(frozen=True)
 class TopK:
-    """Send the share of the numbers that are largest, with their places: ω = k/d.
+    """Send the share of the numbers that are largest, with their places.
 
-    The message: places, ascending, in the smallest unsigned integers that hold them,
-    and values. At least one number is sent.
-
-    Parameters
-    ----------
-    share : float
-        k/d, above 0 and at most 1.
-
-    Raises
-    ------
-    ValueError
-        If the share is not in that range.
+    The share, ω = k/d, is above 0 and at most 1. The message: places, ascending, in the
+    smallest unsigned integers that hold them, and values. At least one number is sent.
     """
 
     share: float
 
     def __post_init__(self) -> None:
         """Check the share."""
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share must be above 0 and at most 1; got {self.share}")
+        check_share("share", self.share, zero=False)
 
     def encode(self, x: np.ndarray, context: RoundContext) -> Payload:
-        """Return places and values of the k numbers with the highest scores.
-
-        Parameters
-        ----------
-        x, context
-            Those of `Codec.encode`.
-        """
+        """Return places and values of the k numbers with the highest scores."""
         _check_finite(x)
         size, scores = x.shape[-1], self._scores(x, context)
         k = max(1, round(self.share * size))
-        places = np.argpartition(scores, size - k, axis=-1)[..., size - k :]
-        places = np.sort(places, axis=-1)
+        best = np.argpartition(scores, size - k, axis=-1)[..., size - k :]
+        places = np.sort(best, axis=-1)
         values = np.take_along_axis(x, places, axis=-1)
         return [places.astype(np.min_scalar_type(size - 1)), values]
 
@@ -113,24 +94,11 @@ class TopK:
         return np.asarray(np.abs(x))
 
     def decode(self, payload: Payload, size: int, missing: Fill = 0.0) -> np.ndarray:
-        """Return the vector that has these values at these places.
-
-        Parameters
-        ----------
-        payload, size, missing
-            Those of `Codec.decode`.
-
-        Raises
-        ------
-        ValueError
-            If a place is not in the vector, or the message has not two arrays.
-        """
+        """Return the vector that has these values at these places."""
         places, values = _two(payload)
         if places.size and not 0 <= places.min() <= places.max() < size:
-            raise ValueError(
-                f"the message has places {places.min()} to {places.max()}, but "
-                f"there are {size} numbers"
-            )
+            found = f"the message has places {places.min()} to {places.max()}"
+            raise ValueError(f"{found}, but there are {size} numbers")
         x = _filled(values, size, missing)
         np.put_along_axis(x, places.astype(np.intp), values, axis=-1)
         return x
@@ -138,14 +106,14 @@ class TopK:
 
 @dataclass(frozen=True)
 class RandomK(TopK):
-    """Send a share of the numbers, drawn at random in each round: ω = k/d.
+    """Send a share of the numbers, drawn at random in each round.
 
     The message is that of `TopK`.
 
     Parameters
     ----------
     share : float
-        k/d, above 0 and at most 1.
+        ω = k/d, above 0 and at most 1.
     seed : int
         Seed of the draws, which also depend on client and round.
     unbiased : bool
@@ -157,13 +125,7 @@ class RandomK(TopK):
     unbiased: bool = False
 
     def encode(self, x: np.ndarray, context: RoundContext) -> Payload:
-        """Return places and values of k numbers.
-
-        Parameters
-        ----------
-        x, context
-            Those of `Codec.encode`.
-        """
+        """Return places and values of k numbers."""
         places, values = super().encode(x, context)
         if self.unbiased:
             values = (values * (x.shape[-1] / values.shape[-1])).astype(x.dtype)
@@ -213,18 +175,7 @@ class Qsgd:
         return 1.0 if self.unbiased else 1 + min(size / s**2, size**0.5 / s)
 
     def encode(self, x: np.ndarray, context: RoundContext) -> Payload:
-        """Return ‖x‖, shape (1,), and the symbols, packed into bytes.
-
-        Parameters
-        ----------
-        x, context
-            Those of `Codec.encode`.
-
-        Raises
-        ------
-        ValueError
-            If x is empty or not finite, or its norm is not.
-        """
+        """Return ‖x‖, shape (1,), and the symbols, packed into bytes."""
         _check_finite(x)
         # Squares of large float32 overflow. Summed alike for one client and for many.
         norm = np.sqrt(np.square(x, dtype=np.float64).sum(axis=-1, keepdims=True))
@@ -238,24 +189,11 @@ class Qsgd:
         return [norm, pack_bits(symbols, self.bits)]
 
     def decode(self, payload: Payload, size: int, missing: Fill = 0.0) -> np.ndarray:
-        """Return Q(x); nothing is missing.
-
-        Parameters
-        ----------
-        payload, size, missing
-            Those of `Codec.decode`.
-
-        Raises
-        ------
-        ValueError
-            If the message does not fit a vector of this size.
-        """
+        """Return Q(x); nothing is missing."""
         norm, packed = _two(payload)
         if packed.shape[-1] != -(-size * self.bits // 8):
-            raise ValueError(
-                f"{size} numbers of {self.bits} bits do not make "
-                f"{packed.shape[-1]} bytes"
-            )
+            found = f"{packed.shape[-1]} bytes"
+            raise ValueError(f"{size} numbers of {self.bits} bits do not make {found}")
         level = unpack_bits(packed, self.bits, size).astype(np.float64) - self.levels
         return (level * (norm / (self.levels * self.tau(size)))).astype(norm.dtype)
 
@@ -264,13 +202,9 @@ class Qsgd:
 class Parts:
     """Send one part of the vector in each round, each after `count` rounds again.
 
-    Parts are every `count`-th number, the same for all clients: in round t those whose
-    place leaves the remainder t mod `count`. The message: that remainder, and values.
-
-    Parameters
-    ----------
-    count : int
-        Number of parts, 1 to 65,536.
+    Parts are every `count`-th number (1 to 65,536), the same for all clients: in round
+    t those whose place leaves the remainder t mod `count`. The message: that remainder,
+    and values.
     """
 
     count: int
@@ -280,18 +214,7 @@ class Parts:
         check_whole("count", self.count, 1, 65_536)
 
     def encode(self, x: np.ndarray, context: RoundContext) -> Payload:
-        """Return the number of the round's part, shape (1,), and its values.
-
-        Parameters
-        ----------
-        x, context
-            Those of `Codec.encode`.
-
-        Raises
-        ------
-        ValueError
-            If x is not finite, or shorter than the number of parts.
-        """
+        """Return the number of the round's part, shape (1,), and its values."""
         _check_finite(x)
         if x.shape[-1] < self.count:
             raise ValueError(f"{x.shape[-1]} numbers do not make {self.count} parts")
@@ -300,18 +223,7 @@ class Parts:
         return [part, x[..., first :: self.count]]
 
     def decode(self, payload: Payload, size: int, missing: Fill = 0.0) -> np.ndarray:
-        """Return the vector that has these values in this part.
-
-        Parameters
-        ----------
-        payload, size, missing
-            Those of `Codec.decode`.
-
-        Raises
-        ------
-        ValueError
-            If the message is not one part of a vector of this size.
-        """
+        """Return the vector that has these values in this part."""
         part, values = _two(payload)
         x = _filled(values, size, missing)
         first = int(part.flat[0])  # of one round: the same for all clients
@@ -341,15 +253,7 @@ def _two(payload: Payload) -> Payload:
 
 
 def pack_bits(symbols: np.ndarray, bits: int) -> np.ndarray:
-    """Return whole numbers side by side in bytes.
-
-    Parameters
-    ----------
-    symbols : numpy.ndarray
-        The numbers, below 2**bits; shape (size,) or (clients, size).
-    bits : int
-        Bits for each number, at most 16.
-    """
+    """Return whole numbers side by side in bytes, `bits` (at most 16) for each."""
     two = np.ascontiguousarray(symbols.astype(">u2"))
     each = np.unpackbits(two.view(np.uint8), axis=-1)
     each = each.reshape(*symbols.shape, 16)[..., 16 - bits :]
@@ -357,17 +261,7 @@ def pack_bits(symbols: np.ndarray, bits: int) -> np.ndarray:
 
 
 def unpack_bits(packed: np.ndarray, bits: int, size: int) -> np.ndarray:
-    """Return the numbers that `pack_bits` put into bytes.
-
-    Parameters
-    ----------
-    packed : numpy.ndarray
-        The bytes, uint8; shape (bytes,) or (clients, bytes).
-    bits : int
-        Bits for each number.
-    size : int
-        How many numbers there are, of each client.
-    """
+    """Return the `size` numbers of each client that `pack_bits` put into bytes."""
     byte, bit = np.divmod(np.arange(size) * bits, 8)
     end = np.zeros((*packed.shape[:-1], 2), np.uint8)
     wide = np.concatenate([packed, end], axis=-1).astype(np.uint32)

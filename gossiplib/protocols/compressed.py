@@ -18,6 +18,7 @@ from flwr.app import ArrayRecord
 from gossiplib.core.averaging import Model, Models, as_dtype, weighted_mean
 from gossiplib.core.context import RoundContext
 from gossiplib.protocols.codecs import Codec
+from gossiplib.system.numbers import check_share
 from gossiplib.system.records import ravel, unpack, unravel
 
 __all__ = ["Choco", "Compressed", "Partial", "Shared"]
@@ -27,29 +28,16 @@ __all__ = ["Choco", "Compressed", "Partial", "Shared"]
 class Compressed:
     """Average with the compressed models of the neighbours, as if they were exact.
 
-    x_i ← w_ii x_i + Σ_j w_ij Q(x_j). With an unbiased codec this is one of the
-    schemes that Koloskova et al. 2019 compare CHOCO with. The error of Q is in
-    proportion to the model and does not vanish as the models come to agree, and their
-    mean drifts.
-
-    Parameters
-    ----------
-    codec : Codec
-        How a model is encoded: `TopK`, `RandomK`, `Qsgd`, `Parts`.
+    x_i ← w_ii x_i + Σ_j w_ij Q(x_j), where Q is by a codec: `TopK`, `RandomK`, `Qsgd`,
+    `Parts`. With an unbiased one this is one of the schemes that Koloskova et al. 2019
+    compare CHOCO with. The error of Q is in proportion to the model and does not vanish
+    as the models come to agree, and their mean drifts.
     """
 
     codec: Codec
 
     def send(self, model: Model, context: RoundContext) -> Model:
-        """Return the encoded model.
-
-        Parameters
-        ----------
-        model : list of numpy.ndarray
-            What the client would send as it is.
-        context : RoundContext
-            Which client and round.
-        """
+        """Return the encoded model."""
         return self.codec.encode(_vector(model, context), context)
 
     def __call__(
@@ -70,13 +58,8 @@ class Partial(Compressed):
     """Average only what the neighbours sent; keep the own number elsewhere.
 
     x_i ← x_i + Σ_j w_ij m_j (x_j - x_i), where m_j is 1 where j sent something and 0
-    elsewhere. With `Parts` these are partitioned models, with `RandomK` subsampled ones
-    (both of Hegedűs et al. 2021), with `TopK` each client's largest numbers.
-
-    Parameters
-    ----------
-    codec : Codec
-        How a part of a model is encoded: `Parts`, `RandomK`, `TopK`.
+    elsewhere. The codec is `Parts`, for partitioned models, `RandomK`, for subsampled
+    ones (both of Hegedűs et al. 2021), or `TopK`, for each client's largest numbers.
     """
 
     def _decoded(self, message: Model, x: np.ndarray) -> np.ndarray:
@@ -87,13 +70,9 @@ class Partial(Compressed):
 class Shared:
     """Average some arrays of the model with the neighbours, and keep the rest private.
 
-    With all but the last layer it is the scheme of Arivazhagan et al. 2019 (FedPer,
-    arXiv:1912.00818): a common base and a personal head.
-
-    Parameters
-    ----------
-    arrays : sequence of int
-        Places of the shared arrays in the model, from 0 on.
+    `arrays` are their places in the model, from 0 on. With all but the last layer it is
+    the scheme of Arivazhagan et al. 2019 (FedPer, arXiv:1912.00818): a common base and
+    a personal head.
 
     Raises
     ------
@@ -111,23 +90,10 @@ class Shared:
         object.__setattr__(self, "arrays", places)
 
     def send(self, model: Model, context: RoundContext) -> Model:
-        """Return the shared arrays.
-
-        Parameters
-        ----------
-        model, context
-            Those of `Compressed.send`.
-
-        Raises
-        ------
-        ValueError
-            If the model has fewer arrays than the places need.
-        """
+        """Return the shared arrays."""
         if self.arrays[-1] >= len(model):
-            raise ValueError(
-                f"array {self.arrays[-1]} is to be shared, but the model has "
-                f"{len(model)}, from 0 on"
-            )
+            wanted = f"array {self.arrays[-1]} is to be shared"
+            raise ValueError(f"{wanted}, but the model has {len(model)}, from 0 on")
         return [model[k] for k in self.arrays]
 
     def __call__(
@@ -164,11 +130,6 @@ class Choco:
     step : float
         γ, above 0 and at most 1. The smaller ω, the smaller γ must be, or the models
         diverge.
-
-    Raises
-    ------
-    ValueError
-        If the step is not in that range.
     """
 
     codec: Codec
@@ -176,17 +137,10 @@ class Choco:
 
     def __post_init__(self) -> None:
         """Check the step."""
-        if not 0 < self.step <= 1:
-            raise ValueError(f"the step must be above 0 and at most 1; got {self.step}")
+        check_share("the step", self.step, zero=False)
 
     def send(self, model: Model, context: RoundContext) -> Model:
-        """Return Q(x_i - x̂_i) as a message, and add it to x̂_i.
-
-        Parameters
-        ----------
-        model, context
-            Those of `Compressed.send`.
-        """
+        """Return Q(x_i - x̂_i) as a message, and add it to x̂_i."""
         x = _vector(model, context)
         public = np.zeros(x.shape)
         if _PUBLIC in context.state:
@@ -222,8 +176,8 @@ class Choco:
             return total
         why = "its neighbours or their weights are not those of the round before"
         if same:
-            why = f"it last averaged in round {last.min()}, and now it is round "
-            why += str(context.server_round)
+            now = f"now it is round {context.server_round}"
+            why = f"it last averaged in round {last.min()}, and {now}"
         raise RuntimeError(
             f"client {context.clients.flat[0]} does not know what its neighbours have "
             f"sent so far: {why}. CHOCO needs a static graph and every message; use "
@@ -238,9 +192,9 @@ _PUBLIC, _TOTAL = "choco.public", "choco.total"
 def _digest(senders: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return a digest of who sends and what it weighs, shape (*batch, 2).
 
-    The senders themselves would be as many as a client has neighbours; but a record in
-    the state has one shape for all clients, as the vectorised engine stacks them. The
-    weights are rounded: eigenvalues in them may differ in the last digit, elsewhere.
+    In the state, a record has one shape for all clients, as the vectorised engine
+    stacks them: so the senders themselves cannot be kept. The weights are rounded, as
+    eigenvalues in them may differ in the last digit elsewhere.
     """
     order = np.argsort(senders, axis=0)
     both = [senders, np.rint(1e9 * weights[1:]).astype(np.int64)]

@@ -2,10 +2,9 @@
 
 `HonestButCurious` clients note the models that reach them. `membership` is the attack
 on these: it judges by the loss whether an example was trained on (Yeom et al. 2018,
-arXiv:1709.01604); `membership_auc` says how well that works. Flower adds the noise
-(`flwr.clientapp.mod.LocalDpMod`, by `with_mods`), and `noise_std`, `exact_epsilon` and
-`auc_bound` are its theory. Nothing here attacks encrypted messages, or reconstructs an
-example.
+arXiv:1709.01604). Flower adds the noise (`flwr.clientapp.mod.LocalDpMod`, by
+`with_mods`); `noise_std`, `exact_epsilon` and `auc_bound` are its theory. Nothing here
+attacks encrypted messages, or reconstructs an example.
 """
 
 import math
@@ -47,12 +46,12 @@ class HonestButCurious:
     heard : dict
         Filled: partition id of the sender -> the model that it sent.
     average : callable
-        What the clients do with the models; one without a `send`.
+        What the clients do with the models.
 
     Raises
     ------
     ValueError
-        If clients send something else than models.
+        If `average` has a `send`, so that clients send something else than models.
     """
 
     heard: dict[int, Model] = field(repr=False, compare=False)
@@ -119,24 +118,20 @@ def membership(task: Task, model: Model, client: int) -> tuple[np.ndarray, np.nd
 def membership_auc(task: Task, models: Mapping[int, Model]) -> np.ndarray:
     """Return how well `membership` tells each client's training examples from others.
 
+    It is the area under the ROC curve for each client, in the order of `models`: the
+    probability that a random training example scores higher than a random other. 0.5 is
+    a guess, 1 gives all away. Clients are independent, examples of one client are not:
+    so take clients for an interval.
+
     Parameters
     ----------
     task : Task
         Data and kind of the models.
     models : dict
         Client -> its model.
-
-    Returns
-    -------
-    numpy.ndarray
-        The area under the ROC curve for each client, in the order of `models`: the
-        probability that a random training example scores higher than a random other.
-        0.5 is a guess, 1 gives all away. Clients are independent, examples of one
-        client are not: so take clients for an interval.
     """
-    return np.array(
-        [roc_auc_score(*membership(task, model, i)) for i, model in models.items()]
-    )
+    judged = [membership(task, model, client) for client, model in models.items()]
+    return np.array([roc_auc_score(*one) for one in judged])
 
 
 def with_mods(app: ClientApp, mods: list[Any]) -> ClientApp:
@@ -163,10 +158,9 @@ def noise_std(sensitivity: float, epsilon: float, delta: float) -> float:
 
     Parameters
     ----------
-    sensitivity : float
-        Δ, how far two neighbouring data sets can move a message, in Euclidean norm.
-    epsilon, delta : float
-        ε and δ of the promise.
+    sensitivity, epsilon, delta : float
+        Δ, how far two neighbouring data sets can move a message, in Euclidean norm; ε
+        and δ of the promise.
     """
     return sensitivity * math.sqrt(2 * math.log(1.25 / delta)) / epsilon
 
@@ -182,12 +176,8 @@ def exact_epsilon(
 
     Parameters
     ----------
-    sensitivity : float
-        Δ, how far two neighbouring data sets can move a message, in Euclidean norm.
-    std : float
-        σ of the noise on each parameter.
-    delta : float
-        δ, above 0 and below 1.
+    sensitivity, std, delta : float
+        Δ, see `noise_std`; σ of the noise on each parameter; δ, above 0 and below 1.
     rounds : int
         Messages that an attacker sees, with fresh noise on each.
     """

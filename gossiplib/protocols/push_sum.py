@@ -44,15 +44,7 @@ class PushSum:
     """
 
     def send(self, model: Model, context: RoundContext) -> Model:
-        """Return the model and, last, a share of the weight; keep a share.
-
-        Parameters
-        ----------
-        model : list of numpy.ndarray
-            The client's model, s / w.
-        context : RoundContext
-            The client's; it says to how many the message goes.
-        """
+        """Return the model and, last, a share of the weight; keep a share."""
         share = np.asarray(_weight(context) / (1 + np.asarray(context.receivers)))
         context.state[_WEIGHT] = ArrayRecord([share])
         return [*model, share]

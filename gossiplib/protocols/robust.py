@@ -29,9 +29,7 @@ from gossiplib.system.records import ravel
 __all__ = [
     "ClippedGossip",
     "TrimmedMean",
-    "clip",
     "coordinate_median",
-    "distances",
     "estimated_radius",
     "oracle_radius",
 ]
@@ -58,13 +56,8 @@ class TrimmedMean:
     """Average what is left of each parameter without its extremes.
 
     Of the values of a parameter, in the own model and the neighbours', the f largest
-    and the f smallest are left out; the mean of the rest remains. A client without any
-    neighbour keeps its model.
-
-    Parameters
-    ----------
-    f : int
-        How many neighbours of a client may lie. 0 leaves out nothing.
+    and the f smallest are left out; the mean of the rest remains. So f neighbours of a
+    client may lie. A client without any neighbour keeps its model.
 
     Raises
     ------
@@ -79,11 +72,7 @@ class TrimmedMean:
         check_whole("f", self.f, 0)
 
     def __call__(
-        self,
-        own: Model,
-        neighbours: Models,
-        weights: Any = None,
-        context: RoundContext | None = None,
+        self, own: Model, neighbours: Models, weights: Any = None, context: Any = None
     ) -> Model:
         """Return the trimmed mean; the weights are not used."""
         models = 1 + len(neighbours)
@@ -96,23 +85,18 @@ class TrimmedMean:
                 f"at each end needs {2 * self.f} or more: take a smaller f, or a graph "
                 "with more links"
             )
-        mixed = []
-        for layer in zip(own, *neighbours, strict=True):
-            kept = np.sort(layer, axis=0)[self.f : models - self.f]
-            mean = kept.mean(axis=0, dtype=np.float64)
-            mixed.append(as_dtype(mean, layer[0].dtype))
-        return mixed
+        layers = zip(own, *neighbours, strict=True)
+        kept = [np.sort(layer, axis=0)[self.f : models - self.f] for layer in layers]
+        means = [values.mean(axis=0, dtype=np.float64) for values in kept]
+        return [as_dtype(mean, a.dtype) for mean, a in zip(means, own, strict=True)]
 
 
 @dataclass(frozen=True)
 class ClippedGossip:
     """Average as ClippedGossip, with a radius that a client can work out for itself.
 
-    Parameters
-    ----------
-    f : int
-        How many neighbours of a client may lie. 0 is plain averaging. A client with no
-        more than f neighbours trusts nobody, and keeps its own model.
+    At most f neighbours of a client may lie. 0 is plain averaging. A client with no
+    more than f neighbours trusts nobody, and keeps its own model.
     """
 
     f: int
@@ -139,16 +123,8 @@ def clip(
 ) -> Model:
     """Return x_i + Σ_j w_ij clip(x_j - x_i, τ_i): a step of ClippedGossip.
 
-    clip(v, τ) shortens v to the length τ, if it is longer.
-
-    Parameters
-    ----------
-    own, neighbours, weights
-        As an average function gets them: x_i, the x_j, and w_ii before the w_ij.
-    far : numpy.ndarray
-        ‖x_j - x_i‖ of each neighbour, see `distances`.
-    radius : float or numpy.ndarray
-        τ_i; of many clients, one each.
+    clip(v, τ) shortens v to the length τ, if it is longer. `far` is from `distances`,
+    and `radius` is τ_i; of many clients, one each.
     """
     # A difference that is shortened is one with a smaller weight; the own model gets
     # what is left over.
@@ -161,19 +137,9 @@ def clip(
 def distances(
     own: Model, neighbours: Models, batch: tuple[int, ...] = ()
 ) -> np.ndarray:
-    """Return ‖x_j - x_i‖ of each neighbour j, over all arrays of a model together.
+    """Return ‖x_j - x_i‖ of each neighbour j, shape ``(neighbours, *batch)``.
 
-    Parameters
-    ----------
-    own, neighbours
-        x_i and the x_j, as an average function gets them.
-    batch : tuple of int
-        The axis of many clients, see `RoundContext.batch`; () for one.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape ``(neighbours, *batch)``.
+    It is taken over all arrays of a model together.
     """
     x, squares = ravel(own, batch), np.zeros((len(neighbours), *batch))
     for j, neighbour in enumerate(neighbours):
@@ -190,11 +156,9 @@ def oracle_radius(far: np.ndarray, weights: np.ndarray, lies: np.ndarray) -> np.
 
     Parameters
     ----------
-    far, weights : numpy.ndarray
-        ‖x_j - x_i‖ and w_ij of each neighbour j, shape (neighbours,); of many clients
-        at once, (neighbours, clients).
-    lies : numpy.ndarray
-        Whether neighbour j lies.
+    far, weights, lies : numpy.ndarray
+        ‖x_j - x_i‖ and w_ij of each neighbour j, and whether it lies; shape
+        (neighbours,), or of many clients at once (neighbours, clients).
     """
     delta = np.where(lies, weights, 0).sum(axis=0)
     return _radius(np.where(lies, 0, weights * np.square(far)).sum(axis=0), delta)
@@ -223,5 +187,4 @@ def estimated_radius(far: np.ndarray, weights: np.ndarray, f: int) -> np.ndarray
 
 def _radius(squares: np.ndarray, delta: np.ndarray) -> np.ndarray:
     infinite = np.full(np.shape(delta), np.inf)
-    quotient = np.divide(squares, delta, out=infinite, where=delta > 0)
-    return np.asarray(np.sqrt(quotient))
+    return np.sqrt(np.divide(squares, delta, out=infinite, where=delta > 0))

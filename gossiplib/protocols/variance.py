@@ -4,13 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from gossiplib.core.averaging import (
-    Model,
-    Models,
-    as_dtype,
-    per_client,
-    weighted_mean,
-)
+from gossiplib.core.averaging import Model, Models, as_dtype, per_client, weighted_mean
 
 __all__ = ["variance_corrected"]
 
@@ -18,24 +12,18 @@ __all__ = ["variance_corrected"]
 def variance_corrected(
     own: Model, neighbours: Models, weights: np.ndarray, context: Any = None
 ) -> Model:
-    """Average as `weighted_mean`, then give each array the variance of its sources.
+    """Return the `weighted_mean`, each array of it with the variance of its sources.
 
     The mean of n unrelated random arrays has 1/n of their variance: a network that
     starts so gives nearly the same output to all inputs, and learns late. The average
     is stretched about its own mean, so that its variance over its entries is the
-    weighted mean of the sources' variances. Arrays that are alike remain as they are.
+    weighted mean of the sources' variances. An average without any is not stretched,
+    and arrays that are alike remain as they are.
 
     Parameters
     ----------
     own, neighbours, weights, context
-        Those of an average function, see `core.averaging.Average`; the context is not
-        used.
-
-    Returns
-    -------
-    list of numpy.ndarray
-        The new model, in the data types of `own`. An array whose average has no
-        variance is not stretched.
+        Those of an average function, see `Average`; the context is not used.
 
     References
     ----------

@@ -5,17 +5,8 @@ from typing import TYPE_CHECKING
 from gossiplib._face import face
 
 if TYPE_CHECKING:
-    from . import (
-        archive as archive,
-        certificates as certificates,
-        numbers as numbers,
-        processes as processes,
-        records as records,
-        runs as runs,
-        simulation as simulation,
-    )
     from .certificates import Authority as Authority, key_pair as key_pair
-    from .processes import Processes as Processes, free_ports as free_ports
+    from .processes import free_ports as free_ports
     from .records import (
         array_bytes as array_bytes,
         dump as dump,

@@ -8,6 +8,7 @@ is for others to say.
 """
 
 import contextlib
+import glob
 import hashlib
 import os
 import tempfile
@@ -27,27 +28,17 @@ BLANK = b"0" * 64
 
 
 def write(path: str | os.PathLike[str], members: Mapping[str, Member]) -> None:
-    """Write an archive in place of an earlier one.
+    """Write an archive of bytes and arrays, in place of an earlier one.
 
     The members go to a temporary file in the same folder, which takes the name only
     when all is on the disk: whatever happens, there is the old archive or the new one.
     Arrays are written piece by piece, so no second copy is in memory. Only the owner
     can read the file.
-
-    Parameters
-    ----------
-    path : str or path-like
-        Where; the folder must be there.
-    members : mapping
-        Name -> bytes or array. An array gets the name with ".npy".
-
-    Raises
-    ------
-    OSError
-        If it cannot be written. Then the earlier one is as it was.
     """
     path = Path(path).resolve()
-    _remove_leftovers(path)
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
+        with contextlib.suppress(OSError):  # of a writer that was killed
+            left.unlink()
     file = tempfile.NamedTemporaryFile(
         dir=path.parent, prefix=f"{path.name}.", suffix=".tmp", delete=False
     )
@@ -78,14 +69,6 @@ def _add(archive: zipfile.ZipFile, name: str, value: Member) -> None:
             member.write(value)
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Remove the temporary files of writers that were killed."""
-    for entry in path.parent.iterdir():
-        if entry.name.startswith(f"{path.name}.") and entry.suffix == ".tmp":
-            with contextlib.suppress(OSError):
-                entry.unlink()
-
-
 def _sync_folder(folder: Path) -> None:
     """Let the new name of a file reach the disk, where the system can do that."""
     with contextlib.suppress(OSError):
@@ -98,25 +81,10 @@ def _sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str]) -> Iterator[Mapping[str, Member]]:
-    """Open an archive; members are read when they are looked up.
+    """Open an archive: name -> bytes or array, which is read when it is looked up.
 
-    Parameters
-    ----------
-    path : str or path-like
-        Where.
-
-    Yields
-    ------
-    mapping
-        Name, as it was written -> bytes or array.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be opened.
-    ValueError
-        If it was cut short or altered, or is something else. A member that is an
-        array of Python objects raises it when it is looked up.
+    Raise ValueError if the file was cut short or altered, or is something else; on
+    look-up, if a member is an array of Python objects.
     """
     with open(path, "rb") as file:
         digest = _digest(file)

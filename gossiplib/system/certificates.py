@@ -31,17 +31,8 @@ class Identity(NamedTuple):
 class Authority:
     """Sign certificates for processes on this machine.
 
-    Parameters
-    ----------
-    folder : Path
-        Where certificates and keys go. It should be open to this user alone.
-
-    Attributes
-    ----------
-    folder : Path
-        That folder.
-    certificate : Path
-        By which everybody knows the certificates that this authority signed.
+    Certificates and keys go to `folder`, which should be open to this user alone. By
+    the file `certificate` there, everybody knows what this authority has signed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,7 +46,7 @@ class Authority:
         self._ca.cert_pem.write_to_path(self.certificate)
 
     def issue(self, name: str, *, days: float = 1.0) -> Identity:
-        """Sign a certificate for a process that listens on this machine.
+        """Return the files of a certificate for a process on this machine, and its key.
 
         Parameters
         ----------
@@ -64,11 +55,6 @@ class Authority:
         days : float
             How long it is valid from now on; a negative number is one that expired
             so long ago.
-
-        Returns
-        -------
-        Identity
-            The files; only this user can read the key.
         """
         now = datetime.datetime.now(datetime.UTC)
         begin = min(days, 0) - 1  # clocks differ
@@ -87,7 +73,9 @@ class Authority:
 
 
 def key_pair(folder: Path, name: str) -> tuple[Path, Path]:
-    """Make a private and a public key in OpenSSH's format, as a SuperNode needs.
+    """Return the files of a new private and a public key, as a SuperNode needs them.
+
+    They are in OpenSSH's format, and only this user can read the private key.
 
     Parameters
     ----------
@@ -95,19 +83,13 @@ def key_pair(folder: Path, name: str) -> tuple[Path, Path]:
         Where they go.
     name : str
         Of the private key's file; that of the public key ends in ".pub".
-
-    Returns
-    -------
-    tuple[Path, Path]
-        The files of the private and of the public key; only this user can read the
-        former.
     """
     key = ec.generate_private_key(ec.SECP384R1())
     private, public = Path(folder) / name, Path(folder) / f"{name}.pub"
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
     _write_key(private, secret)
-    told = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-    public.write_bytes(told)
+    open_ = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    public.write_bytes(open_)
     return private, public
 
 

@@ -17,26 +17,10 @@ Seed: TypeAlias = int | np.random.Generator
 
 
 def check_whole(name: str, value: object, least: int, most: int | None = None) -> int:
-    """Return a whole number as an int, if it is in its range.
+    """Return a whole number as an int, if it is in its range; else raise ValueError.
 
-    Parameters
-    ----------
-    name : str
-        What it is called, for the message.
-    value : object
-        What was given: a Python or numpy integer, and no truth value.
-    least, most : int
-        The range; without `most` there is no upper end.
-
-    Returns
-    -------
-    int
-        The number.
-
-    Raises
-    ------
-    ValueError
-        If it is not whole or not in the range.
+    It is a Python or numpy integer, and no truth value. Without `most` there is no
+    upper end. `name` is what the message calls it.
     """
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         whole = int(value)
@@ -46,21 +30,10 @@ def check_whole(name: str, value: object, least: int, most: int | None = None) -
     raise ValueError(f"{name} must be a whole number, {limits}; got {value!r}")
 
 
-def check_share(name: str, value: float) -> None:
-    """Check that a value is a probability or a share.
-
-    Parameters
-    ----------
-    name : str
-        What it is called, for the message.
-    value : float
-        What was given.
-
-    Raises
-    ------
-    ValueError
-        If it is not from 0 to 1.
-    """
+def check_share(name: str, value: float, *, zero: bool = True) -> None:
+    """Raise ValueError if a value is no share, from 0 to 1; 0 itself may be refused."""
+    if not zero and not 0 < value <= 1:
+        raise ValueError(f"{name} must be above 0 and at most 1; got {value}")
     if not 0 <= value <= 1:
         raise ValueError(f"{name} is a probability, from 0 to 1; got {value}")
 
@@ -73,15 +46,8 @@ def seed_of(seed: Seed) -> int:
 
 
 def rng(seed: int, *key: int, use: str = "") -> np.random.Generator:
-    """Return the random stream of a use: of a round, a client, ...
+    """Return the random stream of a use: `key` is a round, a client and a round, ...
 
-    Parameters
-    ----------
-    seed : int
-        Seed of the run.
-    *key : int
-        What the numbers are for: a round, a client and a round, ...
-    use : str
-        What they are used for. Two uses of one key need two names.
+    Two uses of one key need two names, `use`.
     """
     return np.random.default_rng([seed, *key, *use.encode()])

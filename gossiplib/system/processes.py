@@ -41,16 +41,8 @@ def free_ports(n: int) -> list[int]:
 class Processes:
     """Own processes for the time of a `with` block.
 
-    Parameters
-    ----------
-    folder : Path, optional
-        Where the logs go, one file for each process. By default a temporary folder
-        that only this user can read, and that goes with the block.
-
-    Attributes
-    ----------
-    folder : Path
-        That folder.
+    `folder` has the logs, one file for each process. By default it is a temporary one
+    that only this user can read, and that goes with the block.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -64,29 +56,7 @@ class Processes:
     def start(
         self, name: str, command: Sequence[str | Path], env: Mapping[str, str]
     ) -> subprocess.Popen[bytes]:
-        """Start a program; its output is added to the log with its name.
-
-        Parameters
-        ----------
-        name : str
-            By which the process is known in this block.
-        command : sequence of str or Path
-            The program and its arguments.
-        env : mapping
-            The process's environment.
-
-        Returns
-        -------
-        subprocess.Popen
-            The process, to wait for.
-
-        Raises
-        ------
-        RuntimeError
-            If a process with this name runs, or the block has not begun.
-        OSError
-            If there is no such program.
-        """
+        """Start a program under a name; its output is added to the log of that name."""
         if self._guard is None:
             raise RuntimeError(f"{name} can be started in the `with` block only")
         if self.is_running(name):
@@ -108,15 +78,7 @@ class Processes:
         return self.folder / f"{name}.log"
 
     def tail(self, name: str, characters: int = 2000) -> str:
-        """Return the end of a log.
-
-        Parameters
-        ----------
-        name : str
-            Of the process.
-        characters : int
-            How many, at most.
-        """
+        """Return the end of a process's log."""
         return self.log_file(name).read_text(errors="replace")[-characters:]
 
     def pid(self, name: str) -> int:
@@ -128,13 +90,7 @@ class Processes:
         return name in self._started and self._started[name].poll() is None
 
     def kill(self, name: str) -> None:
-        """End a process, by its name, and all that it has started, as a crash would.
-
-        Raises
-        ------
-        KeyError
-            If it was not started, or was killed before.
-        """
+        """End a process and all that it has started, as a crash would."""
         if name not in self._started:
             raise KeyError(f"no process named {name} was started")
         _kill(f"{self._mark} {name}")
@@ -143,25 +99,10 @@ class Processes:
     def wait_until(
         self, ready: Callable[[], bool], seconds: float, what: str, names: Sequence[str]
     ) -> None:
-        """Wait for a condition, as long as these processes run.
+        """Wait for a condition, `what` in a message, as long as these processes run.
 
-        Parameters
-        ----------
-        ready : callable
-            () -> whether to go on.
-        seconds : float
-            How long to wait.
-        what : str
-            What is waited for, for the message.
-        names : sequence of str
-            Of the processes.
-
-        Raises
-        ------
-        RuntimeError
-            If one of them ends first; with the end of its log.
-        TimeoutError
-            If it takes longer; with the end of the first one's log.
+        Raise RuntimeError if one of them ends first, and TimeoutError if it takes
+        longer, both with the end of a log.
         """
 
         def decided() -> bool:
@@ -173,8 +114,8 @@ class Processes:
             return False
 
         if not wait_until(decided, seconds):
-            logs = [f" {name}:\n{self.tail(name)}" for name in names[:1]]
-            raise TimeoutError(f"{what} took more than {seconds:g} s.{''.join(logs)}")
+            log = f"{names[0]}:\n{self.tail(names[0])}"
+            raise TimeoutError(f"{what} took more than {seconds:g} s. {log}")
 
     def __enter__(self) -> "Processes":
         """Begin: from here on the guard watches."""

@@ -1,14 +1,13 @@
 """Flower's records: read fast, end to end as vectors, many at once, and as bytes.
 
-A model is an ArrayRecord, or the list of its arrays; end to end they are one vector,
-`ravel`, and `unravel` takes it apart again. `StackedModels` and `StackedMetrics` hold
-the records of very many clients as a few arrays: a million ArrayRecords would take
-minutes to make, and more memory than the models.
+A model is an ArrayRecord, or the list of its arrays. `StackedModels` and
+`StackedMetrics` hold the records of very many clients as a few arrays: a million
+ArrayRecords would take minutes to make, and more memory than the models.
 
 `dump` makes bytes of records, for the network and the disk, without pickle. Whoever
 reads them with `load` gets numbers, texts, bytes and arrays, whatever the sender wrote,
 or a ValueError. What the records mean, and whether their shapes fit, is for the reader
-to check. Nothing here knows of gossip.
+to check.
 """
 
 import functools
@@ -75,14 +74,14 @@ def array_bytes(arrays: ArrayRecord) -> int:
 
 #: numpy.ndarray or torch.Tensor.
 Rows = TypeVar("Rows", bound=Any)
-
-
 #: Names of a model's arrays, in order, and their shapes.
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 
 def ravel(model: Sequence[np.ndarray], batch: tuple[int, ...] = ()) -> np.ndarray:
-    """Return a model as one vector, all its arrays end to end.
+    """Return a model as one vector, of shape ``(*batch, parameters)``.
+
+    All its arrays come end to end, in a data type that holds all.
 
     Parameters
     ----------
@@ -90,18 +89,15 @@ def ravel(model: Sequence[np.ndarray], batch: tuple[int, ...] = ()) -> np.ndarra
         Arrays of the shapes ``(*batch, ...)``.
     batch : tuple of int
         The axis of many clients, see `RoundContext.batch`; () for one model.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape ``(*batch, parameters)``, of a data type that holds all.
     """
     parts = [np.reshape(array, (*batch, -1)) for array in model]
     return np.concatenate(parts, axis=-1) if parts else np.empty((*batch, 0))
 
 
 def unravel(rows: Rows, shapes: Shapes) -> dict[str, Rows]:
-    """Take vectors apart, the inverse of `ravel`.
+    """Return name -> view of an array of a model, shape ``(*batch, *shape)``.
+
+    It is the inverse of `ravel`.
 
     Parameters
     ----------
@@ -109,11 +105,6 @@ def unravel(rows: Rows, shapes: Shapes) -> dict[str, Rows]:
         Models, shape ``(*batch, parameters)``.
     shapes : mapping
         Names of a model's arrays, in order, and their shapes.
-
-    Returns
-    -------
-    dict
-        Name -> view of `rows`, shape ``(*batch, *shape)``, in the type of `rows`.
     """
     arrays, start = {}, 0
     for name, shape in shapes.items():
@@ -126,14 +117,8 @@ def unravel(rows: Rows, shapes: Shapes) -> dict[str, Rows]:
 class StackedModels(Mapping[int, ArrayRecord]):
     """Models as rows of one array: client -> ArrayRecord.
 
-    Parameters
-    ----------
-    rows : numpy.ndarray
-        One model a row, all its arrays end to end; row i is client i's.
-    shapes : dict[str, tuple of int]
-        Names and shapes of a model's arrays, in order.
-    clients : numpy.ndarray
-        Those that have a model, in ascending order.
+    Row i is the model of client i, its arrays end to end; only `clients`, in ascending
+    order, have one.
     """
 
     def __init__(self, rows: np.ndarray, shapes: Shapes, clients: np.ndarray) -> None:
@@ -154,10 +139,7 @@ class StackedModels(Mapping[int, ArrayRecord]):
         return len(self._clients)
 
     def rows(self) -> np.ndarray:
-        """Return the models as rows, (clients that have one, parameters).
-
-        Read-only, and no copy where all clients have one.
-        """
+        """Return the models as rows, read-only; no copy where all clients have one."""
         everyone = len(self._clients) == len(self._rows)
         rows = self._rows.view() if everyone else self._rows[self._clients]
         rows.flags.writeable = False
@@ -165,15 +147,7 @@ class StackedModels(Mapping[int, ArrayRecord]):
 
 
 class StackedMetrics(Mapping[int, MetricRecord]):
-    """Metrics as columns: client -> MetricRecord.
-
-    Parameters
-    ----------
-    clients : numpy.ndarray
-        Clients in ascending order.
-    columns : dict[str, numpy.ndarray]
-        Name of a metric -> its value for each of them.
-    """
+    """Metrics as columns, of clients in ascending order: client -> MetricRecord."""
 
     def __init__(self, clients: np.ndarray, columns: dict[str, np.ndarray]) -> None:
         self.clients, self.columns = clients, columns
@@ -193,10 +167,9 @@ class StackedMetrics(Mapping[int, MetricRecord]):
 
     def mean(self) -> MetricRecord:
         """Return the plain mean of each metric, see `result.mean_metrics`."""
-        if not len(self):
-            return MetricRecord()
+        columns = self.columns.items() if len(self) else []
         return MetricRecord(
-            {k: float(v.mean()) for k, v in self.columns.items() if k != "num-examples"}
+            {k: float(v.mean()) for k, v in columns if k != "num-examples"}
         )
 
 
@@ -214,16 +187,8 @@ _KINDS = {"arrays": ArrayRecord, "config": ConfigRecord, "metrics": MetricRecord
 def dump(content: RecordDict) -> bytes:
     """Return records as bytes: one msgpack message, of numbers, texts and raw arrays.
 
-    Parameters
-    ----------
-    content : flwr.app.RecordDict
-        Its arrays are numpy's, of numbers or truth values.
-
-    Returns
-    -------
-    bytes
-        Record by record, in order; the same records make the same bytes. Arrays keep
-        data type, byte order and Fortran order.
+    The same content makes the same bytes. Arrays keep data type, byte order and Fortran
+    order; they are numpy's, of numbers or truth values.
 
     Raises
     ------
@@ -238,26 +203,15 @@ def dump(content: RecordDict) -> bytes:
             values = {key: _parts(array.numpy()) for key, array in record.items()}
         packed[name] = kind, values
     try:
-        data: bytes = msgpack.packb(packed)
+        return bytes(msgpack.packb(packed))
     except OverflowError as error:
         raise ValueError(f"these records cannot be kept: {error}") from error
-    return data
 
 
 def load(data: bytes) -> RecordDict:
-    """Return the records that `dump` made bytes of.
+    """Return the records that `dump` made bytes of, whoever sent or kept the bytes.
 
     Memory stays in proportion to the length of `data`, whatever it claims to hold.
-
-    Parameters
-    ----------
-    data : bytes
-        From the network or the disk, from whomever.
-
-    Returns
-    -------
-    flwr.app.RecordDict
-        The records, in order.
 
     Raises
     ------

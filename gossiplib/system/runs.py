@@ -22,14 +22,8 @@ def wait_until(
 ) -> bool:
     """Tell whether a condition holds within some seconds: wait until it does.
 
-    Parameters
-    ----------
-    condition : callable
-        () -> whether to go on. It is asked at least once. What it raises is raised.
-    seconds : float
-        How long to wait, by a clock that no change of the date moves.
-    every : float
-        Seconds between two looks.
+    It is asked at least once, and every `every` seconds; what it raises is raised. No
+    change of the date moves the clock.
     """
     end = time.monotonic() + seconds
     while not condition():
@@ -41,13 +35,7 @@ def wait_until(
 
 
 def updates_bar(num_rounds: int, num_clients: int) -> tqdm:
-    """Return a progress bar that counts updates of clients, after 2 seconds.
-
-    Parameters
-    ----------
-    num_rounds, num_clients : int
-        Of the run: each client makes one update a round.
-    """
+    """Return a progress bar that counts updates of clients, after 2 seconds."""
     return tqdm(
         total=num_rounds * num_clients,
         desc=f"{num_clients:,} clients",
@@ -81,15 +69,7 @@ class Interrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def warn(self, done: int, asked: int, rounds: str = "rounds") -> None:
-        """Warn that a result is not of all the rounds that were asked for.
-
-        Parameters
-        ----------
-        done, asked : int
-            How many it is of, and how many were asked for.
-        rounds : str
-            What they are called.
-        """
+        """Warn that a result is of `done` rounds alone, of those asked for."""
         text = f"interrupted: the result is that of {done} of {asked} {rounds}"
         warnings.warn(text, stacklevel=3)
 
@@ -100,27 +80,17 @@ class Interrupt:
 
 
 #: Where Linux tells a container its limit, and what it has used: cgroup v2, then v1.
+_V1 = "/sys/fs/cgroup/memory/memory."
 CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-    ),
+    (f"{_V1}limit_in_bytes", f"{_V1}usage_in_bytes"),
 )
 
 
 def free_memory(
     device: "torch.device", cgroups: Iterable[tuple[str, str]] = CGROUPS
 ) -> int:
-    """Return the bytes that are free on a device; in a container, to its limit.
-
-    Parameters
-    ----------
-    device : torch.device
-        A GPU, or the processor with the machine's memory.
-    cgroups : iterable of (str, str)
-        The files of a container's limit and of what it has used, where there are any.
-    """
+    """Return the bytes that are free on a device; in a container, to its limit."""
     if device.type == "cuda":
         import torch
 
@@ -136,22 +106,7 @@ def free_memory(
 
 
 def check_memory(needed: int, device: "torch.device", what: str) -> None:
-    """Check that a run has the memory that it needs.
-
-    Parameters
-    ----------
-    needed : int
-        Bytes.
-    device : torch.device
-        Where.
-    what : str
-        What needs them; it begins the message.
-
-    Raises
-    ------
-    MemoryError
-        If fewer bytes are free.
-    """
+    """Raise MemoryError if fewer bytes are free than `what` needs."""
     free = free_memory(device)
     if needed > free:
         raise MemoryError(

@@ -1,13 +1,10 @@
-"""Flower's simulation for a notebook's cell: the one place that knows its entry point.
-
-Its clients run in Ray's processes. `flwr run` is the way from a command line.
-"""
+"""Flower's simulation for a notebook's cell: only this file knows its entry point."""
 
 import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from flwr.app import Context
 from flwr.clientapp import ClientApp
@@ -16,7 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 __all__ = ["run_on_ray"]
 
 #: Settings of Flower and Ray: no telemetry, no warning about GPUs that are not there.
-_QUIET = {
+QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -35,10 +32,11 @@ def run_on_ray(
     *,
     num_workers: int | None = None,
 ) -> T:
-    """Run a server on Flower's simulation, whose clients run in Ray's processes.
+    """Return what a server makes on Flower's simulation, with clients on Ray.
 
     Ray takes 5 to 30 s to start, and is shut down at the end. Flower's log is off, also
-    of clients that fail: `Gossip` counts and names them, other strategies do not.
+    of clients that fail: `Gossip` counts and names them, other strategies do not. From
+    a command line, `flwr run` is the way.
 
     Parameters
     ----------
@@ -48,15 +46,11 @@ def run_on_ray(
         Number of clients.
     main : callable
         The server: called with the Grid, for example
-        ``lambda grid: Gossip(graph).start(grid, initial_arrays)``.
+        ``lambda grid: Gossip(graph).start(grid, initial_arrays)``. What it returns is
+        returned, what it raises is raised.
     num_workers : int, optional
         Processes that run clients side by side; by default one for each processor
         core. Each loads what the app imports: PyTorch alone takes some 300 MB.
-
-    Returns
-    -------
-    object
-        What `main` returns. What it raises is raised.
 
     Raises
     ------
@@ -65,7 +59,7 @@ def run_on_ray(
     """
     from flwr.simulation import run_simulation
 
-    for name, value in _QUIET.items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     _start_ray(num_workers)
     server_app = ServerApp()
@@ -91,11 +85,10 @@ def run_on_ray(
 
 
 def _start_ray(num_workers: int | None) -> None:
-    """Start Ray before Flower does, and try again where it fails.
+    """Start Ray before Flower does, and try again where it fails; Flower uses this one.
 
     Ray gives its own node 30 s to start, fixed in its code (2.55.1). A busy machine may
-    need longer; a second try finds its files in memory. Flower takes a Ray that runs,
-    and shuts it down at the end.
+    need longer; a second try finds its files in memory.
     """
     import ray
 
@@ -103,17 +96,16 @@ def _start_ray(num_workers: int | None) -> None:
         return
     # Ray's processes get this process' path in their environment alone, as Flower does.
     path = filter(None, [*sys.path, os.environ.get("PYTHONPATH")])
-    options: dict[str, Any] = {
-        "runtime_env": {"env_vars": {"PYTHONPATH": os.pathsep.join(path)}},
-        "include_dashboard": False,
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-    }
-    if num_workers:
-        options["num_cpus"] = num_workers
+    env = {"PYTHONPATH": os.pathsep.join(path)}
     for _ in range(_TRIES):
         try:
-            ray.init(**options)
+            ray.init(
+                num_cpus=num_workers or None,
+                runtime_env={"env_vars": env},
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
             return
         except Exception as error:  # Ray raises a bare Exception here
             why = str(error).partition("\n")[0]

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from gossiplib._face import face
 
 if TYPE_CHECKING:
-    from . import partition as partition, task as task, training as training
     from .task import Task as Task, digits as digits, spambase as spambase
     from .training import train as train
 

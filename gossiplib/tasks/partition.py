@@ -13,21 +13,17 @@ from gossiplib.system.numbers import check_whole, rng
 
 __all__ = ["Parts"]
 
+#: The parts of a client's examples.
+PARTS = ("validation", "test", "train")
+
 
 class Parts(NamedTuple):
-    """All clients' examples in one array, client by client.
+    """All clients' examples in one array, client by client, in the order of `PARTS`.
 
-    Each client's come in the order of `PARTS`. One array serves a million clients,
-    where a million small ones would take most of the memory.
-
-    Attributes
-    ----------
-    index : numpy.ndarray
-        Rows of the data set, int32.
-    starts : numpy.ndarray
-        Where each client's rows begin in `index`; one more for the end of the last.
-    held : numpy.ndarray
-        Rows of each client that are kept for validation, and as many for test.
+    `index` has rows of the data set, int32; `starts` where each client's begin in it,
+    and the end of the last; `held` how many of each are kept for validation, and as
+    many for test. One array serves a million clients, where a million small ones would
+    take most of the memory.
     """
 
     index: np.ndarray  # type: ignore[assignment]  # instead of the tuple's own method
@@ -37,25 +33,7 @@ class Parts(NamedTuple):
     def span(
         self, clients: int | np.ndarray, name: str
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return where a part of each client begins in `index`, and its length.
-
-        Parameters
-        ----------
-        clients : int or numpy.ndarray
-            One client or many.
-        name : {"train", "validation", "test"}
-            The part.
-
-        Returns
-        -------
-        first, count : numpy.ndarray
-            In the shape of `clients`.
-
-        Raises
-        ------
-        ValueError
-            If there is no such part.
-        """
+        """Return where a part of each client begins in `index`, and its length."""
         if name not in PARTS:
             raise ValueError(f"no part {name!r}; there are {', '.join(PARTS)}")
         start, held = self.starts[clients], self.held[clients]
@@ -65,27 +43,10 @@ class Parts(NamedTuple):
         return start + PARTS.index(name) * held, held
 
 
-#: The parts of a client's examples.
-PARTS = ("validation", "test", "train")
-
-
 def parts(index: np.ndarray, sizes: np.ndarray, holdout: float) -> Parts:
     """Divide clients' examples: a share `holdout`, at least one, for each small part.
 
-    Parameters
-    ----------
-    index : numpy.ndarray
-        Rows of the data set, client by client.
-    sizes : numpy.ndarray
-        How many of them each client has, shape (clients,).
-    holdout : float
-        Share of a client's examples for validation, and as much for test. With 0 all
-        are for training.
-
-    Raises
-    ------
-    ValueError
-        If a client has fewer examples than parts.
+    `index` has their rows of the data set, client by client, `sizes` how many each has.
     """
     if not 0 <= holdout < 0.5:
         raise ValueError(f"holdout is a share, from 0 to below 0.5; got {holdout}")
@@ -107,15 +68,11 @@ def deal(
 
     A client's examples differ from each other, but other clients hold them too. So any
     number of clients can train on a small data set, as if each had drawn its examples
-    from one source.
-
-    Returns the clients' numbers below `pool`, one client's after the other's, and how
-    many each has.
+    from one source. Returned are numbers below `pool`, as by `spread`.
     """
     check_whole("examples", examples, 1, pool)
     hands = pool // examples
-    deck = np.arange(pool, dtype=np.int32)
-    decks = np.tile(deck, (-(-num_clients // hands), 1))
+    decks = np.tile(np.arange(pool, dtype=np.int32), (-(-num_clients // hands), 1))
     rng(seed).permuted(decks, axis=1, out=decks)
     dealt = decks[:, : hands * examples].ravel()
     return dealt[: num_clients * examples], np.full(num_clients, examples)
@@ -131,25 +88,21 @@ def spread(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices into y of the clients' examples, and how many each has."""
     import datasets
-    from flwr_datasets import partitioner as flwr_partitioners
+    from flwr_datasets import partitioner as flwr
 
     makers = {
-        "iid": lambda: flwr_partitioners.IidPartitioner(num_clients),
-        "dirichlet": lambda: flwr_partitioners.DirichletPartitioner(
+        "iid": lambda: flwr.IidPartitioner(num_clients),
+        "dirichlet": lambda: flwr.DirichletPartitioner(
             num_clients, "y", float(alpha), min_partition_size=smallest, seed=seed
         ),
-        "classes": lambda: flwr_partitioners.PathologicalPartitioner(
-            num_clients,
-            "y",
-            num_classes_per_partition=2,
-            class_assignment_mode="first-deterministic",  # leaves few classes out
-            seed=seed,
+        # This mode leaves few classes out.
+        "classes": lambda: flwr.PathologicalPartitioner(
+            num_clients, "y", 2, class_assignment_mode="first-deterministic", seed=seed
         ),
     }
     if partition not in makers:
-        raise ValueError(
-            f"no partition {partition!r}; there are {', '.join([*makers, 'dealt'])}"
-        )
+        there = ", ".join([*makers, "dealt"])
+        raise ValueError(f"no partition {partition!r}; there are {there}")
     partitioner = makers[partition]()
     partitioner.dataset = datasets.Dataset.from_dict({"y": y, "index": range(len(y))})
     try:

@@ -3,8 +3,6 @@
 A `Task` holds one data set, split into a common test set, which no client trains on,
 and a part for each client, itself split into a training, a validation and a test part.
 `digits` and `spambase` make the two tasks of the series; `Task` takes any other data.
-`Task.client_app` is an ordinary Flower ClientApp, the kind that works with `FedAvg`.
-
 Nothing here knows of gossip.
 """
 
@@ -55,11 +53,10 @@ class Task:
         Number of clients.
     partition : {"dirichlet", "iid", "classes", "dealt"}
         How flwr-datasets spreads the examples: by a Dirichlet distribution over the
-        classes (`alpha`: small is uneven), evenly, or two classes to each client. Or
-        "dealt", for more clients than there is data for: each gets `examples` of them
-        at random, which other clients hold as well.
+        classes, evenly, or two classes to each client. Or "dealt", for more clients
+        than there is data for: each gets some at random, which others hold as well.
     alpha : float
-        Concentration of the Dirichlet distribution.
+        Concentration of the Dirichlet distribution: small is uneven.
     examples : int
         Examples that each client is dealt.
     holdout : float
@@ -75,8 +72,7 @@ class Task:
     dtype : torch.dtype
         Data type of examples and models: `torch.float32` or `torch.float64`.
     same_start : bool
-        Whether all clients start with the same model; otherwise each has random
-        parameters of its own.
+        Whether all clients start with the same model, or each with its own.
     seed : int
         Seed of the splits, of the initial model and of local training.
 
@@ -85,7 +81,8 @@ class Task:
     x, y : torch.Tensor
         All examples.
     parts : Parts
-        Which rows of them each client has.
+        Which rows of them each client has: ``parts.span(client, "train")`` is where
+        they begin in ``parts.index``, and how many there are.
     test : tuple of torch.Tensor
         x and y of the common test set.
     num_clients, num_classes, seed : int
@@ -128,10 +125,8 @@ class Task:
         self.x = torch.tensor(np.ascontiguousarray(x), dtype=dtype)
         self.y = torch.tensor(y, dtype=torch.int64)
         self.test: Examples = self.x[test], self.y[test]
-        self.num_clients = num_clients
-        self.num_classes = int(y.max()) + 1
-        self.seed = seed
-        self.same_start = same_start
+        self.num_clients, self.num_classes = num_clients, int(y.max()) + 1
+        self.seed, self.same_start = seed, same_start
         self._build = build or functools.partial(
             _perceptron, x.shape[1], hidden, self.num_classes
         )
@@ -166,10 +161,7 @@ class Task:
     def label_counts(self) -> np.ndarray:
         """Return how many training examples of each class each client has.
 
-        Returns
-        -------
-        numpy.ndarray
-            Counts, shape (clients, classes).
+        The shape is (clients, classes).
         """
         labels = [self.part(i, "train")[1] for i in range(self.num_clients)]
         return np.stack([np.bincount(y, minlength=self.num_classes) for y in labels])
@@ -204,12 +196,13 @@ class Task:
     ) -> ClientApp:
         """Return a Flower ClientApp that trains and evaluates on a client's own part.
 
+        It is an ordinary one, the kind that works with `FedAvg`.
+
         Parameters
         ----------
-        epochs : int
-            n_ep of Algorithm 1, passes over the training part in a round.
-        batch_size : int
-            B of Algorithm 1.
+        epochs, batch_size : int
+            n_ep and B of Algorithm 1: passes over the training part in a round, and
+            examples in a step.
         lr, momentum, weight_decay : float
             Options of the gradient descent, `torch.optim.SGD`. Momentum starts afresh
             in each round.
@@ -259,10 +252,9 @@ class Task:
         ----------
         client, server_round : int
             The client and the round.
-        epochs : int
-            Passes over the training part.
-        batch_size : int
-            Rows for a step; the last of an epoch may have fewer.
+        epochs, batch_size : int
+            Passes over the training part, and rows for a step; the last of an epoch may
+            have fewer.
         """
         first, count = map(int, self.parts.span(client, "train"))
         batches: list[torch.Tensor] = []
@@ -275,35 +267,28 @@ class Task:
     def evaluate_fn(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
         """Return a model's loss and accuracy on the common test set.
 
-        It is an `evaluate_fn` for the `start` of a Strategy.
+        It is an `evaluate_fn` for the `start` of a Strategy; the round is not used.
 
         Parameters
         ----------
-        server_round : int
-            Not used.
-        arrays : flwr.app.ArrayRecord
-            The model.
+        server_round, arrays
+            Those of Flower's `evaluate_fn`.
         """
         return MetricRecord({**evaluate(self._load(arrays), *self.test)})
 
     @one_thread()
     def predict(self, model: list[np.ndarray], context: Any) -> np.ndarray:
-        """Return softmax outputs on a client's validation part.
+        """Return softmax outputs on a client's validation part, (examples, classes).
 
-        It is the `predict` that `averaging.SoftmaxDistance` needs.
+        It is the `predict` that `averaging.SoftmaxDistance` needs. For many clients, as
+        the array engine calls it, all have one axis more, the first.
 
         Parameters
         ----------
         model : list of numpy.ndarray
-            A model's arrays; for many clients stacked, one axis more, the first.
+            A model's arrays.
         context : flwr.app.Context
-            That of the client, whose "partition-id" says which one it is; or, as the
-            array engine calls it, an array of many.
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape (examples, classes); for many clients (clients, examples, classes).
+            That of the client, whose "partition-id" says which one it is.
         """
         client = context.node_config["partition-id"]
         x, _ = self.part(client, "validation")
@@ -349,9 +334,7 @@ def digits(num_clients: int, **options: Any) -> Task:
 
     Parameters
     ----------
-    num_clients : int
-        Number of clients.
-    **options
+    num_clients, **options
         Those of `Task`.
     """
     from sklearn.datasets import load_digits
@@ -368,9 +351,7 @@ def spambase(num_clients: int, **options: Any) -> Task:
 
     Parameters
     ----------
-    num_clients : int
-        Number of clients.
-    **options
+    num_clients, **options
         Those of `Task`; the common test set is a tenth by default.
     """
     import pandas as pd

@@ -17,19 +17,9 @@ __all__ = ["check_training", "evaluate", "one_thread", "shuffle_keys", "train"]
 
 
 def check_training(epochs: int, batch_size: int, **rates: float) -> None:
-    """Raise an error unless local training makes sense.
+    """Raise ValueError unless local training makes sense.
 
-    Parameters
-    ----------
-    epochs, batch_size : int
-        Passes over a client's examples and examples in a step, each at least 1.
-    **rates : float
-        Learning rate, momentum and the like, each 0 or more.
-
-    Raises
-    ------
-    ValueError
-        If one of them is not in its range.
+    `epochs` and `batch_size` are at least 1; the rates, such as lr, are 0 or more.
     """
     check_whole("epochs", epochs, 1)
     check_whole("batch_size", batch_size, 1)
@@ -39,19 +29,12 @@ def check_training(epochs: int, batch_size: int, **rates: float) -> None:
 
 
 def shuffle_keys(seed: int, server_round: int, start: int, count: int) -> np.ndarray:
-    """Return numbers in [0, 1) of a round's random stream, shape (count,).
+    """Return numbers in [0, 1) of a round's random stream, from the place `start` on.
 
     Each example of each client has a place in the stream, and a client visits its
     examples in the order of their numbers. So one client can jump to its own (the
     generator goes to any place at once), and an engine with a million clients can
     draw all of them in one call: both get the same order.
-
-    Parameters
-    ----------
-    seed, server_round : int
-        Which stream: the seed of the task, and the round.
-    start, count : int
-        The place of the first number in the stream, and how many follow from there.
     """
     bits = np.random.PCG64([seed, server_round])
     return np.random.Generator(bits.advance(start)).random(count)
@@ -59,7 +42,7 @@ def shuffle_keys(seed: int, server_round: int, start: int, count: int) -> np.nda
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Return a context, or a decorator, in which torch uses one thread.
+    """Let torch use one thread: a context, or a decorator.
 
     For such small models, more only wait for each other. With another program on the
     same two cores, a step may otherwise take 10 times as long.
@@ -117,15 +100,7 @@ def train(
 @one_thread()
 @torch.no_grad()
 def evaluate(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
-    """Return the mean cross-entropy, "loss", and the share of hits, "accuracy".
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The model.
-    x, y : torch.Tensor
-        The examples, shapes (examples, features) and (examples,).
-    """
+    """Return the mean cross-entropy, "loss", and the share of hits, "accuracy"."""
     logits = model(x)
     hits = (logits.argmax(dim=1) == y).to(logits.dtype)
     return {"loss": float(F.cross_entropy(logits, y)), "accuracy": float(hits.mean())}

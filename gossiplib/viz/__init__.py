@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from gossiplib._face import face
 
 if TYPE_CHECKING:
-    from . import plots as plots, timeline as timeline, widgets as widgets
+    from . import plots as plots, timeline as timeline
     from .widgets import explorer as explorer, scrubber as scrubber
 
 __getattr__, __dir__, __all__ = face(__name__, __file__)

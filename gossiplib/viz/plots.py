@@ -29,9 +29,7 @@ __all__ = [
     "guess",
     "heat_map",
     "label_counts",
-    "layout",
     "mixing_matrix",
-    "png",
     "show",
 ]
 
@@ -43,13 +41,7 @@ _STYLES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
 
 
 def png(figure: Figure) -> bytes:
-    """Return a figure as the bytes of a PNG, 90 dots to an inch.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-        The picture, whose margins are cut off.
-    """
+    """Return a figure as the bytes of a PNG, 90 dots to an inch, without margins."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90, bbox_inches="tight")
     return buffer.getvalue()
@@ -73,20 +65,18 @@ def show(figure: Figure, alt: str) -> None:
 
 
 def consensus_distance(
-    measured: Mapping[str, Sequence[float]],
-    theory: Mapping[str, float] | None = None,
+    measured: Mapping[str, Sequence[float]], theory: Mapping[str, float] | None = None
 ) -> Figure:
     """Return a figure of distances to consensus by round, on a logarithmic scale.
 
     Parameters
     ----------
     measured : dict
-        Name -> distance after round 0, 1, ... Drawn with markers, and zero
-        as 1e-16.
+        Name -> distance after round 0, 1, ... Drawn with markers, and zero as 1e-16.
     theory : dict, optional
         Name -> factor a round. Drawn as a thin line from the first measured distance.
     """
-    figure, ax = plt.subplots(figsize=(6, 3.6))
+    ax = plt.subplots(figsize=(6, 3.6))[1]
     for k, (name, distances) in enumerate(measured.items()):
         rounds, look = np.arange(len(distances)), _look(k)
         points = look | {"linestyle": "none", "markersize": 4}
@@ -97,9 +87,7 @@ def consensus_distance(
             line = np.maximum(distances[0] * theory[name] ** rounds, 1e-16)
             ax.plot(rounds, line, label=f"{name}: theory", **thin)
     ax.set_yscale("log")
-    ax.set(xlabel="round", ylabel="distance to consensus")
-    _finish(ax)
-    return figure
+    return _finished(ax, "distance to consensus")
 
 
 def accuracy(
@@ -119,7 +107,7 @@ def accuracy(
     value : str
         Column of `GossipResult.to_pandas()`.
     """
-    figure, ax = plt.subplots(figsize=(6, 3.6))
+    ax = plt.subplots(figsize=(6, 3.6))[1]
     for name, result in results.items():
         k = len(ax.lines)
         clients = result.to_pandas().dropna(subset=[value]).groupby("round")[value]
@@ -128,20 +116,18 @@ def accuracy(
         ax.fill_between(low.index, low, high, color=_look(k)["color"], alpha=0.15)
     for name, points in (lines or {}).items():
         _line(ax, points, name)
-    ax.set(xlabel="round", ylabel="accuracy")
-    _finish(ax)
-    return figure
+    return _finished(ax, "accuracy")
 
 
 def guess(ax: Axes, value: float | None) -> None:
-    """Draw the reader's guess as a horizontal line.
+    """Draw the reader's guess, if there is one, as a horizontal line.
 
     Parameters
     ----------
     ax : matplotlib.axes.Axes
         Where to draw.
     value : float or None
-        The guess, in the units of the vertical axis; None draws nothing.
+        The guess, in the units of the vertical axis.
     """
     if value is not None:
         ax.axhline(value, color="black", linestyle=":")
@@ -160,11 +146,13 @@ def _line(ax: Axes, points: Mapping[int, float], name: str) -> None:
     ax.plot(list(points), list(points.values()), label=name, **look)
 
 
-def _finish(ax: Axes) -> None:
+def _finished(ax: Axes, ylabel: str) -> Figure:
+    ax.set(xlabel="round", ylabel=ylabel)
     ax.grid(alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
+    return _figure(ax)
 
 
 def heat_map(
@@ -178,7 +166,7 @@ def heat_map(
     cmap: str = "cividis",
     least: float | None = None,
 ) -> Figure:
-    """Draw a table of numbers, coloured by value.
+    """Return a figure of a table of numbers, coloured by value.
 
     Parameters
     ----------
@@ -196,20 +184,13 @@ def heat_map(
         Name of a matplotlib colour map.
     least : float, optional
         Value at the lower end of the colours; by default the least one.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        The figure of `ax`.
     """
     height, width = np.shape(values)
-    size = (1.1 * width + 2.6, 0.5 * height + 1.2)
-    ax = ax or plt.subplots(figsize=size)[1]
+    ax = ax or plt.subplots(figsize=(1.1 * width + 2.6, 0.5 * height + 1.2))[1]
     image = ax.imshow(values, aspect="auto", cmap=cmap, vmin=least)
     for i, line in enumerate(text or []):
         for j, words in enumerate(line):
-            dark = np.mean(image.to_rgba(values[i, j])[:3]) < 0.5
-            ink = "white" if dark else "black"
+            ink = "white" if np.mean(image.to_rgba(values[i, j])[:3]) < 0.5 else "black"
             ax.text(j, i, words, ha="center", va="center", color=ink, fontsize=8)
     if columns is not None:
         ax.set_xticks(range(width), columns)
@@ -223,11 +204,8 @@ def heat_map(
 def label_counts(counts: np.ndarray) -> Figure:
     """Return a figure of how many examples of each class each client has.
 
-    Parameters
-    ----------
-    counts : numpy.ndarray
-        Shape (clients, classes), whole numbers, as `Task.label_counts` returns them.
-        They are written down for up to 24 clients.
+    The counts, of shape (clients, classes), are those of `Task.label_counts`. They are
+    written down for up to 24 clients.
     """
     figure, ax = plt.subplots(figsize=(5.2, 0.22 * len(counts) + 1.4))
     text = [[str(count or "") for count in line] for line in counts]
@@ -238,34 +216,22 @@ def label_counts(counts: np.ndarray) -> Figure:
 
 
 def layout(graph: nx.Graph) -> dict[int, np.ndarray]:
-    """Place the clients of a graph: where they are, if it says so, else on a circle.
+    """Place the clients of a graph: at their "pos", if each has one, else on a circle.
 
     Where the circle would hide the structure (a hub, a bridge), links pull.
-
-    Parameters
-    ----------
-    graph : networkx.Graph
-        A node attribute "pos" is a client's own place.
-
-    Returns
-    -------
-    dict
-        Node -> position, shape (2,).
     """
     n, links = len(graph), graph.number_of_edges()
     places = nx.get_node_attributes(graph, "pos")
     if len(places) == n:
-        return dict(places)
+        return places
     circle = nx.circular_layout(graph)
     if not graph.is_directed():
         hub = max(graph, key=graph.degree)
         if n > 2 and links == graph.degree(hub) == n - 1:
-            rim = sorted(set(graph) - {hub})
-            return dict(nx.shell_layout(graph, [[hub], rim]))
+            return nx.shell_layout(graph, [[hub], sorted(set(graph) - {hub})])
         if links >= n and nx.has_bridges(graph):
-            pulled = nx.spring_layout(graph, pos=circle, seed=1, iterations=200)
-            return dict(pulled)
-    return dict(circle)
+            return nx.spring_layout(graph, pos=circle, seed=1, iterations=200)
+    return circle
 
 
 def graph(
@@ -278,7 +244,7 @@ def graph(
     limits: tuple[float, float] | None = None,
     pos: Mapping[int, np.ndarray] | None = None,
 ) -> Figure:
-    """Draw a graph of clients, coloured by a value each.
+    """Return a figure of a graph of clients, coloured by a value each.
 
     Parameters
     ----------
@@ -293,12 +259,7 @@ def graph(
     limits : (float, float), optional
         Values at the ends of the colour scale.
     pos : dict, optional
-        Positions, see `layout`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        The figure of `ax`.
+        Node -> position, shape (2,); by default their "pos", or places on a circle.
     """
     ax = ax or plt.subplots(figsize=(4, 3.6))[1]
     pos = pos or layout(graph)
@@ -324,13 +285,7 @@ def graph(
 
 
 def graphs(named: Mapping[str, nx.Graph]) -> Figure:
-    """Return a figure of several graphs, four in a row.
-
-    Parameters
-    ----------
-    named : dict
-        Name -> graph.
-    """
+    """Return a figure of several graphs by their names, `named`, four in a row."""
     rows = -(-len(named) // 4)
     figure, axes = plt.subplots(rows, 4, figsize=(10.4, 2.6 * rows), squeeze=False)
     for ax in axes.flat[len(named) :]:
@@ -341,10 +296,7 @@ def graphs(named: Mapping[str, nx.Graph]) -> Figure:
 
 
 def filmstrip(
-    graph_: nx.Graph,
-    frames: Mapping[str, Sequence[float]],
-    *,
-    label: str = "",
+    graph_: nx.Graph, frames: Mapping[str, Sequence[float]], *, label: str = ""
 ) -> Figure:
     """Return a figure of one graph in several frames, on one colour scale.
 
@@ -357,11 +309,10 @@ def filmstrip(
     label : str
         What the values are, beside the colour bar.
     """
-    everything = np.concatenate([np.asarray(v, dtype=float) for v in frames.values()])
-    limits = (everything.min(), everything.max())
-    size = (2.3 * len(frames) + 0.8, 2.7)
+    limits = (np.min([*frames.values()]), np.max([*frames.values()]))
+    width = 2.3 * len(frames) + 0.8
     figure, axes = plt.subplots(
-        1, len(frames), figsize=size, squeeze=False, layout="constrained"
+        1, len(frames), figsize=(width, 2.7), squeeze=False, layout="constrained"
     )
     pos = layout(graph_)
     for ax, (title, values) in zip(axes[0], frames.items(), strict=True):

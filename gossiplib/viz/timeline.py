@@ -20,26 +20,23 @@ __all__ = ["messages", "space_time"]
 _STAMP = ["sender", "receiver", "start", "count"]
 
 _SENT: dict[str, Any] = {"color": COLOURS[0], "lw": 0.7}
-_LOST: dict[str, Any] = {"color": COLOURS[1], "ls": ":", "lw": 1, "marker": "x"}
-_KILLED: dict[str, Any] = {"color": COLOURS[1], "marker": "X"}
-_CAUGHT_UP: dict[str, Any] = {"color": COLOURS[2], "marker": ">"}
-_SKIPPED: dict[str, Any] = {"color": COLOURS[2], "marker": "D"}
+_LOST: dict[str, Any] = {"label": "a message that is lost", "color": COLOURS[1]}
+_LOST |= {"ls": ":", "lw": 1, "marker": "x", "markersize": 5, "markevery": [1]}
 _MARK: dict[str, Any] = {"ls": "", "markersize": 9, "markeredgecolor": "black"}
+_KILLED = _MARK | {"color": COLOURS[1], "marker": "X", "label": "killed"}
+_LATE = _MARK | {"color": COLOURS[2]}
+#: Event -> how it is marked.
+_MARKED = {
+    "caught up": _LATE | {"marker": ">", "label": "takes a neighbour's model"},
+    "skipped": _LATE | {"marker": "D", "label": "skips rounds"},
+}
 
 
 def messages(events: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each message: who sent it to whom, in which round, and when.
+    """Return one row for each message among the events of `Peers.events`.
 
-    Parameters
-    ----------
-    events : pandas.DataFrame
-        One row an event, see `gossiplib.peers.Peers.events`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns sender, receiver, round, bytes, sent, received (seconds). A message that
-        was refused, or did not get there, has no `received`.
+    Columns are sender, receiver, round, bytes, sent, received (seconds). A message that
+    was refused, or did not get there, has no `received`.
     """
     ends = {}
     for event, names in {
@@ -61,19 +58,16 @@ def messages(events: pd.DataFrame) -> pd.DataFrame:
 def space_time(
     events: pd.DataFrame, begin: float = 0.0, end: float | None = None
 ) -> Figure:
-    """Draw peers as lines and messages as arrows, in a part of the time.
+    """Return a figure of peers as lines and messages as arrows, in a part of the time.
+
+    A legend names what there is in this part.
 
     Parameters
     ----------
     events : pandas.DataFrame
-        One row an event, see `gossiplib.peers.Peers.events`.
+        One row an event, see `Peers.events`.
     begin, end : float
         From when to when, in seconds; by default from the first event to the last.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        With a legend of what there is in this part of the time.
     """
     end = events["time"].max() if end is None else end
     peers = sorted(events["peer"].unique())
@@ -88,13 +82,9 @@ def space_time(
     for peer in peers:
         _life(ax, peer, events[events["peer"] == peer], begin, end)
     part = events[events["time"].between(begin, end)]
-    for event, text, style in [
-        ("caught up", "takes a neighbour's model", _CAUGHT_UP),
-        ("skipped", "skips rounds", _SKIPPED),
-    ]:
-        at = part[part["event"] == event]
-        if len(at):
-            ax.plot(at["time"], at["peer"], label=text, **style | _MARK)
+    for event, at in part.groupby("event"):
+        if event in _MARKED:
+            ax.plot(at["time"], at["peer"], **_MARKED[event])
     ax.set(xlim=(begin, end), xlabel="seconds", ylabel="peer", yticks=peers)
     ax.set_ylim(max(peers) + 0.6, min(peers) - 0.6)
     ax.spines[["top", "right"]].set_visible(False)
@@ -111,11 +101,7 @@ def _messages(ax: Axes, table: pd.DataFrame, begin: float, end: float) -> None:
     for one in table[table["sent"].between(begin, end)].itertuples():
         if pd.isna(one.received):
             towards = one.sender + 0.3 * np.sign(one.receiver - one.sender)
-            at, cross = (
-                [one.sent, one.sent],
-                _LOST | {"markersize": 5, "markevery": [1]},
-            )
-            ax.plot(at, [one.sender, towards], label="a message that is lost", **cross)
+            ax.plot([one.sent] * 2, [one.sender, towards], **_LOST)
         else:
             start, stop = (one.sent, one.sender), (one.received, one.receiver)
             ax.annotate("", stop, start, arrowprops=arrow)
@@ -129,4 +115,4 @@ def _life(ax: Axes, peer: int, own: pd.DataFrame, begin: float, end: float) -> N
         last = part["time"].max()
         ax.plot([start, last], [peer, peer], color="#888888", lw=2)
         if "ended" not in set(part["event"]) and begin <= last <= end:
-            ax.plot(last, peer, label="killed", **_KILLED | _MARK)
+            ax.plot(last, peer, **_KILLED)

@@ -26,7 +26,7 @@ time.sleep(600)
 # A block with such a process, which tells its folder and then does what it is told.
 OWNER = f"""
 import os, signal, sys, time
-from gossiplib.system import Processes
+from gossiplib.system.processes import Processes
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
 with Processes() as processes:
     command = [sys.executable, "-c", {STUBBORN!r}]

@@ -68,7 +68,7 @@ def gossip_on_arrival(app: ClientApp, create: CreateModel = merge_update) -> Cli
 
     @arriving.train()
     def receive(message: Message, context: Context) -> Message:
-        """Make a new model of one that arrived and of the one that arrived before."""
+        """Make a new model of the one that arrived, and of the one before it."""
         if "gossip" not in message.content:
             return app(message, context)
         like, before, ages = _state(message, context)

@@ -37,35 +37,20 @@ __all__ = [
 class TokenAccount(Protocol):
     """What flow control asks of an account, for many clients at once.
 
-    All clients of a run have one kind of account; `Traffic` has their balances. A
-    client that does not send at its wake-up gains a token. One that sends then gains
-    none, so with ``proactive(C) == 1`` no balance grows beyond C.
+    All clients of a run have one kind of account; `tokens` are their balances, and all
+    arrays have the shape (clients,). A client that does not send at its wake-up gains a
+    token. One that sends then gains none, so with ``proactive(C) == 1`` no balance
+    grows beyond C.
     """
 
     def proactive(self, tokens: np.ndarray) -> np.ndarray:
-        """Return the probability to send at the timer's wake-up.
-
-        Parameters
-        ----------
-        tokens : numpy.ndarray
-            Balance of each client, shape (clients,).
-        """
+        """Return the probability to send at the timer's wake-up."""
 
     def reactive(self, tokens: np.ndarray, useful: np.ndarray) -> np.ndarray:
-        """Return how many messages the receipt of one triggers, at most the balance.
+        """Return how many messages the receipt of a (useful) one triggers.
 
-        Parameters
-        ----------
-        tokens : numpy.ndarray
-            Balance of each client, shape (clients,).
-        useful : numpy.ndarray
-            Whether the message that it received was useful, shape (clients,), bool.
-
-        Returns
-        -------
-        numpy.ndarray
-            Number of messages, each paid with a token. It need not be whole: 1.3 is 1
-            message, and with probability 0.3 another one.
+        Each is paid with a token, so they are at most the balance. The number need not
+        be whole: 1.3 is 1 message, and with probability 0.3 another one.
         """
 
 
@@ -73,11 +58,8 @@ class TokenAccount(Protocol):
 class SimpleTokenAccount:
     """Send at the timer if the account is full; answer each message if it is not empty.
 
-    Parameters
-    ----------
-    capacity : int
-        C, the most tokens that can be saved. With 0 a client sends whenever its timer
-        wakes it, and never else: plain gossip.
+    Its `capacity` C is the most tokens that can be saved. With 0 a client sends
+    whenever its timer wakes it, and never else: plain gossip.
     """
 
     capacity: int
@@ -96,7 +78,7 @@ class SimpleTokenAccount:
         Parameters
         ----------
         tokens, useful : numpy.ndarray
-            Those of `TokenAccount.reactive`; the answer is the same to any message.
+            Of each client; the answer is the same to any message.
         """
         return np.where(tokens > 0, 1.0, 0.0)
 
@@ -107,10 +89,9 @@ class GeneralizedTokenAccount(SimpleTokenAccount):
 
     Parameters
     ----------
-    capacity : int
-        C, the most tokens that can be saved, at least 1.
-    reactivity : int
-        A, from 1 to C. With 1 all tokens are spent at once; with C, one.
+    capacity, reactivity : int
+        C, the most tokens that can be saved, at least 1; and A, from 1 to C. With an A
+        of 1 all tokens are spent at once; with C, one.
     """
 
     reactivity: int
@@ -126,7 +107,7 @@ class GeneralizedTokenAccount(SimpleTokenAccount):
         Parameters
         ----------
         tokens, useful : numpy.ndarray
-            Those of `TokenAccount.reactive`.
+            Of each client.
         """
         parts = np.where(useful, self.reactivity, 2 * self.reactivity)
         return np.floor((self.reactivity - 1 + tokens) / parts)
@@ -138,12 +119,10 @@ class RandomizedTokenAccount(GeneralizedTokenAccount):
 
     Parameters
     ----------
-    capacity : int
-        C, the most tokens that can be saved, at least 1.
-    reactivity : int
-        A, from 1 to C. With a balance below A the timer never sends. An answer to a
-        useful message takes a share 1/A of the balance, on average; a useless message
-        gets none.
+    capacity, reactivity : int
+        C, the most tokens that can be saved, at least 1; and A, from 1 to C. With a
+        balance below A the timer never sends. An answer to a useful message takes a
+        share 1/A of the balance, on average; a useless message gets none.
     """
 
     def proactive(self, tokens: np.ndarray) -> np.ndarray:
@@ -157,7 +136,7 @@ class RandomizedTokenAccount(GeneralizedTokenAccount):
         Parameters
         ----------
         tokens, useful : numpy.ndarray
-            Those of `TokenAccount.reactive`.
+            Of each client.
         """
         return np.where(useful, tokens / self.reactivity, 0)
 
@@ -194,29 +173,22 @@ class Traffic:
 
     Parameters
     ----------
-    num_clients : int
-        Number of clients, at least 2.
+    num_clients, slots : int
+        Number of clients, at least 2, and of slots in a cycle.
     seed : int
         Decides everything that is random. Loss and delay have random numbers of their
         own, so they change neither timers nor receivers.
     graph : networkx.Graph, optional
         To which clients each may send; by default to any other.
-    slots : int
-        Slots in a cycle.
-    network : NetworkModel
-        Loss, delay and churn.
-    account : TokenAccount
-        When clients send.
+    network, account : NetworkModel, TokenAccount
+        Loss, delay and churn; and when clients send.
 
     Attributes
     ----------
-    tokens : numpy.ndarray
-        Balance of each client, shape (num_clients,).
-    owed : numpy.ndarray
-        Answers that each client has paid for, and that leave in the next slot in which
-        it is online, shape (num_clients,).
-    sent : numpy.ndarray
-        Messages that each client sent in this cycle, shape (num_clients,).
+    tokens, owed, sent : numpy.ndarray
+        Of each client, shape (num_clients,): its balance; the answers that it has paid
+        for, which leave in the next slot in which it is online; and the messages that
+        it sent in this cycle.
 
     Raises
     ------
@@ -245,12 +217,7 @@ class Traffic:
         self._next_id = 0
 
     def slots(self, cycle: int) -> Iterator[int]:
-        """Go through the slots of a cycle.
-
-        Parameters
-        ----------
-        cycle : int
-            The cycle, 1, 2, ...
+        """Go through the slots of a cycle, 1, 2, ...
 
         Yields
         ------
@@ -268,13 +235,9 @@ class Traffic:
             yield self._now
 
     def leave(self) -> np.ndarray:
-        """Let the messages of this slot leave.
+        """Return the senders of the messages that leave in this slot, (messages,).
 
-        Returns
-        -------
-        numpy.ndarray
-            The sender of each, shape (messages,). Messages are numbered through the
-            run, from 0.
+        Messages are numbered through the run, from 0.
         """
         awake = np.flatnonzero((self._phase == self._slot) & self._online)
         chance = self.account.proactive(self.tokens[awake])
@@ -302,7 +265,7 @@ class Traffic:
             draws = self._main.integers(self.num_clients - 1, size=len(senders))
             return np.where(draws >= senders, draws + 1, draws)
         receivers, starts, degree = self._links
-        places: np.ndarray = starts[senders] + self._main.integers(degree[senders])
+        places = starts[senders] + self._main.integers(degree[senders])
         return np.take(receivers, places)
 
     def arrive(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -327,7 +290,7 @@ class Traffic:
 
     def flying(self) -> list[int]:
         """Return the numbers of the messages that have not arrived yet."""
-        return list(map(int, self._flying[0]))
+        return list(self._flying[0].tolist())
 
     def react(self, receivers: np.ndarray, useful: np.ndarray) -> None:
         """Let receivers spend tokens on answers, which leave in the next slot.
@@ -336,10 +299,9 @@ class Traffic:
 
         Parameters
         ----------
-        receivers : numpy.ndarray
-            Clients that received a message, no client twice.
-        useful : numpy.ndarray
-            Whether the message was useful to them, bool.
+        receivers, useful : numpy.ndarray
+            Clients that received a message, no client twice; and whether it was useful
+            to them, bool.
 
         Raises
         ------
@@ -349,8 +311,7 @@ class Traffic:
         tokens = self.tokens[receivers]
         number = self.account.reactive(tokens, useful)
         number = np.floor(number + self._chance.random(len(receivers))).astype(np.int64)
-        wrong = (number < 0) | (number > tokens)
-        if wrong.any():
+        if (wrong := (number < 0) | (number > tokens)).any():
             k = wrong.argmax()
             raise ValueError(
                 f"{self.account} spends {number[k]} tokens; the balance is {tokens[k]}"

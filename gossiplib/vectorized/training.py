@@ -17,13 +17,14 @@ from gossiplib.system.records import unravel
 from gossiplib.tasks.task import Task
 from gossiplib.tasks.training import check_training, shuffle_keys
 from gossiplib.vectorized._speed import CHUNK, Recorded, repeat
-from gossiplib.vectorized.rows import chunks
+from gossiplib.vectorized.rows import chunks, take
 
 __all__ = ["Options", "StackedTask"]
 
 #: x and y of some clients, and y with each example's share, see `_batches`.
 Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 Tensors: TypeAlias = dict[str, torch.Tensor]
+Keys: TypeAlias = list[np.ndarray] | None  # of a round's epochs, see `StackedTask.keys`
 
 
 class Options(NamedTuple):
@@ -39,9 +40,8 @@ class Options(NamedTuple):
 class StackedTask:
     """A task's training and evaluation, for many clients at once, on a device.
 
-    `initial` is the first model, as a row, and `shapes` are those of its arrays.
-    `sizes` are the training examples of each client. `chunk` clients are best trained
-    at once.
+    `initial` is the first model, as a row; `sizes` are the training examples of each
+    client; `chunk` clients are best trained at once.
     """
 
     def __init__(self, task: Task, device: torch.device, options: Options) -> None:
@@ -81,11 +81,7 @@ class StackedTask:
         self._gradient = Recorded(gradient)
 
     def _try(self, gradient: Callable[..., Any]) -> int:
-        """Try the model on an example; return the number of its outputs.
-
-        What fails here would fail, or differ from `tasks.training`, in the middle of a
-        run.
-        """
+        """Try the model on an example, before the run; return its number of outputs."""
         x = self._x[:1]
         out = self._model(x)
         if out.ndim != 2 or len(out) != 1 or out.shape[1] < self.task.num_classes:
@@ -123,17 +119,12 @@ class StackedTask:
         return rows
 
     def train(
-        self,
-        old: torch.Tensor,
-        new: torch.Tensor,
-        clients: np.ndarray,
-        keys: list[np.ndarray] | None,
+        self, old: torch.Tensor, new: torch.Tensor, clients: np.ndarray, keys: Keys
     ) -> np.ndarray:
-        """Train models; return each client's mean loss, as `tasks.training.train`.
+        """Train models, written to `new`; return losses, as `tasks.training.train`.
 
-        `old` are the models before, (clients, parameters), and `new` is where to write
-        them. Clients with most training examples come first. `keys` are those of the
-        round.
+        `old` are the models before, (clients, parameters). Clients with most training
+        examples come first. `keys` are those of the round.
         """
         source, target = unravel(old, self.shapes), unravel(new, self.shapes)
         velocity: Tensors = {}
@@ -162,31 +153,25 @@ class StackedTask:
                 step = v.mul_(how.momentum).add_(step)
             torch.sub(array, step, alpha=how.lr, out=target[name][: len(array)])
 
-    def keys(self, server_round: int) -> list[np.ndarray] | None:
+    def keys(self, server_round: int) -> Keys:
         """Return all examples' places in each epoch of a round, see `shuffle_keys`.
 
         None where each client has one batch: then its order does not matter.
         """
         if self._one_batch:
             return None
-        n = len(self.task.parts.index)
-        return [
-            shuffle_keys(self.task.seed, server_round, e * n, n)
-            for e in range(self.options.epochs)
-        ]
+        seed, n = self.task.seed, len(self.task.parts.index)
+        epochs = range(self.options.epochs)
+        return [shuffle_keys(seed, server_round, e * n, n) for e in epochs]
 
-    def _batches(
-        self, clients: np.ndarray, keys: list[np.ndarray] | None
-    ) -> Iterable[Batch]:
+    def _batches(self, clients: np.ndarray, keys: Keys) -> Iterable[Batch]:
         """Go through the batches of clients: x, and y with the example's share.
 
         x has the shape (clients, examples, ...) and y (clients, examples, classes): the
         one-hot class times minus the share of the example in the mean, so that the loss
         is the sum of y times the logarithms of the outputs. Clients without examples
         left are left out; clients with fewer than others have filler, which counts 0.
-
-        Where each client has one batch, the last chunk's is kept: a small run has one
-        chunk, and needs the same in each round.
+        Where each client has one batch, the last chunk's is kept for the next round.
         """
         if keys is not None:
             return self._make_batches(clients, keys)
@@ -242,8 +227,7 @@ class StackedTask:
     ) -> dict[str, np.ndarray]:
         """Return loss and accuracy of some clients, as `tasks.training.evaluate`.
 
-        `models` are all clients', (n, parameters). `part` is one of the client's own,
-        or "common", the common test set.
+        `models` are all clients'. `part` is one of the client's own, or "common".
         """
         loss, accuracy = np.empty(len(clients)), np.empty(len(clients))
         common = part == "common"
@@ -255,8 +239,7 @@ class StackedTask:
             first, count = self.task.parts.span(clients, part)
             width = count.max(initial=1)
         for some in chunks(np.arange(len(clients)), self._chunk(width)):
-            ids = torch.from_numpy(clients[some]).to(self.device)
-            rows = models.index_select(0, ids)
+            rows = take(models, torch.from_numpy(clients[some]).to(self.device))
             if common:
                 out, label = self._logits_common(rows, x), y.expand(len(rows), -1)
                 share = torch.full((len(rows), width), 1 / width).to(rows)

@@ -81,12 +81,11 @@ def gossip_cycles(
     Returns
     -------
     GossipResult
-        Where it speaks of rounds, these are cycles. Metrics are the accuracies on the
-        common test set, `node_server_metrics`; `node_train_metrics` has the tokens of
-        the clients, and how many messages they sent in that cycle. `messages` and
-        `bytes` count what was sent, also if it was lost on its way. `models()` has w
-        and, last, the age; there is no mean model, `arrays`. If the run is interrupted
-        (Ctrl-C) it ends after its cycle.
+        Where it speaks of rounds, these are cycles. `node_server_metrics` has the
+        accuracies on the common test set, `node_train_metrics` the clients' tokens and
+        how many messages they sent in that cycle. `messages` and `bytes` count what was
+        sent, also if it was lost. `models()` has w and, last, the age; there is no mean
+        model, `arrays`. If the run is interrupted (Ctrl-C) it ends after its cycle.
 
     Raises
     ------

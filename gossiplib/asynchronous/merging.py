@@ -20,10 +20,8 @@ from gossiplib.tasks.task import Task
 from gossiplib.tasks.training import one_thread
 
 __all__ = [
-    "CreateModel",
     "Learner",
     "Linear",
-    "Update",
     "accuracy",
     "hinge",
     "logistic",
@@ -60,7 +58,6 @@ class Linear(NamedTuple):
 
 #: models -> models that have seen the client's own examples as well
 Update: TypeAlias = Callable[[Linear], Linear]
-
 #: (received, before, update) -> new models
 CreateModel: TypeAlias = Callable[[Linear, Linear, Update], Linear]
 
@@ -105,10 +102,7 @@ def update_merge(received: Linear, before: Linear, update: Update) -> Linear:
 
 
 def hinge(margin: np.ndarray) -> np.ndarray:
-    """Return minus the slope of the hinge loss, of Pegasos' support vector machine.
-
-    `margin` is y w·x, with the label y = -1 or 1.
-    """
+    """Return minus the slope of the hinge loss at a `margin`, y w·x (y is -1 or 1)."""
     return np.asarray(margin < 1, dtype=margin.dtype)
 
 
@@ -139,10 +133,8 @@ class Learner:
     ) -> None:
         self.x = task.x.numpy()
         self.y = (2 * task.y.numpy() - 1).astype(self.x.dtype)
-        self.loss, self.lam = loss, lam
-        self.index = task.parts.index
-        everyone = np.arange(task.num_clients)
-        self.first, self.count = task.parts.span(everyone, "train")
+        self.loss, self.lam, self.index = loss, lam, task.parts.index
+        self.first, self.count = task.parts.span(np.arange(task.num_clients), "train")
 
     def __call__(self, clients: np.ndarray, models: Linear) -> Linear:
         """Return new models: those of these clients, updated with their examples."""
@@ -166,9 +158,9 @@ class Learner:
 
 def check_made(made: Linear, like: Linear, cycle: int, clients: np.ndarray) -> None:
     """Raise ValueError unless clients' new models are finite and shaped like others."""
-    shapes = [np.shape(array) for array in made], [array.shape for array in like]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"create made models of shapes {shapes[0]}, not {shapes[1]}")
+    found, wanted = ([np.shape(array) for array in models] for models in (made, like))
+    if found != wanted:
+        raise ValueError(f"create made models of shapes {found}, not {wanted}")
     if not np.isfinite(made.w.sum() + made.age.sum()):
         bad = ~np.isfinite(made.w).all(axis=1) | ~np.isfinite(made.age)
         raise ValueError(

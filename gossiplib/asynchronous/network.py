@@ -3,15 +3,14 @@
 Time is cut into *slots*, some to a cycle. Each client has a timer that wakes it once in
 a cycle, in a slot of its own. In a slot, first messages leave: of the clients that
 wake, if their token accounts let them, and the answers to what arrived in the slot
-before. Then messages arrive, in a random order. What is in a message is the engine's
-matter, `asynchronous.engine` or `asynchronous.client`: `Traffic` knows numbers only.
+before. Then messages arrive, in a random order. What is in them is the engines' matter.
 
 A *token account* decides how many messages a client may send, so that news travels fast
 and traffic stays low (Danner and Jelasity 2018, doi:10.1109/ICDCS.2018.00090). A client
-gets one token in each cycle. When its timer wakes it, it sends a message or saves the
-token: `proactive` is the probability that it sends. When it receives a message, it
-spends tokens on messages of its own, at once: `reactive` is their number. So it never
-sends more messages than it was given tokens, and news need not wait for a timer.
+gets a token in each cycle. When its timer wakes it, it sends a message, with the
+probability `proactive`, or saves the token. When it receives a message, it spends
+tokens on `reactive` messages of its own, at once. So it never sends more messages than
+it was given tokens, and news need not wait for a timer.
 """
 
 from collections.abc import Iterator
@@ -35,12 +34,11 @@ __all__ = [
 
 
 class TokenAccount(Protocol):
-    """What flow control asks of an account, for many clients at once.
+    """What flow control asks of an account; `tokens` are all clients' balances.
 
-    All clients of a run have one kind of account; `tokens` are their balances, and all
-    arrays have the shape (clients,). A client that does not send at its wake-up gains a
-    token. One that sends then gains none, so with ``proactive(C) == 1`` no balance
-    grows beyond C.
+    Arrays have the shape (clients,). A client that does not send at its wake-up gains a
+    token; one that sends gains none, so with ``proactive(C) == 1`` no balance grows
+    beyond C.
     """
 
     def proactive(self, tokens: np.ndarray) -> np.ndarray:
@@ -147,14 +145,13 @@ class NetworkModel:
 
     Parameters
     ----------
-    drop : float
-        Probability that a message is lost.
+    drop, online : float
+        Probability that a message is lost; and that a client is online in a cycle,
+        drawn afresh in each. One that is offline sends nothing, and what arrives at it
+        is lost.
     delay : int
         Most slots that a message takes; it takes 1, 2, ... or so many, at random. With
         1 it arrives in the slot in which it leaves.
-    online : float
-        Probability that a client is online in a cycle, drawn afresh in each. A client
-        that is offline sends nothing, and what arrives at it is lost.
     """
 
     drop: float = 0.0
@@ -275,7 +272,7 @@ class Traffic:
         ------
         tuple of numpy.ndarray
             Number, sender and receiver of the k-th message that each receiver gets, for
-            k = 1, 2, ..., shape (messages,) each; no receiver is in it twice.
+            k = 1, 2, ..., shape (messages,) each.
         """
         due = self._flying[3] == self._now
         came, self._flying = self._flying[:, due], self._flying[:, ~due]

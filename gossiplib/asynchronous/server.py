@@ -1,10 +1,9 @@
 """Gossip without rounds through Flower, the server: timer and network of all clients.
 
-Flower's clients cannot wake themselves or talk to each other. `AsyncServer` is the
-strategy that does it for them: it asks a client for its newest model when its timer is
-due, and passes that on unchanged, to a client of `asynchronous.client`. Who sends when,
-to whom, is decided by `network`, as in `asynchronous.engine`: the same seed gives the
-same models.
+Flower's clients cannot wake themselves or talk to each other. `AsyncServer` does it for
+them: it asks a client for its newest model when its timer is due, and passes that on
+unchanged. `network` decides who sends when, to whom, as in `engine`: the same seed
+gives the same models.
 """
 
 import copy
@@ -54,8 +53,8 @@ class AsyncServer(Strategy):
     observe_every : int
         Cycles between two looks at all clients' models; 0 is after the last only.
     join_timeout : float
-        Seconds to wait for the next client to appear on the grid, while some are
-        missing. Then the run goes on without them, and books them as lost.
+        Seconds to wait for the next client to appear on the grid. Then the run goes on
+        without those that are missing, and books them as lost.
 
     Raises
     ------
@@ -75,9 +74,8 @@ class AsyncServer(Strategy):
         observe_every: int = 1,
         join_timeout: float = 10.0,
     ) -> None:
-        self.seed = seed_of(seed)
-        n, seed = num_clients, self.seed  # as it is before a run; each run has a copy
-        self.traffic = Traffic(
+        n, seed = num_clients, seed_of(seed)
+        self.traffic = Traffic(  # as it is before a run; each run has a copy
             n, seed, graph=graph, slots=slots, network=network, account=account
         )
         self.observe_every = check_whole("observe_every", observe_every, 0)
@@ -99,23 +97,13 @@ class AsyncServer(Strategy):
         client's first model; `num_rounds` is the number of cycles, in each of which
         every client's timer wakes it once; `timeout` is in seconds, for each set of
         calls. `train_config` is passed on to the clients, with `server-round`, the
-        cycle, added. They are not asked to evaluate, so `evaluate_config` is not used.
-        `evaluate_fn`, (cycle, arrays) -> MetricRecord or None, is called for each
-        client's model.
+        cycle, added; `evaluate_config` is not used. `evaluate_fn`, (cycle, arrays) ->
+        MetricRecord or None, is called for each client's model.
 
-        Returns
-        -------
-        GossipResult
-            Where it speaks of rounds, these are cycles. `messages` and `bytes` count
-            what clients sent, also if it was lost on its way. A call that fails is in
-            `lost`: the client keeps its model, and the message is gone.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If a number or the initial model cannot be used.
-        RuntimeError
-            If no client joins, or all of them fail.
+        Where the result speaks of rounds, these are cycles. `messages` and `bytes`
+        count what clients sent, also if it was lost on its way. A call that fails is in
+        `lost`: the client keeps its model, and the message is gone. If no client joins,
+        or all of them fail, a RuntimeError is raised.
         """
         check_whole("num_rounds", num_rounds, 1)
         check_initial(initial_arrays)
@@ -188,11 +176,11 @@ class _Run:
     ) -> Iterator[Message]:
         """Write to clients; the first time, with the initial model."""
         for i in clients:
-            if i not in self.calls.nodes:
+            if i in self.calls.nodes:
+                first = {} if i in self.have_model else {"initial": self.initial}
+                yield self.calls.message(call, i, **first, **records)
+            else:
                 self.calls.lose(i, call, self.calls.why_missing)
-                continue
-            first = {} if i in self.have_model else {"initial": self.initial}
-            yield self.calls.message(call, i, **first, **records)
 
     def collect(self, senders: np.ndarray) -> None:
         """Ask the senders for their newest models, and put these on their way."""
@@ -203,10 +191,9 @@ class _Run:
             try:
                 arrays = only_arrays(reply.content)
                 check_model(unpack(arrays)[:-1], like)  # the last one is the age
+                models[client] = arrays
             except ValueError as error:
                 self.calls.lose(client, "query.send", f"cannot be used: {error}")
-                continue
-            models[client] = arrays
         self.have_model |= set(models)
         for number, client in enumerate(senders.tolist(), self.sent):
             if client in models:
@@ -225,8 +212,7 @@ class _Run:
         records = {"config": config, "gossip": ConfigRecord({"cycle": self.cycle})}
         calls: list[Message] = []
         for number, client in zip(numbers.tolist(), receivers.tolist(), strict=True):
-            if number in self.flying:
-                arrays = self.flying[number]
+            if arrays := self.flying.get(number):
                 calls += self.messages("train", [client], arrays=arrays, **records)
         replies = self.calls.send(calls)
         learned = {self.calls.client_of(r): first_metrics(r.content) for r in replies}

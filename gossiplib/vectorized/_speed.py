@@ -21,9 +21,8 @@ __all__ = ["CHUNK", "SMALL", "Recorded", "keep_freed_memory", "repeat", "threads
 #: caches hold; on a GPU, what keeps all of it busy.
 CHUNK = {"cpu": 20e6, "cuda": 1e9}
 
-#: Parameters of all clients together below which one thread does the work. More would
-#: gain nothing, and wait for each other where other programs run on the same cores: a
-#: step may then take 20 times as long.
+#: Parameters of all clients together below which one thread does the work. More gain
+#: nothing; where others run on the same cores, a step may then take 20 times as long.
 SMALL = 2**19
 
 
@@ -60,9 +59,9 @@ class Recorded:
     """A function on tensors that, when called often, is replaced by its operations.
 
     `vmap` and `grad` work out anew at each call which operations they come to. For few
-    clients that takes longer than to run them; so the operations are recorded (which
-    takes as long as some hundred calls), and repeated for inputs of the same shapes.
-    The shape of x must give all other shapes and types.
+    clients that takes longer than to run them; so they are recorded (which takes as
+    long as some hundred calls), and repeated where x, and so all else, has the same
+    shape.
     """
 
     AFTER = 100  # calls with one shape, then the operations are recorded

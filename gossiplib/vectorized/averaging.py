@@ -4,6 +4,7 @@ W has an entry for each link, also for one of weight 0, since a message goes ove
 and each client's own. `weighted_mean` is the product W X; an `Exchange` calls others.
 """
 
+import functools
 import inspect
 import warnings
 from collections import Counter
@@ -44,9 +45,9 @@ def mixing_matrix(graph: nx.Graph, weights: mixing.Weights) -> csr_array:
 
 
 def among(W: csr_array, here: np.ndarray) -> csr_array:
-    """Return W where only the clients of which `here` is True send and average.
+    """Return W where others than those `here` neither send nor average.
 
-    What a client would give to others it gives to its own model.
+    What a client would give to them it gives to its own model.
     """
     if here.all():
         return W
@@ -60,13 +61,10 @@ def to_torch(W: csr_array, like: torch.Tensor) -> torch.Tensor:
     """Return W as a sparse tensor, of the device and the data type of `like`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that sparse tensors are in beta
-        return torch.sparse_csr_tensor(
-            torch.from_numpy(W.indptr.astype(np.int64)),
-            torch.from_numpy(W.indices.astype(np.int64)),
-            torch.from_numpy(W.data).to(like.dtype),
-            W.shape,
-            device=like.device,
-        )
+        starts = torch.from_numpy(W.indptr.astype(np.int64))
+        j = torch.from_numpy(W.indices.astype(np.int64))
+        weights = torch.from_numpy(W.data).to(like.dtype)
+        return torch.sparse_csr_tensor(starts, j, weights, W.shape, device=like.device)
 
 
 def by_degree(
@@ -110,18 +108,15 @@ class RoundGraph:
         nodes = self.graph.nodes(data="online", default=True)
         self.online = np.ones(self._n, dtype=bool)
         self.online[[int(i) for i, online in nodes if not online]] = False
-        self._W: csr_array | None = None
+        vars(self).pop("W", None)  # that of the round before
 
-    @property
+    @functools.cached_property
     def W(self) -> csr_array:
         """The mixing matrix of the round."""
-        if self._W is None:
-            self._W = mixing_matrix(self.graph, self._weights)
-        return self._W
+        return mixing_matrix(self.graph, self._weights)
 
 
-#: How often the clients of a kind are also called alone, to compare.
-COMPARED = 3
+COMPARED = 3  # how often a client of a kind is also called alone, to compare
 
 
 class Exchange:
@@ -132,9 +127,8 @@ class Exchange:
     first rounds, one of each group is also called alone, since a function that takes
     the first axis for one of a model's would go wrong in silence.
 
-    `chunk` models are best worked on at once. Clients of different `kinds`, shape (n,),
-    are not called together. `message_bytes` is the size of the last message that `send`
-    made, as Flower encodes it, or 0.
+    Clients of different `kinds`, shape (n,), are not called together. `message_bytes`
+    is the size of a message that `send` made, as Flower encodes it, or 0.
     """
 
     def __init__(
@@ -214,8 +208,8 @@ class Exchange:
     ) -> Model:
         """Call a function for many clients, and at first for one of them alone.
 
-        What is `alike` has been compared often enough after `COMPARED` times. Without
-        `shapes` the arrays may have any, but for the first axis, the clients.
+        Clients are `alike` if they are compared together. Without `shapes` the arrays
+        may have any, but for the first axis, the clients.
         """
 
         def call(at: slice | int) -> tuple[Model, RecordDict]:

@@ -54,9 +54,8 @@ def gossip_learning(
 ) -> GossipResult:
     """Run gossip learning on arrays.
 
-    The same seed gives the models of ``Gossip(schedule).start(LocalGrid(gossip(
-    task.client_app()), n), task.initial_arrays())``, to rounding. The seed is the
-    task's.
+    The same seed, the task's, gives the models of ``Gossip(schedule).start(LocalGrid(
+    gossip(task.client_app()), n), task.initial_arrays())``, to rounding.
 
     Parameters
     ----------
@@ -106,10 +105,9 @@ def gossip_learning(
 
     Raises
     ------
-    MemoryError
-        If the models do not fit in what is free, before the work starts.
-    OSError
-        If the checkpoint to resume from cannot be opened.
+    MemoryError, OSError
+        If the models do not fit in what is free, before the work starts; or the
+        checkpoint to resume from cannot be opened.
     ValueError
         If schedule, weights or a number do not fit (TypeError: they give no graph, or
         no matrix), or the model cannot be stacked; if the checkpoint was cut short or
@@ -206,17 +204,16 @@ class _Run:
 
     def begin(self, kept: Checkpoint | None) -> None:
         """Take what a checkpoint holds, or the clients' first models; measure those."""
+        self.result = kept.result if kept else GossipResult()
         if kept:
             models = torch.from_numpy(np.asarray(kept.members["models"]))
             self.X = models.to(self.stacked.device)
             self.have_model = np.asarray(kept.members["have_model"])
-            self.result = kept.result
             if self._exchange:
                 self._exchange.states.load(kept.more["states"], kept.members)
         else:
             self.X = self.stacked.start()
             self.have_model = np.zeros(self.n, dtype=bool)
-            self.result = GossipResult()
         self.Y = repeat(self.stacked.initial, self.n)
         keep_freed_memory()
         if kept or not self._evaluate_fn:
@@ -358,8 +355,7 @@ class _Run:
 
     def _sampled(self, server_round: int, some: np.ndarray) -> np.ndarray:
         """Return the clients to measure, in ascending order."""
-        ids = np.flatnonzero(some)
-        return draw(self._sample, ids, self.task.seed, server_round)
+        return draw(self._sample, np.flatnonzero(some), self.task.seed, server_round)
 
     def _models(self, clients: np.ndarray) -> StackedModels:
         return StackedModels(self.X.cpu().numpy(), self.stacked.shapes, clients)

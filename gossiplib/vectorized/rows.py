@@ -12,8 +12,7 @@ from gossiplib.system.records import unpack
 
 __all__ = ["StackedStates", "chunks", "mean_and_distance", "place", "put", "take"]
 
-#: Where some rows are.
-Place: TypeAlias = slice | torch.Tensor
+Place: TypeAlias = slice | torch.Tensor  # where some rows are
 
 
 def chunks(clients: np.ndarray, size: int) -> Iterator[np.ndarray]:

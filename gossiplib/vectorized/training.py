@@ -21,8 +21,7 @@ from gossiplib.vectorized.rows import chunks, take
 
 __all__ = ["Options", "StackedTask"]
 
-#: x and y of some clients, and y with each example's share, see `_batches`.
-Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]  # x and y, see `_batches`
 Tensors: TypeAlias = dict[str, torch.Tensor]
 Keys: TypeAlias = list[np.ndarray] | None  # of a round's epochs, see `StackedTask.keys`
 
@@ -90,8 +89,7 @@ class StackedTask:
                 f"output to each of {self.task.num_classes} classes"
             )
         out.sum().backward()
-        unused = [k for k, p in self._model.named_parameters() if p.grad is None]
-        if unused:
+        if unused := [k for k, p in self._model.named_parameters() if p.grad is None]:
             raise ValueError(f"no output depends on {', '.join(unused)}: take it out")
         self._model.zero_grad()
         models = unravel(self.initial[None], self.shapes)
@@ -121,10 +119,9 @@ class StackedTask:
     def train(
         self, old: torch.Tensor, new: torch.Tensor, clients: np.ndarray, keys: Keys
     ) -> np.ndarray:
-        """Train models, written to `new`; return losses, as `tasks.training.train`.
+        """Train `old` models to `new` ones; return losses, as `tasks.training.train`.
 
-        `old` are the models before, (clients, parameters). Clients with most training
-        examples come first. `keys` are those of the round.
+        Clients with most training examples come first. `keys` are those of the round.
         """
         source, target = unravel(old, self.shapes), unravel(new, self.shapes)
         velocity: Tensors = {}
@@ -154,11 +151,8 @@ class StackedTask:
             torch.sub(array, step, alpha=how.lr, out=target[name][: len(array)])
 
     def keys(self, server_round: int) -> Keys:
-        """Return all examples' places in each epoch of a round, see `shuffle_keys`.
-
-        None where each client has one batch: then its order does not matter.
-        """
-        if self._one_batch:
+        """Return all examples' places in each epoch of a round, see `shuffle_keys`."""
+        if self._one_batch:  # its order does not matter
             return None
         seed, n = self.task.seed, len(self.task.parts.index)
         epochs = range(self.options.epochs)
@@ -167,11 +161,11 @@ class StackedTask:
     def _batches(self, clients: np.ndarray, keys: Keys) -> Iterable[Batch]:
         """Go through the batches of clients: x, and y with the example's share.
 
-        x has the shape (clients, examples, ...) and y (clients, examples, classes): the
-        one-hot class times minus the share of the example in the mean, so that the loss
-        is the sum of y times the logarithms of the outputs. Clients without examples
-        left are left out; clients with fewer than others have filler, which counts 0.
-        Where each client has one batch, the last chunk's is kept for the next round.
+        y has the shape (clients, examples, classes): the one-hot class times minus the
+        share of the example in the mean, so that the loss is the sum of y times the
+        logarithms of the outputs. Clients without examples left are left out; those
+        with fewer than others have filler, which counts 0. Where each client has one
+        batch, the last chunk's is kept for the next round.
         """
         if keys is not None:
             return self._make_batches(clients, keys)
@@ -198,8 +192,8 @@ class StackedTask:
     ) -> np.ndarray:
         """Return places in `parts.index` of each client's examples, in the order.
 
-        Shape (clients, most examples); what lies beyond a client's last is filler, one
-        of its own examples: others may hold NaN, which no share of 0 makes harmless.
+        What lies beyond a client's last is filler, one of its own examples: others may
+        hold NaN, which no share of 0 makes harmless.
         """
         within = np.arange(count.max(initial=0))
         places = np.asarray(first[:, None] + np.minimum(within, count[:, None] - 1))
@@ -233,22 +227,22 @@ class StackedTask:
         common = part == "common"
         if common:
             x, y = (tensor.to(self.device) for tensor in self.task.test)
-            if not (width := len(y)):
+            if not len(y):
                 raise ValueError("the common test set is empty: test_fraction is 0")
+            count = np.full(len(clients), len(y))
         else:
             first, count = self.task.parts.span(clients, part)
-            width = count.max(initial=1)
-        for some in chunks(np.arange(len(clients)), self._chunk(width)):
+        size = self._chunk(count.max(initial=1))
+        for some in chunks(np.arange(len(clients)), size):
             rows = take(models, torch.from_numpy(clients[some]).to(self.device))
             if common:
                 out, label = self._logits_common(rows, x), y.expand(len(rows), -1)
-                share = torch.full((len(rows), width), 1 / width).to(rows)
             else:
                 x, label = self._examples(self._order(first[some], count[some], None))
                 out = self._logits(rows, x)
-                share = self._share(count[some], label.shape[1])
+            share = self._share(count[some], label.shape[1])
             each = F.cross_entropy(out.mT, label, reduction="none")
             loss[some] = (each * share).sum(1).cpu()
             hits = ((out.argmax(-1) == label) & (share > 0)).sum(1)
-            accuracy[some] = hits.cpu().numpy() / (width if common else count[some])
+            accuracy[some] = hits.cpu().numpy() / count[some]
         return {"loss": loss, "accuracy": accuracy}

@@ -232,9 +232,9 @@ class Traffic:
             yield self._now
 
     def leave(self) -> np.ndarray:
-        """Return the senders of the messages that leave in this slot, (messages,).
+        """Return who sends in this slot, (messages,), and let these messages leave.
 
-        Messages are numbered through the run, from 0.
+        They are numbered through the run, from 0.
         """
         awake = np.flatnonzero((self._phase == self._slot) & self._online)
         chance = self.account.proactive(self.tokens[awake])
@@ -287,7 +287,7 @@ class Traffic:
 
     def flying(self) -> list[int]:
         """Return the numbers of the messages that have not arrived yet."""
-        return list(self._flying[0].tolist())
+        return self._flying[0].tolist()
 
     def react(self, receivers: np.ndarray, useful: np.ndarray) -> None:
         """Let receivers spend tokens on answers, which leave in the next slot.

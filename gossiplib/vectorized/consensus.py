@@ -41,8 +41,8 @@ def averaging_rounds(
     Yields
     ------
     tuple
-        The values after a round, shape (clients, d), and the bytes that clients sent
-        in it. The array is a new one in each round.
+        The values after a round, a new array of shape (clients, d), and the bytes that
+        clients sent in it.
 
     Raises
     ------

@@ -127,8 +127,7 @@ def gossip_learning(
             "clients have no test part to evaluate on, as holdout is 0: set "
             "evaluate_every=0, and measure with evaluate_fn"
         )
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     options = Options(epochs, batch_size, lr, momentum, weight_decay)
     stacked = StackedTask(task, torch.device(device), options)
     opened = contextlib.nullcontext() if resume is None else checkpoints.reading(resume)

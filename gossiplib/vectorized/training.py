@@ -237,10 +237,11 @@ class StackedTask:
             rows = take(models, torch.from_numpy(clients[some]).to(self.device))
             if common:
                 out, label = self._logits_common(rows, x), y.expand(len(rows), -1)
+                share = torch.full_like(label, 1 / len(y), dtype=rows.dtype)
             else:
                 x, label = self._examples(self._order(first[some], count[some], None))
                 out = self._logits(rows, x)
-            share = self._share(count[some], label.shape[1])
+                share = self._share(count[some], label.shape[1])
             each = F.cross_entropy(out.mT, label, reduction="none")
             loss[some] = (each * share).sum(1).cpu()
             hits = ((out.argmax(-1) == label) & (share > 0)).sum(1)

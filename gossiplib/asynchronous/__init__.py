@@ -5,13 +5,7 @@ from typing import TYPE_CHECKING
 from gossiplib._face import face
 
 if TYPE_CHECKING:
-    from . import (
-        client as client,
-        engine as engine,
-        merging as merging,
-        network as network,
-        server as server,
-    )
+    from . import merging as merging
     from .client import gossip_on_arrival as gossip_on_arrival
     from .engine import gossip_cycles as gossip_cycles
     from .merging import (

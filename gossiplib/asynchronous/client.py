@@ -1,8 +1,6 @@
 """Gossip without rounds through Flower, the client: it acts when a model arrives.
 
-`gossip_on_arrival(app, create)` makes such a client of any Flower ClientApp, with the
-create functions of `merging`. `asynchronous.server` is the server that passes its
-messages on. For many clients with linear models, use `asynchronous.engine`.
+`server` passes its messages on. For many clients with linear models, use `engine`.
 """
 
 from typing import Any
@@ -38,10 +36,9 @@ def gossip_on_arrival(app: ClientApp, create: CreateModel = merge_update) -> Cli
     Parameters
     ----------
     app : flwr.clientapp.ClientApp
-        One that works with `FedAvg`. Its `train` is the `update` of `create`: it takes
-        `arrays` and `config` from the message and replies with one ArrayRecord and a
-        MetricRecord. The `config` has the model's "age", how many examples it has seen;
-        the metric "num-examples" makes the model so much older (1 if it is missing).
+        One that works with `FedAvg`. Its `train` is the `update` of `create`: its
+        `config` has the model's "age", how many examples it has seen, and its metric
+        "num-examples" makes the model so much older (1 if it is missing).
     create : callable
         (received, before, update) -> new model, see `merging`. All arrays of a model
         are one row of `w`, end to end.
@@ -50,8 +47,8 @@ def gossip_on_arrival(app: ClientApp, create: CreateModel = merge_update) -> Cli
     -------
     flwr.clientapp.ClientApp
         Answers `query.join`, `query.send`, `train`, `evaluate` and `query.model`. Train
-        and evaluate messages that do not come from `asynchronous.AsyncServer` go to
-        `app` as they are.
+        and evaluate messages that do not come from `AsyncServer` go to `app` as they
+        are.
     """
     inner = gossip(app)
     arriving = ClientApp()
@@ -68,7 +65,7 @@ def gossip_on_arrival(app: ClientApp, create: CreateModel = merge_update) -> Cli
 
     @arriving.train()
     def receive(message: Message, context: Context) -> Message:
-        """Make a new model of one that arrived and of the one that arrived before."""
+        """Make a new model of the one that arrived, and of the one before it."""
         if "gossip" not in message.content:
             return app(message, context)
         like, before, ages = _state(message, context)
@@ -111,10 +108,7 @@ def gossip_on_arrival(app: ClientApp, create: CreateModel = merge_update) -> Cli
 def _state(
     message: Message, context: Context
 ) -> tuple[ArrayRecord, ArrayRecord, dict[str, Any]]:
-    """Return the newest model, the one received before, and their ages.
-
-    A client that has none takes the initial model for both.
-    """
+    """Return the newest model, the one received before, and their ages."""
     state = context.state
     if MODEL not in state:
         if "initial" not in message.content:

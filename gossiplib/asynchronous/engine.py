@@ -2,13 +2,11 @@
 
 In Ormándi, Hegedűs and Jelasity's protocol (2013, doi:10.1002/cpe.2858) a client waits
 for nobody. Once in a cycle it sends its newest model to another client, chosen at
-random. A client that receives a model makes a new one of it, by a *create* function of
-`merging`. It may receive none in a cycle, or many: it handles them in the order of
-their arrival, one after the other. So the first messages that reach all clients in a
-slot are one step on arrays, the second messages the next, and so on (see `network`).
-
-`asynchronous.client` and `asynchronous.server` run the same through Flower, for any
-ClientApp.
+random. One that receives a model makes a new one of it, by a *create* function of
+`merging`. It may receive none in a cycle, or many, and handles them one after the
+other, as they arrive. So the first messages that reach all clients in a slot are one
+step on arrays, the second ones the next, and so on (see `network`). `client` and
+`server` run the same through Flower, for any ClientApp.
 """
 
 import functools
@@ -18,15 +16,8 @@ import networkx as nx
 import numpy as np
 from flwr.app import ArrayRecord
 
-from gossiplib.asynchronous.merging import (
-    CreateModel,
-    Learner,
-    Linear,
-    accuracy,
-    check_made,
-    hinge,
-    merge_update,
-)
+from gossiplib.asynchronous import merging
+from gossiplib.asynchronous.merging import CreateModel, Learner, Linear
 from gossiplib.asynchronous.network import (
     NetworkModel,
     SimpleTokenAccount,
@@ -46,8 +37,8 @@ def gossip_cycles(
     task: Task,
     num_cycles: int,
     *,
-    create: CreateModel = merge_update,
-    loss: Callable[[np.ndarray], np.ndarray] = hinge,
+    create: CreateModel = merging.merge_update,
+    loss: Callable[[np.ndarray], np.ndarray] = merging.hinge,
     lam: float = 1e-4,
     seed: Seed | None = None,
     graph: nx.Graph | None = None,
@@ -69,10 +60,9 @@ def gossip_cycles(
         Cycles, in each of which every client's timer wakes it once.
     create : callable
         (received, before, update) -> new model; called for many clients at once.
-    loss : callable
-        `hinge` or `logistic`, or minus the slope of another loss of the margin.
-    lam : float
-        λ, the strength of regularisation.
+    loss, lam : callable, float
+        `hinge` or `logistic`, or minus the slope of another loss of the margin; and λ,
+        the strength of regularisation.
     seed : int or numpy.random.Generator, optional
         Decides who sends to whom, in which order models arrive, what the network does
         to them, and who is measured; by default the seed of the task.
@@ -81,25 +71,21 @@ def gossip_cycles(
     slots : int
         Slots in a cycle; a message takes one or more. With 1, all messages of a cycle
         leave at its start and arrive at its end.
-    network : NetworkModel
-        Loss, delay and churn.
-    account : TokenAccount
-        When a client sends; by default whenever its timer wakes it. A received model is
-        useful if it is at least as old as the client's newest.
-    observe_every : int
-        Cycles between two measurements on the common test set; 0 is after the last.
-    sample : int, optional
-        Clients that are measured, drawn without replacement; by default all.
+    network, account : NetworkModel, TokenAccount
+        Loss, delay and churn; and when a client sends, by default whenever its timer
+        wakes it. A received model is useful if it is at least as old as the newest.
+    observe_every, sample : int
+        Cycles between two measurements on the common test set, 0 is after the last; and
+        of how many clients, drawn without replacement, by default all.
 
     Returns
     -------
     GossipResult
-        Where it speaks of rounds, these are cycles. Metrics are the accuracies on the
-        common test set, `node_server_metrics`; `node_train_metrics` has the tokens of
-        the clients, and how many messages they sent in that cycle. `messages` and
-        `bytes` count what was sent, also if it was lost on its way. `models()` has w
-        and, last, the age; there is no mean model, `arrays`. If the run is interrupted
-        (Ctrl-C) it ends after its cycle.
+        Where it speaks of rounds, these are cycles. `node_server_metrics` has the
+        accuracies on the common test set, `node_train_metrics` the clients' tokens and
+        how many messages they sent in that cycle. `messages` and `bytes` count what was
+        sent, also if it was lost. `models()` has w and, last, the age; there is no mean
+        model, `arrays`. If the run is interrupted (Ctrl-C) it ends after its cycle.
 
     Raises
     ------
@@ -132,7 +118,8 @@ def gossip_cycles(
     def observe(cycle: int) -> None:
         with result.timed("measure"):
             some = draw(sample, np.arange(n), seed, cycle)
-            hits = StackedMetrics(some, {"accuracy": accuracy(newest.take(some), task)})
+            accuracy = merging.accuracy(newest.take(some), task)
+            hits = StackedMetrics(some, {"accuracy": accuracy})
         columns = {"tokens": traffic.tokens[some], "messages": traffic.sent[some]}
         result.node_train_metrics[cycle] = StackedMetrics(some, columns)
         result.node_server_metrics[cycle] = hits
@@ -194,6 +181,6 @@ class _Clients:
         previous = self.before.take(receivers)
         self.before.put(receivers, received)
         made = self.create(received, previous, update)
-        check_made(made, received, cycle, receivers)
+        merging.check_made(made, received, cycle, receivers)
         self.newest.put(receivers, made)
         return useful

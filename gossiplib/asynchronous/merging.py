@@ -6,9 +6,8 @@ CREATEMODEL of Ormándi, Hegedűs and Jelasity 2013 (doi:10.1002/cpe.2858):
 
     create(received, before, update) -> model
 
-`update` teaches a model the client's own examples. `random_walk`, `merge_update` and
-`update_merge` are the paper's three. A create function takes one client or many at
-once: models are the rows of a `Linear`. Nothing here knows of messages.
+`random_walk`, `merge_update` and `update_merge` are the paper's three. They take one
+client or many at once: models are the rows of a `Linear`.
 """
 
 from collections.abc import Callable
@@ -21,10 +20,8 @@ from gossiplib.tasks.task import Task
 from gossiplib.tasks.training import one_thread
 
 __all__ = [
-    "CreateModel",
     "Learner",
     "Linear",
-    "Update",
     "accuracy",
     "hinge",
     "logistic",
@@ -37,12 +34,8 @@ __all__ = [
 class Linear(NamedTuple):
     """Models, one a row; linear ones are positive where `w @ x > 0`.
 
-    Attributes
-    ----------
-    w : numpy.ndarray
-        Weights, shape (models, features).
-    age : numpy.ndarray
-        How many examples each has seen, shape (models,).
+    `w` are the weights, shape (models, features), and `age` is how many examples each
+    has seen, shape (models,).
     """
 
     w: np.ndarray
@@ -57,17 +50,14 @@ class Linear(NamedTuple):
 
         Parameters
         ----------
-        rows : numpy.ndarray
-            Which ones.
-        models : Linear
-            What takes their places, one for each row.
+        rows, models : numpy.ndarray, Linear
+            Which ones; and what takes their places, one for each row.
         """
         self.w[rows], self.age[rows] = models
 
 
 #: models -> models that have seen the client's own examples as well
 Update: TypeAlias = Callable[[Linear], Linear]
-
 #: (received, before, update) -> new models
 CreateModel: TypeAlias = Callable[[Linear, Linear, Update], Linear]
 
@@ -82,11 +72,9 @@ def random_walk(received: Linear, before: Linear, update: Update) -> Linear:
 
     Parameters
     ----------
-    received, before : Linear
-        The models that have just arrived and those that arrived before them, one row
-        for each receiving client.
-    update : callable
-        models -> models that have seen the clients' own examples as well.
+    received, before, update
+        The models that have just arrived and those that arrived before them, a row for
+        each receiving client; and an `Update`, which teaches models their examples.
     """
     return update(received)
 
@@ -114,10 +102,7 @@ def update_merge(received: Linear, before: Linear, update: Update) -> Linear:
 
 
 def hinge(margin: np.ndarray) -> np.ndarray:
-    """Return minus the slope of the hinge loss, of Pegasos' support vector machine.
-
-    `margin` is y w·x, with the label y = -1 or 1.
-    """
+    """Return minus the slope of the hinge loss at a `margin`, y w·x (y is -1 or 1)."""
     return np.asarray(margin < 1, dtype=margin.dtype)
 
 
@@ -131,26 +116,16 @@ class Learner:
     """Update linear models with the examples of clients, one example after another.
 
     A model of age t makes a step of length η = 1 / (λ t) for each of a client's
-    training examples: w ← (1 - η λ) w + η y loss(y w·x) x. With `hinge`, it is Pegasos.
+    training examples: w ← (1 - η λ) w + η y loss(y w·x) x. With `hinge`, it is Pegasos
+    (Shalev-Shwartz et al. 2011, doi:10.1007/s10107-010-0420-4).
 
     Parameters
     ----------
     task : Task
         With two classes.
-    loss : callable
-        `hinge` or `logistic`, or minus the slope of another loss of the margin.
-    lam : float
-        λ, the strength of regularisation.
-
-    Attributes
-    ----------
-    count : numpy.ndarray
-        How many training examples each client has, shape (clients,).
-
-    References
-    ----------
-    Shalev-Shwartz et al. 2011, "Pegasos: primal estimated sub-gradient solver for SVM",
-    doi:10.1007/s10107-010-0420-4.
+    loss, lam : callable, float
+        `hinge` or `logistic`, or minus the slope of another loss of the margin; and λ,
+        the strength of regularisation.
     """
 
     def __init__(
@@ -158,21 +133,11 @@ class Learner:
     ) -> None:
         self.x = task.x.numpy()
         self.y = (2 * task.y.numpy() - 1).astype(self.x.dtype)
-        self.loss, self.lam = loss, lam
-        self.index = task.parts.index
-        everyone = np.arange(task.num_clients)
-        self.first, self.count = task.parts.span(everyone, "train")
+        self.loss, self.lam, self.index = loss, lam, task.parts.index
+        self.first, self.count = task.parts.span(np.arange(task.num_clients), "train")
 
     def __call__(self, clients: np.ndarray, models: Linear) -> Linear:
-        """Return the models of clients, updated with their examples.
-
-        Parameters
-        ----------
-        clients : numpy.ndarray
-            Whose examples, shape (models,).
-        models : Linear
-            One for each of them. It is not changed.
-        """
+        """Return new models: those of these clients, updated with their examples."""
         w, age = models
         first, count = self.first.take(clients), self.count.take(clients)
         for k in range(count.max()):
@@ -192,13 +157,10 @@ class Learner:
 
 
 def check_made(made: Linear, like: Linear, cycle: int, clients: np.ndarray) -> None:
-    """Raise ValueError unless created models are finite, and shaped like the received.
-
-    `clients`, whose models they are, and the cycle name the culprit in the message.
-    """
-    shapes = [np.shape(array) for array in made], [array.shape for array in like]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"create made models of shapes {shapes[0]}, not {shapes[1]}")
+    """Raise ValueError unless clients' new models are finite and shaped like others."""
+    found, wanted = ([np.shape(array) for array in models] for models in (made, like))
+    if found != wanted:
+        raise ValueError(f"create made models of shapes {found}, not {wanted}")
     if not np.isfinite(made.w.sum() + made.age.sum()):
         bad = ~np.isfinite(made.w).all(axis=1) | ~np.isfinite(made.age)
         raise ValueError(
@@ -213,10 +175,8 @@ def accuracy(models: Linear, task: Task) -> np.ndarray:
 
     Parameters
     ----------
-    models : Linear
-        One a row.
-    task : Task
-        Whose test set; with two classes.
+    models, task : Linear, Task
+        One model a row; and whose test set, of two classes.
     """
     x, y = task.test
     pieces = np.array_split(models.w, 1 + len(models.w) * len(y) // 2**24)

@@ -3,15 +3,14 @@
 Time is cut into *slots*, some to a cycle. Each client has a timer that wakes it once in
 a cycle, in a slot of its own. In a slot, first messages leave: of the clients that
 wake, if their token accounts let them, and the answers to what arrived in the slot
-before. Then messages arrive, in a random order. What is in a message is the engine's
-matter, `asynchronous.engine` or `asynchronous.client`: `Traffic` knows numbers only.
+before. Then messages arrive, in a random order. What is in them is the engines' matter.
 
 A *token account* decides how many messages a client may send, so that news travels fast
 and traffic stays low (Danner and Jelasity 2018, doi:10.1109/ICDCS.2018.00090). A client
-gets one token in each cycle. When its timer wakes it, it sends a message or saves the
-token: `proactive` is the probability that it sends. When it receives a message, it
-spends tokens on messages of its own, at once: `reactive` is their number. So it never
-sends more messages than it was given tokens, and news need not wait for a timer.
+gets a token in each cycle. When its timer wakes it, it sends a message, with the
+probability `proactive`, or saves the token. When it receives a message, it spends
+tokens on `reactive` messages of its own, at once. So it never sends more messages than
+it was given tokens, and news need not wait for a timer.
 """
 
 from collections.abc import Iterator
@@ -35,37 +34,21 @@ __all__ = [
 
 
 class TokenAccount(Protocol):
-    """What flow control asks of an account, for many clients at once.
+    """What flow control asks of an account; `tokens` are all clients' balances.
 
-    All clients of a run have one kind of account; `Traffic` has their balances. A
-    client that does not send at its wake-up gains a token. One that sends then gains
-    none, so with ``proactive(C) == 1`` no balance grows beyond C.
+    Arrays have the shape (clients,). A client that does not send at its wake-up gains a
+    token; one that sends gains none, so with ``proactive(C) == 1`` no balance grows
+    beyond C.
     """
 
     def proactive(self, tokens: np.ndarray) -> np.ndarray:
-        """Return the probability to send at the timer's wake-up.
-
-        Parameters
-        ----------
-        tokens : numpy.ndarray
-            Balance of each client, shape (clients,).
-        """
+        """Return the probability to send at the timer's wake-up."""
 
     def reactive(self, tokens: np.ndarray, useful: np.ndarray) -> np.ndarray:
-        """Return how many messages the receipt of one triggers, at most the balance.
+        """Return how many messages the receipt of a (useful) one triggers.
 
-        Parameters
-        ----------
-        tokens : numpy.ndarray
-            Balance of each client, shape (clients,).
-        useful : numpy.ndarray
-            Whether the message that it received was useful, shape (clients,), bool.
-
-        Returns
-        -------
-        numpy.ndarray
-            Number of messages, each paid with a token. It need not be whole: 1.3 is 1
-            message, and with probability 0.3 another one.
+        Each is paid with a token, so they are at most the balance. The number need not
+        be whole: 1.3 is 1 message, and with probability 0.3 another one.
         """
 
 
@@ -73,11 +56,8 @@ class TokenAccount(Protocol):
 class SimpleTokenAccount:
     """Send at the timer if the account is full; answer each message if it is not empty.
 
-    Parameters
-    ----------
-    capacity : int
-        C, the most tokens that can be saved. With 0 a client sends whenever its timer
-        wakes it, and never else: plain gossip.
+    Its `capacity` C is the most tokens that can be saved. With 0 a client sends
+    whenever its timer wakes it, and never else: plain gossip.
     """
 
     capacity: int
@@ -96,7 +76,7 @@ class SimpleTokenAccount:
         Parameters
         ----------
         tokens, useful : numpy.ndarray
-            Those of `TokenAccount.reactive`; the answer is the same to any message.
+            Of each client; the answer is the same to any message.
         """
         return np.where(tokens > 0, 1.0, 0.0)
 
@@ -107,10 +87,9 @@ class GeneralizedTokenAccount(SimpleTokenAccount):
 
     Parameters
     ----------
-    capacity : int
-        C, the most tokens that can be saved, at least 1.
-    reactivity : int
-        A, from 1 to C. With 1 all tokens are spent at once; with C, one.
+    capacity, reactivity : int
+        C, the most tokens that can be saved, at least 1; and A, from 1 to C. With an A
+        of 1 all tokens are spent at once; with C, one.
     """
 
     reactivity: int
@@ -126,7 +105,7 @@ class GeneralizedTokenAccount(SimpleTokenAccount):
         Parameters
         ----------
         tokens, useful : numpy.ndarray
-            Those of `TokenAccount.reactive`.
+            Of each client.
         """
         parts = np.where(useful, self.reactivity, 2 * self.reactivity)
         return np.floor((self.reactivity - 1 + tokens) / parts)
@@ -138,12 +117,10 @@ class RandomizedTokenAccount(GeneralizedTokenAccount):
 
     Parameters
     ----------
-    capacity : int
-        C, the most tokens that can be saved, at least 1.
-    reactivity : int
-        A, from 1 to C. With a balance below A the timer never sends. An answer to a
-        useful message takes a share 1/A of the balance, on average; a useless message
-        gets none.
+    capacity, reactivity : int
+        C, the most tokens that can be saved, at least 1; and A, from 1 to C. With a
+        balance below A the timer never sends. An answer to a useful message takes a
+        share 1/A of the balance, on average; a useless message gets none.
     """
 
     def proactive(self, tokens: np.ndarray) -> np.ndarray:
@@ -157,7 +134,7 @@ class RandomizedTokenAccount(GeneralizedTokenAccount):
         Parameters
         ----------
         tokens, useful : numpy.ndarray
-            Those of `TokenAccount.reactive`.
+            Of each client.
         """
         return np.where(useful, tokens / self.reactivity, 0)
 
@@ -168,14 +145,13 @@ class NetworkModel:
 
     Parameters
     ----------
-    drop : float
-        Probability that a message is lost.
+    drop, online : float
+        Probability that a message is lost; and that a client is online in a cycle,
+        drawn afresh in each. One that is offline sends nothing, and what arrives at it
+        is lost.
     delay : int
         Most slots that a message takes; it takes 1, 2, ... or so many, at random. With
         1 it arrives in the slot in which it leaves.
-    online : float
-        Probability that a client is online in a cycle, drawn afresh in each. A client
-        that is offline sends nothing, and what arrives at it is lost.
     """
 
     drop: float = 0.0
@@ -194,29 +170,22 @@ class Traffic:
 
     Parameters
     ----------
-    num_clients : int
-        Number of clients, at least 2.
+    num_clients, slots : int
+        Number of clients, at least 2, and of slots in a cycle.
     seed : int
         Decides everything that is random. Loss and delay have random numbers of their
         own, so they change neither timers nor receivers.
     graph : networkx.Graph, optional
         To which clients each may send; by default to any other.
-    slots : int
-        Slots in a cycle.
-    network : NetworkModel
-        Loss, delay and churn.
-    account : TokenAccount
-        When clients send.
+    network, account : NetworkModel, TokenAccount
+        Loss, delay and churn; and when clients send.
 
     Attributes
     ----------
-    tokens : numpy.ndarray
-        Balance of each client, shape (num_clients,).
-    owed : numpy.ndarray
-        Answers that each client has paid for, and that leave in the next slot in which
-        it is online, shape (num_clients,).
-    sent : numpy.ndarray
-        Messages that each client sent in this cycle, shape (num_clients,).
+    tokens, owed, sent : numpy.ndarray
+        Of each client, shape (num_clients,): its balance; the answers that it has paid
+        for, which leave in the next slot in which it is online; and the messages that
+        it sent in this cycle.
 
     Raises
     ------
@@ -245,12 +214,7 @@ class Traffic:
         self._next_id = 0
 
     def slots(self, cycle: int) -> Iterator[int]:
-        """Go through the slots of a cycle.
-
-        Parameters
-        ----------
-        cycle : int
-            The cycle, 1, 2, ...
+        """Go through the slots of a cycle, 1, 2, ...
 
         Yields
         ------
@@ -268,13 +232,9 @@ class Traffic:
             yield self._now
 
     def leave(self) -> np.ndarray:
-        """Let the messages of this slot leave.
+        """Return who sends in this slot, (messages,), and let these messages leave.
 
-        Returns
-        -------
-        numpy.ndarray
-            The sender of each, shape (messages,). Messages are numbered through the
-            run, from 0.
+        They are numbered through the run, from 0.
         """
         awake = np.flatnonzero((self._phase == self._slot) & self._online)
         chance = self.account.proactive(self.tokens[awake])
@@ -302,7 +262,7 @@ class Traffic:
             draws = self._main.integers(self.num_clients - 1, size=len(senders))
             return np.where(draws >= senders, draws + 1, draws)
         receivers, starts, degree = self._links
-        places: np.ndarray = starts[senders] + self._main.integers(degree[senders])
+        places = starts[senders] + self._main.integers(degree[senders])
         return np.take(receivers, places)
 
     def arrive(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -312,7 +272,7 @@ class Traffic:
         ------
         tuple of numpy.ndarray
             Number, sender and receiver of the k-th message that each receiver gets, for
-            k = 1, 2, ..., shape (messages,) each; no receiver is in it twice.
+            k = 1, 2, ..., shape (messages,) each.
         """
         due = self._flying[3] == self._now
         came, self._flying = self._flying[:, due], self._flying[:, ~due]
@@ -327,7 +287,7 @@ class Traffic:
 
     def flying(self) -> list[int]:
         """Return the numbers of the messages that have not arrived yet."""
-        return list(map(int, self._flying[0]))
+        return self._flying[0].tolist()
 
     def react(self, receivers: np.ndarray, useful: np.ndarray) -> None:
         """Let receivers spend tokens on answers, which leave in the next slot.
@@ -336,10 +296,9 @@ class Traffic:
 
         Parameters
         ----------
-        receivers : numpy.ndarray
-            Clients that received a message, no client twice.
-        useful : numpy.ndarray
-            Whether the message was useful to them, bool.
+        receivers, useful : numpy.ndarray
+            Clients that received a message, no client twice; and whether it was useful
+            to them, bool.
 
         Raises
         ------
@@ -349,8 +308,7 @@ class Traffic:
         tokens = self.tokens[receivers]
         number = self.account.reactive(tokens, useful)
         number = np.floor(number + self._chance.random(len(receivers))).astype(np.int64)
-        wrong = (number < 0) | (number > tokens)
-        if wrong.any():
+        if (wrong := (number < 0) | (number > tokens)).any():
             k = wrong.argmax()
             raise ValueError(
                 f"{self.account} spends {number[k]} tokens; the balance is {tokens[k]}"

@@ -1,14 +1,12 @@
 """Gossip without rounds through Flower, the server: timer and network of all clients.
 
-Flower's clients cannot wake themselves or talk to each other. `AsyncServer` is the
-strategy that does it for them: it asks a client for its newest model when its timer is
-due, and passes that on unchanged. Who sends when, to whom, is decided by `network`, as
-in `asynchronous.engine`: the same seed gives the same models. The clients are those of
-`asynchronous.client`.
+Flower's clients cannot wake themselves or talk to each other. `AsyncServer` does it for
+them: it asks a client for its newest model when its timer is due, and passes that on
+unchanged. `network` decides who sends when, to whom, as in `engine`: the same seed
+gives the same models.
 """
 
 import copy
-import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,26 +38,23 @@ class AsyncServer(Strategy):
 
     Parameters
     ----------
-    num_clients : int
-        Number of clients, the partition ids 0..num_clients-1.
+    num_clients, slots : int
+        Number of clients, the partition ids 0..num_clients-1; and of slots in a cycle,
+        of which a message takes one or more. With 1 slot, all messages of a cycle leave
+        at its start and arrive at its end.
     seed : int or numpy.random.Generator
         Decides who sends to whom, in which order models arrive, and what the network
         does to them.
     graph : networkx.Graph, optional
         To which clients each may send; by default to any other.
-    slots : int
-        Slots in a cycle; a message takes one or more. With 1, all messages of a cycle
-        leave at its start and arrive at its end.
-    network : NetworkModel
-        Loss, delay and churn.
-    account : TokenAccount
-        When a client sends; by default whenever its timer wakes it. A received model is
-        useful if it is at least as old as the client's newest.
+    network, account : NetworkModel, TokenAccount
+        Loss, delay and churn; and when a client sends, by default whenever its timer
+        wakes it. A received model is useful if it is at least as old as the newest.
     observe_every : int
         Cycles between two looks at all clients' models; 0 is after the last only.
     join_timeout : float
-        Seconds to wait for the next client to appear on the grid, while some are
-        missing. Then the run goes on without them, and books them as lost.
+        Seconds to wait for the next client to appear on the grid. Then the run goes on
+        without those that are missing, and books them as lost.
 
     Raises
     ------
@@ -79,16 +74,10 @@ class AsyncServer(Strategy):
         observe_every: int = 1,
         join_timeout: float = 10.0,
     ) -> None:
-        self.seed = seed_of(seed)
+        n, seed = num_clients, seed_of(seed)
         self.traffic = Traffic(  # as it is before a run; each run has a copy
-            num_clients,
-            self.seed,
-            graph=graph,
-            slots=slots,
-            network=network,
-            account=account,
+            n, seed, graph=graph, slots=slots, network=network, account=account
         )
-        self.num_clients = self.traffic.num_clients
         self.observe_every = check_whole("observe_every", observe_every, 0)
         self.join_timeout = join_timeout
 
@@ -104,50 +93,28 @@ class AsyncServer(Strategy):
     ) -> GossipResult:
         """Run gossip learning for so many cycles.
 
-        The signature is that of any Strategy of Flower's.
+        The signature is that of any Strategy of Flower's. `initial_arrays` is each
+        client's first model; `num_rounds` is the number of cycles, in each of which
+        every client's timer wakes it once; `timeout` is in seconds, for each set of
+        calls. `train_config` is passed on to the clients, with `server-round`, the
+        cycle, added; `evaluate_config` is not used. `evaluate_fn`, (cycle, arrays) ->
+        MetricRecord or None, is called for each client's model.
 
-        Parameters
-        ----------
-        grid : flwr.serverapp.Grid
-            Where the clients are.
-        initial_arrays : flwr.app.ArrayRecord
-            Each client's first model.
-        num_rounds : int
-            Number of cycles, at least 1, in each of which every client's timer wakes it
-            once.
-        timeout : float
-            Seconds to wait for the replies to each set of calls; None is for ever.
-        train_config : flwr.app.ConfigRecord, optional
-            Passed on to the clients, with `server-round`, the cycle, added.
-        evaluate_config : flwr.app.ConfigRecord, optional
-            Not used: clients are not asked to evaluate.
-        evaluate_fn : callable, optional
-            (cycle, arrays) -> MetricRecord or None, called for each client's model.
-
-        Returns
-        -------
-        GossipResult
-            Where it speaks of rounds, these are cycles. `messages` and `bytes` count
-            what clients sent, also if it was lost on its way. A call that fails is in
-            `lost`: the client keeps its model, and the message is gone.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If a number or the initial model cannot be used.
-        RuntimeError
-            If no client joins, or all of them fail.
+        Where the result speaks of rounds, these are cycles. `messages` and `bytes`
+        count what clients sent, also if it was lost on its way. A call that fails is in
+        `lost`: the client keeps its model, and the message is gone. If no client joins,
+        or all of them fail, a RuntimeError is raised.
         """
         check_whole("num_rounds", num_rounds, 1)
         check_initial(initial_arrays)
         result, traffic = GossipResult(), copy.deepcopy(self.traffic)
-        config = dict(train_config or {})
-        run = _Run(Calls(grid, timeout, result), result, initial_arrays, config)
-        run.calls.join(self.num_clients, self.join_timeout)
+        calls, config = Calls(grid, timeout, result), dict(train_config or {})
+        run = _Run(calls, result, initial_arrays, config, evaluate_fn)
+        run.calls.join(traffic.num_clients, self.join_timeout)
         for cycle in each_round(
             1,
             num_rounds,
-            observe=functools.partial(run.observe, evaluate_fn),
+            observe=run.observe,
             observe_every=self.observe_every,
             unit="cycles",
         ):
@@ -160,7 +127,7 @@ class AsyncServer(Strategy):
                     left = run.flying.keys() & traffic.flying()
                     run.flying = {number: run.flying[number] for number in left}
             result.messages[cycle] = int(traffic.sent.sum())
-            run.end(self.num_clients)
+            run.end(traffic.num_clients)
         return result
 
     def summary(self) -> None:
@@ -182,6 +149,7 @@ class _Run:
     result: GossipResult
     initial: ArrayRecord
     config: dict[str, Any]
+    evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None
     have_model: set[int] = field(default_factory=set)
     flying: dict[int, ArrayRecord] = field(default_factory=dict)  # by their numbers
     sent: int = 0  # messages so far, also those that are lost
@@ -194,10 +162,9 @@ class _Run:
 
     def end(self, num_clients: int) -> None:
         """Keep the clients' metrics; raise an error if nobody is left."""
-        self.result.node_train_metrics[self.cycle] = self.metrics
-        mean = mean_metrics(self.metrics)
-        self.result.train_metrics_clientapp[self.cycle] = mean
-        lost = self.result.lost
+        result, lost = self.result, self.result.lost
+        result.node_train_metrics[self.cycle] = self.metrics
+        result.train_metrics_clientapp[self.cycle] = mean_metrics(self.metrics)
         if not self.have_model and len({loss.client for loss in lost}) == num_clients:
             raise RuntimeError(
                 f"all clients failed by cycle {self.cycle}; client {lost[-1].client}: "
@@ -209,11 +176,11 @@ class _Run:
     ) -> Iterator[Message]:
         """Write to clients; the first time, with the initial model."""
         for i in clients:
-            if i not in self.calls.nodes:
+            if i in self.calls.nodes:
+                first = {} if i in self.have_model else {"initial": self.initial}
+                yield self.calls.message(call, i, **first, **records)
+            else:
                 self.calls.lose(i, call, self.calls.why_missing)
-                continue
-            first = {} if i in self.have_model else {"initial": self.initial}
-            yield self.calls.message(call, i, **first, **records)
 
     def collect(self, senders: np.ndarray) -> None:
         """Ask the senders for their newest models, and put these on their way."""
@@ -224,10 +191,9 @@ class _Run:
             try:
                 arrays = only_arrays(reply.content)
                 check_model(unpack(arrays)[:-1], like)  # the last one is the age
+                models[client] = arrays
             except ValueError as error:
                 self.calls.lose(client, "query.send", f"cannot be used: {error}")
-                continue
-            models[client] = arrays
         self.have_model |= set(models)
         for number, client in enumerate(senders.tolist(), self.sent):
             if client in models:
@@ -246,8 +212,7 @@ class _Run:
         records = {"config": config, "gossip": ConfigRecord({"cycle": self.cycle})}
         calls: list[Message] = []
         for number, client in zip(numbers.tolist(), receivers.tolist(), strict=True):
-            if number in self.flying:
-                arrays = self.flying[number]
+            if arrays := self.flying.get(number):
                 calls += self.messages("train", [client], arrays=arrays, **records)
         replies = self.calls.send(calls)
         learned = {self.calls.client_of(r): first_metrics(r.content) for r in replies}
@@ -256,16 +221,12 @@ class _Run:
         useful = [bool(metrics["useful"]) for metrics in learned.values()]
         return np.array(list(learned), np.int64), np.array(useful, bool)
 
-    def observe(
-        self,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
-        cycle: int,
-    ) -> None:
+    def observe(self, cycle: int) -> None:
         """Measure all clients' models. Gossip itself does not need this look."""
         with self.result.timed("measure"):
             calls = self.messages("query.model", sorted(self.have_model))
             replies = self.calls.send(calls, counted=False)
             models = {self.calls.client_of(r): only_arrays(r.content) for r in replies}
             self.result.node_arrays = models
-            if evaluate_fn:
-                self.result.evaluate(cycle, models, evaluate_fn)
+            if self.evaluate_fn:
+                self.result.evaluate(cycle, models, self.evaluate_fn)

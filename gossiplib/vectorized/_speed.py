@@ -1,7 +1,7 @@
 """What makes the array engine fast and changes no number, each with what it buys.
 
-Beside these, the engine holds on to what does not change from round to round: where
-the rows of a chunk are, batches that are all of a client's examples, and W as a tensor.
+The engine also keeps what does not change from round to round: where a chunk's rows
+are, batches that are all of a client's examples, and W as a tensor.
 """
 
 import contextlib
@@ -21,9 +21,8 @@ __all__ = ["CHUNK", "SMALL", "Recorded", "keep_freed_memory", "repeat", "threads
 #: caches hold; on a GPU, what keeps all of it busy.
 CHUNK = {"cpu": 20e6, "cuda": 1e9}
 
-#: Parameters of all clients together below which one thread does the work. More would
-#: gain nothing, and wait for each other where other programs run on the same cores: a
-#: step may then take 20 times as long.
+#: Parameters of all clients together below which one thread does the work. More gain
+#: nothing; where others run on the same cores, a step may then take 20 times as long.
 SMALL = 2**19
 
 
@@ -36,10 +35,10 @@ def threads(models: torch.Tensor) -> contextlib.AbstractContextManager[None]:
 def keep_freed_memory() -> None:
     """Let the C library of Linux keep up to 62 MB that a program frees.
 
-    By default it returns large pieces to the system at once, so that each next tensor
-    of their size starts with page faults: a sixth of the time of a small step. It keeps
-    pieces as large as the largest that it has seen freed, to 32 MB, and of them twice
-    as much in all (mallopt(3), M_MMAP_THRESHOLD). Other systems do not mind.
+    By default it returns large pieces at once, and the next tensor of their size starts
+    with page faults: a sixth of the time of a small step. It keeps pieces as large as
+    the largest that it saw freed, to 32 MB, and twice that in all (mallopt(3),
+    M_MMAP_THRESHOLD).
     """
     torch.empty(31 * 2**20, dtype=torch.uint8)
 
@@ -47,8 +46,8 @@ def keep_freed_memory() -> None:
 def repeat(row: torch.Tensor, n: int) -> torch.Tensor:
     """Return n copies of a row, shape (n, len(row)).
 
-    On Linux numpy asks for huge pages of memory, where torch does not: averaging, which
-    jumps from row to row, is a tenth faster with them.
+    On Linux numpy asks for huge pages, and torch does not: with them averaging, which
+    jumps from row to row, is a tenth faster.
     """
     if row.device.type != "cpu":
         return row.repeat(n, 1)
@@ -60,13 +59,12 @@ class Recorded:
     """A function on tensors that, when called often, is replaced by its operations.
 
     `vmap` and `grad` work out anew at each call which operations they come to. For few
-    clients that takes longer than to run them; so the operations are recorded (which
-    takes as long as some hundred calls), and repeated for inputs of the same shapes.
-    The shape of x must give all other shapes and types.
+    clients that takes longer than to run them; so they are recorded (which takes as
+    long as some hundred calls), and repeated where x, and so all else, has the same
+    shape.
     """
 
-    #: Calls with one shape before the operations are recorded.
-    AFTER = 100
+    AFTER = 100  # calls with one shape, then the operations are recorded
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function

@@ -1,10 +1,10 @@
 """Averaging of stacked models: W as a sparse matrix, and average functions.
 
-W is a `scipy.sparse.csr_array`. It has an entry for each link, also for one of weight
-0, since a message goes over it, and each client's own on the diagonal. `weighted_mean`
-is the product W X. Any other average function is called by an `Exchange`.
+W has an entry for each link, also for one of weight 0, since a message goes over it,
+and each client's own. `weighted_mean` is the product W X; an `Exchange` calls others.
 """
 
+import functools
 import inspect
 import warnings
 from collections import Counter
@@ -23,21 +23,13 @@ from gossiplib.core.context import RoundContext
 from gossiplib.system.records import Shapes, array_bytes, ravel, unravel
 from gossiplib.vectorized.rows import StackedStates, chunks, place, take
 
-__all__ = [
-    "Exchange",
-    "RoundGraph",
-    "among",
-    "by_degree",
-    "mixing_matrix",
-    "to_torch",
-]
+__all__ = ["Exchange", "RoundGraph", "among", "mixing_matrix", "to_torch"]
 
 
 def mixing_matrix(graph: nx.Graph, weights: mixing.Weights) -> csr_array:
-    """Return W of a graph, (n, n), with an entry for each link and each client's own.
+    """Return W of a graph, (n, n), a sparse one from the start if `weights` can.
 
-    Where `weights` takes `sparse=True`, as those of `mixing` do, it is asked for a
-    sparse W: a dense one of a million clients fits nowhere.
+    A dense one of a million clients fits nowhere.
     """
     sparse = "sparse" in inspect.signature(weights).parameters
     W: Any = weights(graph, **({"sparse": True} if sparse else {}))
@@ -53,9 +45,9 @@ def mixing_matrix(graph: nx.Graph, weights: mixing.Weights) -> csr_array:
 
 
 def among(W: csr_array, here: np.ndarray) -> csr_array:
-    """Return W where only the clients of which `here` is True send and average.
+    """Return W where others than those `here` neither send nor average.
 
-    What a client would give to others it gives to its own model.
+    What a client would give to them it gives to its own model.
     """
     if here.all():
         return W
@@ -69,13 +61,10 @@ def to_torch(W: csr_array, like: torch.Tensor) -> torch.Tensor:
     """Return W as a sparse tensor, of the device and the data type of `like`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that sparse tensors are in beta
-        return torch.sparse_csr_tensor(
-            torch.from_numpy(W.indptr.astype(np.int64)),
-            torch.from_numpy(W.indices.astype(np.int64)),
-            torch.from_numpy(W.data).to(like.dtype),
-            W.shape,
-            device=like.device,
-        )
+        starts = torch.from_numpy(W.indptr.astype(np.int64))
+        j = torch.from_numpy(W.indices.astype(np.int64))
+        weights = torch.from_numpy(W.data).to(like.dtype)
+        return torch.sparse_csr_tensor(starts, j, weights, W.shape, device=like.device)
 
 
 def by_degree(
@@ -83,8 +72,8 @@ def by_degree(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Group the clients that have senders by how many, and by more of their properties.
 
-    Yields clients, shape (clients,); their senders, (senders, clients), in ascending
-    order; and the weights, (1 + senders, clients), with each client's own first.
+    Yields clients, their senders, (senders, clients), in ascending order, and the
+    weights, (1 + senders, clients), with each client's own first.
     """
     degree = np.diff(W.indptr) - 1
     kinds, kind = np.unique(np.stack([degree, *also]), axis=1, return_inverse=True)
@@ -107,30 +96,27 @@ class RoundGraph:
     ) -> None:
         self._schedule, self._weights, self._n = schedule, weights, n
         self._static = isinstance(schedule, nx.Graph)
-        self._round = 0
+        self.server_round = 0
 
     def go_to(self, server_round: int) -> None:
         """Take and check the graph of a round, 1, 2, ..., unless it is the last one."""
-        if self._round and (self._static or server_round == self._round):
+        was, self.server_round = self.server_round, server_round
+        if was and (self._static or server_round == was):
             return
         self.graph = topology.at(self._schedule, server_round)
         topology.check_graph(self.graph, self._n, connected=self._static)
         nodes = self.graph.nodes(data="online", default=True)
         self.online = np.ones(self._n, dtype=bool)
         self.online[[int(i) for i, online in nodes if not online]] = False
-        self._round = server_round
-        self._W: csr_array | None = None
+        vars(self).pop("W", None)  # that of the round before
 
-    @property
+    @functools.cached_property
     def W(self) -> csr_array:
         """The mixing matrix of the round."""
-        if self._W is None:
-            self._W = mixing_matrix(self.graph, self._weights)
-        return self._W
+        return mixing_matrix(self.graph, self._weights)
 
 
-#: How often the clients of a kind are also called alone, to compare.
-COMPARED = 3
+COMPARED = 3  # how often a client of a kind is also called alone, to compare
 
 
 class Exchange:
@@ -141,10 +127,8 @@ class Exchange:
     first rounds, one of each group is also called alone, since a function that takes
     the first axis for one of a model's would go wrong in silence.
 
-    `shapes` are those of a model's arrays, `n` is the number of clients, `chunk` that
-    of the models that are best worked on at once. Clients of different `kinds`, shape
-    (n,), are not called together. `states` is what they remember. `message_bytes` is
-    the size of the last message that `send` made, as Flower encodes it, or 0.
+    Clients of different `kinds`, shape (n,), are not called together. `message_bytes`
+    is the size of a message that `send` made, as Flower encodes it, or 0.
     """
 
     def __init__(
@@ -167,10 +151,8 @@ class Exchange:
     ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """Let the clients that are here send, and average what reaches them.
 
-        `trained` are all clients' models, shape (n, parameters), W is that of the
-        round, `here` of shape (n,). Yields clients that have senders, and their
-        averages, (clients, parameters). ValueError if these are of other shapes than
-        the models, or depend on who else is averaged at the same time.
+        `trained` are all clients' models, shape (n, parameters), and `here` is of shape
+        (n,). Yields clients that have senders, and their averages.
         """
         payload = self._messages(trained, W, here, server_round)
         groups = by_degree(among(W, here), self._kinds, self.states.kinds())
@@ -184,14 +166,10 @@ class Exchange:
                     self._models(trained, j) if payload is None else _read(payload, j)
                     for j in near
                 ]
+                given, about = [own, received, weights[:, some]], {"senders": near}
+                shapes = [a.shape for a in own]
                 mixed = self._call(
-                    self._average,
-                    [own, received, weights[:, some]],
-                    {"senders": near},
-                    ids,
-                    server_round,
-                    alike,
-                    [a.shape for a in own],
+                    self._average, given, about, ids, server_round, alike, shapes
                 )
                 rows = as_dtype(ravel(mixed, ids.shape), own[0].dtype)
                 yield ids, torch.from_numpy(rows)
@@ -210,12 +188,10 @@ class Exchange:
                 own, about = self._models(trained, ids), {"receivers": receivers[ids]}
                 message = self._call(self._send, [own], about, ids, server_round, ())
                 if not payload:
-                    self.message_bytes = array_bytes(
-                        ArrayRecord([np.asarray(a[0]) for a in message])
-                    )
-                    payload = [
-                        np.zeros((self._n, *a.shape[1:]), a.dtype) for a in message
-                    ]
+                    first = ArrayRecord([np.asarray(a[0]) for a in message])
+                    self.message_bytes = array_bytes(first)
+                    for a in message:
+                        payload.append(np.zeros((self._n, *a.shape[1:]), a.dtype))
                 for array, part in zip(payload, message, strict=True):
                     array[ids] = part
         return payload
@@ -232,18 +208,15 @@ class Exchange:
     ) -> Model:
         """Call a function for many clients, and at first for one of them alone.
 
-        What is `alike` has been compared often enough after `COMPARED` times. Without
-        `shapes` the arrays may have any, but for the first axis, the clients.
+        Clients are `alike` if they are compared together. Without `shapes` the arrays
+        may have any, but for the first axis, the clients.
         """
 
         def call(at: slice | int) -> tuple[Model, RecordDict]:
-            config: dict[str, Any] = {
-                "partition-id": ids[at],
-                "num-partitions": self._n,
-            }
-            state = self.states.take(ids[at])
+            node: dict[str, Any] = {"partition-id": ids[at], "num-partitions": self._n}
+            context = Context(0, 0, node, self.states.take(ids[at]), {})
             more = {name: _pick(value, at) for name, value in about.items()}
-            turn = RoundContext(Context(0, 0, config, state, {}), server_round, **more)
+            turn = RoundContext(context, server_round, **more)
             return function(*(_pick(a, at) for a in arguments), turn), turn.state
 
         made, state = call(slice(None))

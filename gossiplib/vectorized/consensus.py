@@ -1,9 +1,6 @@
-"""Averaging alone, of values that clients hold, without learning.
+"""Averaging alone, of values that clients hold: `gossip_learning` without learning."""
 
-The rounds of `gossip_learning` without their training, by the same code: what an
-average function, a schedule and weights do on their own.
-"""
-
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -44,15 +41,14 @@ def averaging_rounds(
     Yields
     ------
     tuple
-        The values after a round, shape (clients, d), and the bytes that clients sent
-        in it. The array is a new one in each round.
+        The values after a round, a new array of shape (clients, d), and the bytes that
+        clients sent in it.
 
     Raises
     ------
-    TypeError
-        If schedule or weights give something else than a graph or a matrix.
     ValueError
-        If values, schedule or weights do not fit each other.
+        If values, schedule or weights do not fit each other (TypeError: schedule or
+        weights give no graph, or no matrix).
 
     Examples
     --------
@@ -74,9 +70,7 @@ def averaging_rounds(
     n, d = values.shape
     exchange = Exchange(average, {"values": (d,)}, n, chunk=max(16, 2_500_000 // d))
     graph = RoundGraph(schedule, weights, n)
-    server_round = 0
-    while True:
-        server_round += 1
+    for server_round in itertools.count(1):
         graph.go_to(server_round)
         W, here = graph.W, graph.online
         after = values.copy()

@@ -1,10 +1,8 @@
 """Gossip learning as an array program: ten thousand to a million clients.
 
 All clients' models are the rows of one tensor X. A round trains all rows at once (see
-`vectorized.training`) and averages them by one sparse product, X ← W X (see
-`vectorized.averaging`). Algorithm, seeds and result are those of `core.server.Gossip`
-with `gossip(task.client_app())`. What is missing are the messages, and what can happen
-to them.
+`training`) and averages them by one sparse product, X ← W X (see `averaging`). What is
+missing are the messages, and what can happen to them.
 """
 
 import contextlib
@@ -16,17 +14,9 @@ from flwr.app import MetricRecord
 from scipy.sparse import csr_array
 from tqdm import tqdm
 
-from gossiplib.core import mixing, topology
+from gossiplib.core import checkpoint as checkpoints, mixing, topology
 from gossiplib.core.averaging import Average, name_of, weighted_mean
-from gossiplib.core.checkpoint import (
-    Checkpoint,
-    Identity,
-    Where,
-    check_path,
-    fingerprint,
-    reading,
-    save,
-)
+from gossiplib.core.checkpoint import Checkpoint, Identity, Where, fingerprint
 from gossiplib.core.models import pack
 from gossiplib.core.result import EvaluateFn, GossipResult, Loss, draw, due, each_round
 from gossiplib.system.numbers import check_whole
@@ -34,12 +24,7 @@ from gossiplib.system.records import StackedMetrics, StackedModels, array_bytes,
 from gossiplib.system.runs import Interrupt, check_memory, updates_bar
 from gossiplib.tasks.task import Task
 from gossiplib.vectorized._speed import keep_freed_memory, repeat, threads
-from gossiplib.vectorized.averaging import (
-    Exchange,
-    RoundGraph,
-    among,
-    to_torch,
-)
+from gossiplib.vectorized.averaging import Exchange, RoundGraph, among, to_torch
 from gossiplib.vectorized.rows import Place, chunks, mean_and_distance, place, put, take
 from gossiplib.vectorized.training import Options, StackedTask
 
@@ -69,9 +54,8 @@ def gossip_learning(
 ) -> GossipResult:
     """Run gossip learning on arrays.
 
-    The same seed gives the models of ``Gossip(schedule).start(LocalGrid(gossip(
-    task.client_app()), n), task.initial_arrays())``, to rounding. The seed is the
-    task's.
+    The same seed, the task's, gives the models of ``Gossip(schedule).start(LocalGrid(
+    gossip(task.client_app()), n), task.initial_arrays())``, to rounding.
 
     Parameters
     ----------
@@ -80,67 +64,54 @@ def gossip_learning(
     schedule : networkx.Graph or callable
         The graph of the clients 0..n-1, or a function from the round (1, 2, ...) to a
         graph; see `topology`. Clients take all neighbours that it offers.
-    num_rounds : int
-        Number of rounds, at least 1.
-    epochs : int
-        n_ep of Algorithm 1, passes over the training part in a round.
-    batch_size : int
-        B of Algorithm 1, examples in a step.
+    num_rounds, epochs, batch_size : int
+        Number of rounds; and n_ep and B of Algorithm 1, the passes over the training
+        part in a round and the examples in a step.
     lr, momentum, weight_decay : float
         Options of the gradient descent, `torch.optim.SGD`. Momentum starts afresh in
         each round.
     average : callable
-        Average function, see `core.averaging`. The default, `weighted_mean` itself, is
-        not called: it becomes one sparse product, which is much faster. Any other
-        function, a wrapped `weighted_mean` too, is called for many clients at once;
-        what it raises ends the run.
+        Average function, see `core.averaging`. The default, `weighted_mean` itself,
+        becomes one sparse product, which is much faster. Any other function is called
+        for many clients at once; what it raises ends the run.
     weights : callable
         graph -> mixing matrix W, dense or of scipy.sparse; see `mixing`. A function
         that takes ``sparse=True``, as those of `mixing` do, is asked for a sparse one.
-    evaluate_every : int
-        Rounds between two evaluations of clients on their own test parts; 0 is never.
-    observe_every : int
-        Rounds between two measurements of the consensus distance, and by `evaluate_fn`;
-        0 is after the last round only.
+    evaluate_every, observe_every, checkpoint_every : int
+        Rounds between two evaluations of clients on their own test parts, 0 is never;
+        between two measurements of the consensus distance, and by `evaluate_fn`; and
+        between two checkpoints. For these two 0 is after the last round only.
     evaluate_fn : callable, optional
-        (round, arrays) -> MetricRecord or None, for each client's model.
-        `task.evaluate_fn` is not called: it is computed for many models at once. Any
-        other function, and that of a class of task that has its own, is called for one
-        model after the other.
+        (round, arrays) -> MetricRecord or None, for each client's model, one after the
+        other; but `Task.evaluate_fn` is computed for many models at once.
     sample : int, optional
-        Clients that are evaluated and whose metrics are kept, drawn anew in each round,
-        without replacement. By default all. The mean loss of training and the
-        consensus distance are over all clients in any case.
+        Clients whose metrics are measured and kept, drawn anew in each round, without
+        replacement; by default all. The mean loss of training and the consensus
+        distance are over all clients in any case.
     device : str, optional
         "cpu" or "cuda"; by default a GPU if there is one.
-    checkpoint : str or path-like, optional
-        File from which `resume` can go on, see `core.checkpoint`. An interrupted run
-        writes a last one.
-    checkpoint_every : int
-        Rounds between two checkpoints; 0 is after the last round only.
-    resume : str or path-like, optional
-        Checkpoint from which the run goes on, as if it had never stopped. `num_rounds`,
-        that of the whole run, may be larger than before; what only measures may differ.
+    checkpoint, resume : str or path-like, optional
+        File to write checkpoints to, see `core.checkpoint` (an interrupted run writes a
+        last one); and one from which the run goes on, as if it had never stopped.
+        `num_rounds`, that of the whole run, may be larger than before; what only
+        measures may differ.
 
     Returns
     -------
     GossipResult
-        As of `Gossip`; a client's model and metrics are looked up in arrays, see
-        `core.result.StackedModels`. No models pass through a server, so `server_bytes`
-        are 0. If the run is interrupted (Ctrl-C), it ends after its round, with a
-        warning.
+        As of `Gossip`; a client's model and metrics are looked up in arrays. No models
+        pass through a server, so `server_bytes` are 0. If the run is interrupted
+        (Ctrl-C), it ends after its round, with a warning.
 
     Raises
     ------
-    MemoryError
-        If the models do not fit in what is free, before the work starts.
-    OSError
-        If the checkpoint to resume from cannot be opened.
-    TypeError
-        If schedule or weights give something else than a graph or a matrix.
+    MemoryError, OSError
+        If the models do not fit in what is free, before the work starts; or the
+        checkpoint to resume from cannot be opened.
     ValueError
-        If schedule, weights or a number do not fit, or the model cannot be stacked; if
-        the checkpoint was cut short or altered, or is of another run or version.
+        If schedule, weights or a number do not fit (TypeError: they give no graph, or
+        no matrix), or the model cannot be stacked; if the checkpoint was cut short or
+        altered, or is of another run or version.
     RuntimeError
         If all clients fail before any has a model.
     """
@@ -148,7 +119,7 @@ def gossip_learning(
     check_whole("evaluate_every", evaluate_every, 0)
     check_whole("observe_every", observe_every, 0)
     check_whole("checkpoint_every", checkpoint_every, 0)
-    check_path(checkpoint)
+    checkpoints.check_path(checkpoint)
     if sample is not None:
         check_whole("sample", sample, 1, task.num_clients)
     if evaluate_every and not task.parts.held.all():
@@ -156,11 +127,10 @@ def gossip_learning(
             "clients have no test part to evaluate on, as holdout is 0: set "
             "evaluate_every=0, and measure with evaluate_fn"
         )
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     options = Options(epochs, batch_size, lr, momentum, weight_decay)
     stacked = StackedTask(task, torch.device(device), options)
-    opened = contextlib.nullcontext() if resume is None else reading(resume)
+    opened = contextlib.nullcontext() if resume is None else checkpoints.reading(resume)
     with opened as kept:
         done = kept.server_round if kept else 0
         graph = RoundGraph(schedule, weights, task.num_clients)
@@ -190,14 +160,9 @@ def gossip_learning(
 class _Run:
     """A run: all clients' models, and the result so far.
 
-    Which of two engines averages, and which measures, is decided here and nowhere
-    else. Both make the same numbers, so nothing but time depends on it:
-    `weighted_mean` is a sparse product, and any other average function is called by an
-    `Exchange`; `Task.evaluate_fn` of this task is computed for many models at once,
-    and any other `evaluate_fn` is called for one model after the other.
-
     X are all models, shape (n, parameters); Y are those of the round, trained and not
-    yet averaged.
+    yet averaged. `_exchange` is None, and `_common_test` is True, where a faster way
+    makes the same numbers.
     """
 
     def __init__(
@@ -217,12 +182,12 @@ class _Run:
             _, kinds = self.task.parts.span(np.arange(n), "validation")
             kept = None if hasattr(average, "send") else kinds
             self._exchange = Exchange(average, stacked.shapes, n, stacked.chunk, kept)
-        its_own = type(self.task).evaluate_fn is Task.evaluate_fn
-        self._common_test = its_own and evaluate_fn == self.task.evaluate_fn
+        common = type(self.task).evaluate_fn is Task.evaluate_fn
+        self._common_test = common and evaluate_fn == self.task.evaluate_fn
         self._check_memory()
         self.initial_arrays = self.task.initial_arrays()
         self._by_size = np.argsort(-stacked.sizes, kind="stable")
-        self._all_chunks: list[tuple[np.ndarray, Place]] = []
+        self._all_chunks = self._chunks(np.ones(n, dtype=bool))
         self._product: tuple[csr_array, torch.Tensor] | None = None
 
     def _check_memory(self) -> None:
@@ -238,26 +203,24 @@ class _Run:
 
     def begin(self, kept: Checkpoint | None) -> None:
         """Take what a checkpoint holds, or the clients' first models; measure those."""
+        self.result = kept.result if kept else GossipResult()
         if kept:
             models = torch.from_numpy(np.asarray(kept.members["models"]))
             self.X = models.to(self.stacked.device)
             self.have_model = np.asarray(kept.members["have_model"])
-            self.result = kept.result
             if self._exchange:
                 self._exchange.states.load(kept.more["states"], kept.members)
         else:
             self.X = self.stacked.start()
             self.have_model = np.zeros(self.n, dtype=bool)
-            self.result = GossipResult()
         self.Y = repeat(self.stacked.initial, self.n)
         keep_freed_memory()
         if kept or not self._evaluate_fn:
             return
         if metrics := self._evaluate_fn(0, self.task.initial_arrays()):
-            everyone = self._sampled(0, np.ones(self.n, dtype=bool))
-            by_client = dict.fromkeys(everyone.tolist(), metrics)
+            everyone = self._sampled(0, np.ones(self.n, dtype=bool)).tolist()
             self.result.evaluate_metrics_serverapp[0] = metrics
-            self.result.node_server_metrics[0] = by_client
+            self.result.node_server_metrics[0] = dict.fromkeys(everyone, metrics)
 
     @functools.cached_property
     def _identity(self) -> Identity:
@@ -278,18 +241,17 @@ class _Run:
         """Return what decides the models of a run, see `core.checkpoint`."""
         W = self.graph.W
         places = (a.astype(np.int64) for a in (W.indptr, W.indices))
-        weights = fingerprint(*places, W.data)
-        return self._identity | {"graph or weights": weights}
+        return self._identity | {"graph or weights": fingerprint(*places, W.data)}
 
     def save(self, path: Where, server_round: int) -> None:
-        """Write a checkpoint."""
         with self.result.timed("checkpoint"):
             members = {"models": self.X.cpu().numpy(), "have_model": self.have_model}
             more = {}
             if self._exchange:
                 more["states"], states = self._exchange.states.dump()
                 members |= states
-            save(path, server_round, self.identity(), self.result, more, members)
+            identity = self.identity()
+            checkpoints.save(path, server_round, identity, self.result, more, members)
 
     def train(self, server_round: int, bar: tqdm) -> None:
         """Train the models of the clients that are online."""
@@ -299,50 +261,36 @@ class _Run:
         losses = np.empty(self.n)
         with self.result.timed("train"):
             keys = self.stacked.keys(server_round)
+            pieces = self._all_chunks
             if not online.all():
+                pieces = self._chunks(online)
                 away = torch.from_numpy(np.flatnonzero(~online)).to(self.X.device)
                 put(self.Y, away, take(self.X, away))
-            for ids, at in self._chunks(online):
+            for ids, at in pieces:
                 old, new = take(self.X, at), take(self.Y, at)
                 losses[ids] = self.stacked.train(old, new, ids, keys)
-                lost = self._undo(server_round, "train", ids, old, new)
+                lost = self._undo("train", ids, old, new)
                 self.trained[lost] = False
                 put(self.Y, at, new)
                 bar.update(len(ids))
         self.have_model |= self.trained
-        failed = {x.client for x in self.result.lost if x.call == "train"}
-        if not self.have_model.any() and len(failed) == self.n:
-            loss = self.result.lost[-1]
-            raise RuntimeError(
-                f"all clients failed to train by round {server_round}; client "
-                f"{loss.client}: {loss.reason}"
-            )
+        if not self.have_model.any():
+            self.result.raise_if_all_lost(self.n, server_round, "train")
         means = MetricRecord()
         if self.trained.any():
             means["loss"] = float(losses[self.trained].mean())
         self.result.train_metrics_clientapp[server_round] = means
         kept = self._sampled(server_round, self.trained)
         columns = {"loss": losses[kept], "num-examples": self.stacked.sizes[kept]}
-        metrics = StackedMetrics(kept, columns)
-        self.result.node_train_metrics[server_round] = metrics
+        self.result.node_train_metrics[server_round] = StackedMetrics(kept, columns)
 
     def _chunks(self, online: np.ndarray) -> list[tuple[np.ndarray, Place]]:
         """Return the clients to train, those with most examples first, and places."""
-        if online.all() and self._all_chunks:
-            return self._all_chunks
         pieces = chunks(self._by_size[online[self._by_size]], self.stacked.chunk)
-        found = [(ids, place(ids, self.X.device)) for ids in pieces]
-        if online.all():
-            self._all_chunks = found
-        return found
+        return [(ids, place(ids, self.stacked.device)) for ids in pieces]
 
     def _undo(
-        self,
-        server_round: int,
-        call: str,
-        ids: np.ndarray,
-        old: torch.Tensor,
-        new: torch.Tensor,
+        self, call: str, ids: np.ndarray, old: torch.Tensor, new: torch.Tensor
     ) -> np.ndarray:
         """Give clients whose new model is not finite their old one back; name them."""
         if new.sum().isfinite():
@@ -350,30 +298,28 @@ class _Run:
         bad = ~new.isfinite().all(dim=1)
         new[bad] = old[bad]
         lost = np.sort(ids[bad.cpu().numpy()])
-        reason = "its model has NaN or infinite values"
-        self.result.lost += [Loss(server_round, i, call, reason) for i in lost.tolist()]
+        t, reason = self.graph.server_round, "its model has NaN or infinite values"
+        self.result.lost += [Loss(t, i, call, reason) for i in lost.tolist()]
         return lost
 
     def average(self, server_round: int) -> None:
         """Average the models of the clients that trained with their neighbours'."""
         W = among(self.W, self.trained)
         message_bytes = array_bytes(self.initial_arrays)
-        call = "train.average"
         with self.result.timed("average"):
-            if self._exchange:
+            if exchange := self._exchange:
                 self.X.copy_(self.Y)
-                averages = self._exchange(self.Y, self.W, self.trained, server_round)
+                averages = exchange(self.Y, self.W, self.trained, server_round)
                 for ids, mixed in averages:
-                    at = place(ids, self.X.device)
-                    new = mixed.to(self.X.device)
-                    self._undo(server_round, call, ids, take(self.Y, at), new)
+                    at, new = place(ids, self.X.device), mixed.to(self.X.device)
+                    self._undo("train.average", ids, take(self.Y, at), new)
                     put(self.X, at, new)
-                message_bytes = self._exchange.message_bytes or message_bytes
+                message_bytes = exchange.message_bytes or message_bytes
             else:
                 if self._product is None or self._product[0] is not W:
                     self._product = W, to_torch(W, self.X)
                 torch.addmm(self.X, self._product[1], self.Y, beta=0, out=self.X)
-                self._undo(server_round, call, np.arange(self.n), self.Y, self.X)
+                self._undo("train.average", np.arange(self.n), self.Y, self.X)
         self.result.messages[server_round] = W.nnz - self.n
         self.result.bytes[server_round] = (W.nnz - self.n) * message_bytes
         self.result.server_bytes[server_round] = 0
@@ -397,27 +343,23 @@ class _Run:
                 return
             self._mean, distance = mean_and_distance(self.X, members)
             result.consensus_distance[server_round] = distance
-            if self._evaluate_fn is None:
-                return
             kept = self._sampled(server_round, self.have_model)
             if self._common_test:
                 columns = self.stacked.evaluate(self.X, kept, "common")
                 metrics = StackedMetrics(kept, columns)
                 result.node_server_metrics[server_round] = metrics
                 result.evaluate_metrics_serverapp[server_round] = metrics.mean()
-            else:
+            elif self._evaluate_fn:
                 result.evaluate(server_round, self._models(kept), self._evaluate_fn)
 
     def _sampled(self, server_round: int, some: np.ndarray) -> np.ndarray:
         """Return the clients to measure, in ascending order."""
-        ids = np.flatnonzero(some)
-        return draw(self._sample, ids, self.task.seed, server_round)
+        return draw(self._sample, np.flatnonzero(some), self.task.seed, server_round)
 
     def _models(self, clients: np.ndarray) -> StackedModels:
         return StackedModels(self.X.cpu().numpy(), self.stacked.shapes, clients)
 
     def finish(self) -> GossipResult:
-        """Return the result."""
         self.result.node_arrays = self._models(np.flatnonzero(self.have_model))
         if self.have_model.any():
             mean = self._mean.to(self.X.dtype).cpu().numpy()

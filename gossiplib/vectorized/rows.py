@@ -1,9 +1,4 @@
-"""Stacked models, and what clients remember: one client a row, some taken and put.
-
-All clients' models are the rows of one tensor. What average functions put in the
-`state` of a client's Context is stacked likewise, array by array. The models and
-metrics of a result are `core.result.StackedModels` and `StackedMetrics`.
-"""
+"""Stacked models, and what clients remember: one client a row, some taken and put."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,18 +10,9 @@ from flwr.app import Array, ArrayRecord, RecordDict
 
 from gossiplib.system.records import unpack
 
-__all__ = [
-    "Place",
-    "StackedStates",
-    "chunks",
-    "mean_and_distance",
-    "place",
-    "put",
-    "take",
-]
+__all__ = ["StackedStates", "chunks", "mean_and_distance", "place", "put", "take"]
 
-#: Where some rows are.
-Place: TypeAlias = slice | torch.Tensor
+Place: TypeAlias = slice | torch.Tensor  # where some rows are
 
 
 def chunks(clients: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -58,9 +44,9 @@ def put(models: torch.Tensor, at: Place, rows: torch.Tensor) -> None:
 def mean_and_distance(
     models: torch.Tensor, clients: np.ndarray
 ) -> tuple[torch.Tensor, float]:
-    """Return the mean of clients' models and their distance to it, in float64.
+    """Return the mean of clients' models, and their `mixing.consensus_distance`.
 
-    The distance is `mixing.consensus_distance`, with few rows at a time in memory.
+    Both are of float64, with few rows of it at a time in memory.
     """
     pieces = np.array_split(clients, 1 + len(clients) * models.shape[1] // 2**20)
     places = [place(ids, models.device) for ids in pieces]
@@ -89,16 +75,12 @@ class StackedStates:
 
     def take(self, clients: np.ndarray | int) -> RecordDict:
         """Return the state of a client, or of clients of one kind."""
-        first = np.ravel(clients)[0]
-        return RecordDict(
-            {
-                key: ArrayRecord(
-                    {name: Array(np.asarray(a[clients])) for name, a in arrays.items()}
-                )
-                for key, arrays in self._arrays.items()
-                if self._has[key][first]
-            }
-        )
+        first, state = np.ravel(clients)[0], RecordDict()
+        for key, arrays in self._arrays.items():
+            if self._has[key][first]:
+                kept = {k: Array(np.asarray(a[clients])) for k, a in arrays.items()}
+                state[key] = ArrayRecord(kept)
+        return state
 
     def put(self, clients: np.ndarray, state: RecordDict) -> None:
         """Set the state of clients."""
@@ -140,7 +122,5 @@ class StackedStates:
         """Take what `dump` returned."""
         for k, (key, arrays) in enumerate(names):
             self._has[key] = np.asarray(members[f"state/{k}/has"])
-            self._arrays[key] = {
-                name: np.asarray(members[f"state/{k}/{j}"])
-                for j, name in enumerate(arrays)
-            }
+            kept = (np.asarray(members[f"state/{k}/{j}"]) for j in range(len(arrays)))
+            self._arrays[key] = dict(zip(arrays, kept, strict=True))

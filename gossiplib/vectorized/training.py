@@ -17,13 +17,13 @@ from gossiplib.system.records import unravel
 from gossiplib.tasks.task import Task
 from gossiplib.tasks.training import check_training, shuffle_keys
 from gossiplib.vectorized._speed import CHUNK, Recorded, repeat
-from gossiplib.vectorized.rows import chunks
+from gossiplib.vectorized.rows import chunks, take
 
 __all__ = ["Options", "StackedTask"]
 
-#: x and y of some clients, and y with each example's share, see `_batches`.
-Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]  # x and y, see `_batches`
 Tensors: TypeAlias = dict[str, torch.Tensor]
+Keys: TypeAlias = list[np.ndarray] | None  # of a round's epochs, see `StackedTask.keys`
 
 
 class Options(NamedTuple):
@@ -39,9 +39,8 @@ class Options(NamedTuple):
 class StackedTask:
     """A task's training and evaluation, for many clients at once, on a device.
 
-    `initial` is the first model, as a row, and `shapes` are those of its arrays.
-    `sizes` are the training examples of each client. `chunk` clients are best trained
-    at once.
+    `initial` is the first model, as a row; `sizes` are the training examples of each
+    client; `chunk` clients are best trained at once.
     """
 
     def __init__(self, task: Task, device: torch.device, options: Options) -> None:
@@ -81,11 +80,7 @@ class StackedTask:
         self._gradient = Recorded(gradient)
 
     def _try(self, gradient: Callable[..., Any]) -> int:
-        """Try the model on an example; return the number of its outputs.
-
-        What fails here would fail, or differ from `tasks.training`, in the middle of a
-        run.
-        """
+        """Try the model on an example, before the run; return its number of outputs."""
         x = self._x[:1]
         out = self._model(x)
         if out.ndim != 2 or len(out) != 1 or out.shape[1] < self.task.num_classes:
@@ -94,8 +89,7 @@ class StackedTask:
                 f"output to each of {self.task.num_classes} classes"
             )
         out.sum().backward()
-        unused = [k for k, p in self._model.named_parameters() if p.grad is None]
-        if unused:
+        if unused := [k for k, p in self._model.named_parameters() if p.grad is None]:
             raise ValueError(f"no output depends on {', '.join(unused)}: take it out")
         self._model.zero_grad()
         models = unravel(self.initial[None], self.shapes)
@@ -123,17 +117,11 @@ class StackedTask:
         return rows
 
     def train(
-        self,
-        old: torch.Tensor,
-        new: torch.Tensor,
-        clients: np.ndarray,
-        keys: list[np.ndarray] | None,
+        self, old: torch.Tensor, new: torch.Tensor, clients: np.ndarray, keys: Keys
     ) -> np.ndarray:
-        """Train models; return each client's mean loss, as `tasks.training.train`.
+        """Train `old` models to `new` ones; return losses, as `tasks.training.train`.
 
-        `old` are the models before, (clients, parameters), and `new` is where to write
-        them. Clients with most training examples come first. `keys` are those of the
-        round.
+        Clients with most training examples come first. `keys` are those of the round.
         """
         source, target = unravel(old, self.shapes), unravel(new, self.shapes)
         velocity: Tensors = {}
@@ -162,31 +150,22 @@ class StackedTask:
                 step = v.mul_(how.momentum).add_(step)
             torch.sub(array, step, alpha=how.lr, out=target[name][: len(array)])
 
-    def keys(self, server_round: int) -> list[np.ndarray] | None:
-        """Return all examples' places in each epoch of a round, see `shuffle_keys`.
-
-        None where each client has one batch: then its order does not matter.
-        """
-        if self._one_batch:
+    def keys(self, server_round: int) -> Keys:
+        """Return all examples' places in each epoch of a round, see `shuffle_keys`."""
+        if self._one_batch:  # its order does not matter
             return None
-        n = len(self.task.parts.index)
-        return [
-            shuffle_keys(self.task.seed, server_round, e * n, n)
-            for e in range(self.options.epochs)
-        ]
+        seed, n = self.task.seed, len(self.task.parts.index)
+        epochs = range(self.options.epochs)
+        return [shuffle_keys(seed, server_round, e * n, n) for e in epochs]
 
-    def _batches(
-        self, clients: np.ndarray, keys: list[np.ndarray] | None
-    ) -> Iterable[Batch]:
+    def _batches(self, clients: np.ndarray, keys: Keys) -> Iterable[Batch]:
         """Go through the batches of clients: x, and y with the example's share.
 
-        x has the shape (clients, examples, ...) and y (clients, examples, classes): the
-        one-hot class times minus the share of the example in the mean, so that the loss
-        is the sum of y times the logarithms of the outputs. Clients without examples
-        left are left out; clients with fewer than others have filler, which counts 0.
-
-        Where each client has one batch, the last chunk's is kept: a small run has one
-        chunk, and needs the same in each round.
+        y has the shape (clients, examples, classes): the one-hot class times minus the
+        share of the example in the mean, so that the loss is the sum of y times the
+        logarithms of the outputs. Clients without examples left are left out; those
+        with fewer than others have filler, which counts 0. Where each client has one
+        batch, the last chunk's is kept for the next round.
         """
         if keys is not None:
             return self._make_batches(clients, keys)
@@ -213,8 +192,8 @@ class StackedTask:
     ) -> np.ndarray:
         """Return places in `parts.index` of each client's examples, in the order.
 
-        Shape (clients, most examples); what lies beyond a client's last is filler, one
-        of its own examples: others may hold NaN, which no share of 0 makes harmless.
+        What lies beyond a client's last is filler, one of its own examples: others may
+        hold NaN, which no share of 0 makes harmless.
         """
         within = np.arange(count.max(initial=0))
         places = np.asarray(first[:, None] + np.minimum(within, count[:, None] - 1))
@@ -242,24 +221,23 @@ class StackedTask:
     ) -> dict[str, np.ndarray]:
         """Return loss and accuracy of some clients, as `tasks.training.evaluate`.
 
-        `models` are all clients', (n, parameters). `part` is one of the client's own,
-        or "common", the common test set.
+        `models` are all clients'. `part` is one of the client's own, or "common".
         """
         loss, accuracy = np.empty(len(clients)), np.empty(len(clients))
         common = part == "common"
         if common:
             x, y = (tensor.to(self.device) for tensor in self.task.test)
-            if not (width := len(y)):
+            if not len(y):
                 raise ValueError("the common test set is empty: test_fraction is 0")
+            count = np.full(len(clients), len(y))
         else:
             first, count = self.task.parts.span(clients, part)
-            width = count.max(initial=1)
-        for some in chunks(np.arange(len(clients)), self._chunk(width)):
-            ids = torch.from_numpy(clients[some]).to(self.device)
-            rows = models.index_select(0, ids)
+        size = self._chunk(count.max(initial=1))
+        for some in chunks(np.arange(len(clients)), size):
+            rows = take(models, torch.from_numpy(clients[some]).to(self.device))
             if common:
                 out, label = self._logits_common(rows, x), y.expand(len(rows), -1)
-                share = torch.full((len(rows), width), 1 / width).to(rows)
+                share = torch.full_like(label, 1 / len(y), dtype=rows.dtype)
             else:
                 x, label = self._examples(self._order(first[some], count[some], None))
                 out = self._logits(rows, x)
@@ -267,5 +245,5 @@ class StackedTask:
             each = F.cross_entropy(out.mT, label, reduction="none")
             loss[some] = (each * share).sum(1).cpu()
             hits = ((out.argmax(-1) == label) & (share > 0)).sum(1)
-            accuracy[some] = hits.cpu().numpy() / (width if common else count[some])
+            accuracy[some] = hits.cpu().numpy() / count[some]
         return {"loss": loss, "accuracy": accuracy}

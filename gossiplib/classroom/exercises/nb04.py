@@ -53,12 +53,12 @@ def _(average: Callable[..., Any]) -> None:
         need(mixed[0].shape == (2, 3), "Keep the shapes of the arrays.")
         worst = max(np.abs(m - a).max() for m, a in zip(mixed, own, strict=True))
         need(worst < 1, "The farthest neighbour, over all arrays, still has a say.")
-        alike = "All that remain, and the own model, must weigh alike."
-        need(close(mixed, expected), alike)
+        alike = close(mixed, expected)
+        need(alike, "All that remain, and the own model, must weigh alike.")
     for few in ([], [far]):
         kept = average(own, few, np.full(1 + len(few), 1 / (1 + len(few))), None)
-        alone = f"With {len(few)} neighbours, nothing but the own model remains."
-        need(close(kept, own), alone)
+        hint = f"With {len(few)} neighbours, nothing but the own model remains."
+        need(close(kept, own), hint)
 
 
 @checks("04.4")

@@ -76,11 +76,8 @@ def _(account: Any) -> None:
     answers = account.reactive(np.arange(13), np.zeros(13, dtype=bool))
     need(np.all(np.equal(answers, 0)), "A message that is not useful gets no answer.")
     plain, _, _ = _walks(SimpleTokenAccount(0), NetworkModel())
-    need(
-        age >= 6 * plain,
-        f"Walks are {age / plain:.1f} times as old as with plain gossip. Do tokens "
-        "wait unused, or are they gone at once?",
-    )
+    hint = f"Walks are {age / plain:.1f} times as old as with plain gossip. Do tokens "
+    need(age >= 6 * plain, hint + "wait unused, or are they gone at once?")
 
 
 def _walks(account: Any, network: NetworkModel) -> tuple[float, int, np.ndarray]:

@@ -21,13 +21,13 @@ from gossiplib.classroom import exercises
 
 __all__ = ["check", "verdict"]
 
-#: Raises AssertionError(hint) if a property of the answers fails.
-Properties: TypeAlias = Callable[..., None]
+#: A student's function, or one of the answers, which raises AssertionError(hint).
+Function: TypeAlias = Callable[..., Any]
 #: Returns how much changes, for each thing that is asked for.
 Truth: TypeAlias = Callable[[], Iterable[float]]
 
 #: Exercise -> what is asked of its answers, of the notebooks that were asked for.
-CHECKS: dict[str, Properties] = {}
+CHECKS: dict[str, Function] = {}
 
 
 def check(exercise: str, *answers: Any) -> None:
@@ -71,7 +71,7 @@ def verdict(exercise: str, *answers: Any) -> str:
     return "right!"
 
 
-def checks_of(notebook: str = "") -> dict[str, Properties]:
+def checks_of(notebook: str = "") -> dict[str, Function]:
     """Return exercise -> what is asked of its answers, for a notebook such as "02"."""
     for module in iter_modules(exercises.__path__):
         if module.name.startswith(f"nb{notebook}"):
@@ -79,10 +79,10 @@ def checks_of(notebook: str = "") -> dict[str, Properties]:
     return {e: CHECKS[e] for e in sorted(CHECKS) if e.startswith(notebook)}
 
 
-def checks(exercise: str) -> Callable[[Properties], Properties]:
+def checks(exercise: str) -> Callable[[Function], Function]:
     """Register a function of the answers as the check of an exercise."""
 
-    def register(function: Properties) -> Properties:
+    def register(function: Function) -> Function:
         CHECKS[exercise] = function
         return function
 

@@ -44,7 +44,7 @@ LOSS = 0.05
 
 @dataclass(frozen=True)
 class Case:
-    """What an observer sees of a run with a fault: a table, and matrices of links."""
+    """A run with a fault: a table by round and client, and matrices of links."""
 
     seed: int
     graph: nx.Graph
@@ -73,20 +73,16 @@ class Case:
 
 
 def case(seed: int) -> Case:
-    """Return a run of gossip with the fault that belongs to a `seed`.
+    """Return what an observer sees of a run with the fault that belongs to a `seed`.
 
-    Returns
-    -------
-    Case
-        Its `graph`: who should talk to whom. `table`: one row for each round and
-        client, with "heard", the models that reached it; "step" and "shift", how far
-        training and averaging moved its model (Euclidean distance); "norm", the length
-        of its model after the round; "own" and "test", its accuracy on its own training
-        data and on the common test set. `arrived`: messages that client i heard from
-        client j in all rounds, shape (n, n). `distance`: the mean distance of these
-        models from the model of i, over the length of that model; NaN where nothing
-        arrived. ``check(kind, client)`` prints whether a diagnosis is right: one of
-        `KINDS`, and where.
+    `graph`: who should talk to whom. `table`: one row for each round and client, with
+    "heard", the models that reached it; "step" and "shift", how far training and
+    averaging moved its model (Euclidean distance); "norm", the model's length after the
+    round; "own" and "test", its accuracy on its own training data and on the common
+    test set. `arrived`: messages that client i heard from client j in all rounds, shape
+    (n, n). `distance`: the mean distance of these models from the model of i, over the
+    length of that model; NaN where nothing arrived. `check` takes one of `KINDS`, and
+    where, and prints whether that is right.
     """
     rng = stream(seed, use="detective")
     name = rng.choice(["torus", "regular", "small-world"])
@@ -142,17 +138,6 @@ def _length(models: np.ndarray) -> np.ndarray:
     return np.asarray(np.linalg.norm(models, axis=(-2, -1)))
 
 
-def _losses(kind: str, culprits: list[int]) -> np.ndarray:
-    """Return the probability that a message from j to i is lost, shape (n, n)."""
-    loss = np.full((CLIENTS, CLIENTS), LOSS)
-    inside = np.isin(np.arange(CLIENTS), culprits)
-    if kind == "lossy link":
-        loss[np.ix_(inside, inside)] = 0.7
-    if kind == "cut":
-        loss[inside[:, None] != inside] = 1
-    return loss
-
-
 def _run(
     graph: nx.Graph, kind: str, culprits: list[int], rng: np.random.Generator
 ) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
@@ -162,7 +147,12 @@ def _run(
     if kind == "labels":
         x, y = data[broken]
         data[broken] = x, (y + 1) % 10
-    W, loss = mixing.metropolis(graph), _losses(kind, culprits)
+    W, loss = mixing.metropolis(graph), np.full((CLIENTS, CLIENTS), LOSS)
+    inside = np.isin(np.arange(CLIENTS), culprits)
+    if kind == "lossy link":
+        loss[np.ix_(inside, inside)] = 0.7
+    if kind == "cut":
+        loss[inside[:, None] != inside] = 1
     models = np.repeat(rng.normal(0, 0.1, (1, 65, 10)), CLIENTS, axis=0)
     arrived, far, tables = np.zeros(W.shape), np.zeros(W.shape), []
     for t in range(1, ROUNDS + 1):

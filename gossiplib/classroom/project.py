@@ -10,9 +10,7 @@ network is dark, and all keep the models they have.
 `score` runs the *source* of the entry, alone, so that what is hashed is what was run.
 That keeps honest people honest. Python cannot stop a program that is made to cheat: it
 may pass models from client to client in a global variable, and pay no bytes for them,
-or it may look up the seeds below. Read the best entries before you praise them. At the
-end of this file stand four entries, to start from and to beat; `leaderboard` compares
-those of many.
+or it may look up the seeds below. Read the best entries before you praise them.
 """
 
 import ast
@@ -217,7 +215,9 @@ class Plan:
 class Outcome:
     """What a plan reached on the network of one seed.
 
-    Its accuracies are described in `score`, the digest is that of all final models.
+    The accuracy of the worst honest client on the common test set, and their mean; the
+    bytes that reached clients; the rounds until the end, or until the budget was spent;
+    and the SHA-256 of all final models.
     """
 
     seed: int
@@ -296,10 +296,6 @@ def source_of(entry: Callable[..., Any] | str) -> str:
 
 def score(entry: Callable[..., Any] | str, seeds: Sequence[int] = FINAL) -> Score:
     """Return what an entry reaches on the networks of some seeds: print it.
-
-    It has `outcomes`, for each seed: the accuracy of the `worst` honest client on the
-    common test set and their `mean`, the `bytes` that reached clients, and the `rounds`
-    until the end, or until the budget was spent.
 
     Parameters
     ----------
@@ -401,8 +397,8 @@ def _blame() -> Iterator[None]:
         raise EntryError(text) from error
 
 
-# Four entries. Each adds one idea to the one before, and each is complete in itself,
-# since nothing but its source is run: what it names stands in NAMES.
+# Four entries, to start from and to beat. Each adds one idea to the one before, and is
+# complete in itself, since nothing but its source is run: what it names is in NAMES.
 
 
 def start(network):

@@ -9,7 +9,6 @@ the rest of gossiplib. `page` is what to print on A4, as HTML:
 """
 
 import argparse
-from collections.abc import Callable
 from string import Template
 from typing import NamedTuple
 
@@ -60,10 +59,7 @@ class Game(NamedTuple):
 
 #: Name -> its schedule for n students, and the unit of the first numbers, of which two
 #: rounds of thirds, or three of halves, leave whole ones.
-GAMES: dict[str, tuple[Callable[[int], topology.Schedule], int]] = {
-    "ring": (nx.cycle_graph, 9),
-    "leaps": (topology.one_peer_exponential, 8),
-}
+GAMES = {"ring": (nx.cycle_graph, 9), "leaps": (topology.one_peer_exponential, 8)}
 
 
 def game(
@@ -130,7 +126,7 @@ def page(played: Game) -> str:
 def _card(played: Game, student: int) -> str:
     first = as_written(played.numbers[0, student])
     liar = student == played.liar
-    count, rows = "three" if played.name == "ring" else "two", []
+    rows, count = [], "three" if played.name == "ring" else "two"
     for t in range(1, len(played.numbers)):
         row = {"round": f"{t}", "left": "", "right": ""}
         if played.name == "leaps":

@@ -1,12 +1,11 @@
 """Checks of the exercises of notebook 01: with a server, and without."""
 
-from collections.abc import Callable
 from typing import Any
 
 import networkx as nx
 import numpy as np
 
-from gossiplib.classroom.checking import checks, need, predicts
+from gossiplib.classroom.checking import Function, checks, need, predicts
 from gossiplib.classroom.exercises.runs import accuracies
 from gossiplib.core import topology
 
@@ -33,7 +32,7 @@ def _(strategy: Any, result: Any) -> None:
 
 
 @checks("01.3")
-def _(busiest_bytes: Callable[[nx.Graph, int], float]) -> None:
+def _(busiest_bytes: Function) -> None:
     for name in ("ring", "star", "path", "random"):
         graph = topology.named(name, 9, seed=3)
         models = busiest_bytes(graph.copy(), 100) / 100
@@ -57,7 +56,7 @@ def _() -> list[float]:
     """Return how the others' accuracy on a star changes without client 0, or 1."""
     star = topology.named("star", 16)
 
-    def without(client: int) -> Callable[[int], nx.Graph]:
+    def without(client: int) -> topology.Schedule:
         left = star.copy()
         left.remove_edges_from(list(star.edges(client)))
         return lambda server_round: left if server_round > 10 else star

@@ -1,16 +1,14 @@
 """Checks of the exercises of notebook 02: the graph."""
 
-from collections.abc import Callable
-
 import networkx as nx
 import numpy as np
 
-from gossiplib.classroom.checking import checks, need, predicts
+from gossiplib.classroom.checking import Function, checks, need, predicts
 from gossiplib.core import mixing, topology
 
 
 @checks("02.1")
-def _(weights: Callable[[nx.Graph], np.ndarray]) -> None:
+def _(weights: Function) -> None:
     for name in ("star", "path", "random"):
         graph = topology.named(name, 9, seed=3)
         W = np.asarray(weights(graph))

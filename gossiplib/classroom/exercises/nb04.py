@@ -1,13 +1,11 @@
 """Checks of the exercises of notebook 04: the client."""
 
-from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
-from gossiplib.classroom.checking import checks, close, need, untouched
+from gossiplib.classroom.checking import Function, checks, close, need, untouched
 from gossiplib.core.averaging import softmax_distance_weights
 from gossiplib.core.grid import LocalGrid
 from gossiplib.tasks.task import digits
@@ -24,7 +22,7 @@ def _(weights: np.ndarray) -> None:
 
 
 @checks("04.2")
-def _(discover: Callable[..., Any]) -> None:
+def _(discover: Function) -> None:
     for client in (0, 8, 20):
         context = type("Context", (), {"node_config": {"partition-id": client}})
         for candidates in ([], [5], [30, 2, 11, 7, 9]):
@@ -38,7 +36,7 @@ def _(discover: Callable[..., Any]) -> None:
 
 
 @checks("04.3")
-def _(average: Callable[..., Any]) -> None:
+def _(average: Function) -> None:
     rng = np.random.default_rng(0)
     own = [rng.normal(size=(2, 3)), rng.normal(size=3)]
     near = [[a + 0.1 * rng.normal(size=a.shape) for a in own] for _ in range(2)]

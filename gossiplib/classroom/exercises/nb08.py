@@ -1,12 +1,12 @@
 """Checks of the exercises of notebook 08: fewer bytes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from gossiplib.classroom.checking import checks, need, predicts, untouched
+from gossiplib.classroom.checking import Function, checks, need, predicts, untouched
 from gossiplib.core.topology import named
 from gossiplib.protocols.codecs import Qsgd, RandomK, TopK
 from gossiplib.protocols.compressed import Choco
@@ -34,15 +34,14 @@ def _(codec: Any, step: float) -> None:
 
 
 @checks("08.3")
-def _(encode: Callable[..., Any], decode: Callable[..., Any]) -> None:
+def _(encode: Function, decode: Function) -> None:
     rng = np.random.default_rng(0)
     for size in (8, 100, 2403):
         x = rng.normal(size=size) * rng.exponential(size=size)
         with untouched("vector", x):
             message = encode(x)
         need(isinstance(message, list), "A message is a list of arrays.")
-        content = sum(np.asarray(a).nbytes for a in message)
-        most = -(-size // 8) + 8
+        content, most = sum(np.asarray(a).nbytes for a in message), -(-size // 8) + 8
         need(content <= most, f"{size} numbers took {content} bytes, not {most}.")
         q = np.asarray(decode(message, size))
         need(q.shape == x.shape, "Decode a vector of the size that is told.")
@@ -53,7 +52,7 @@ def _(encode: Callable[..., Any], decode: Callable[..., Any]) -> None:
 
 
 @checks("08.4")
-def _(encode: Callable[..., Any], decode: Callable[..., Any]) -> None:
+def _(encode: Function, decode: Function) -> None:
     rng = np.random.default_rng(0)
     x, told, every = rng.normal(size=(4, 200)) + 5, [], []
     for server_round in range(1, 101):

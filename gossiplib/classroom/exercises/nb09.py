@@ -1,17 +1,15 @@
 """Checks of the exercises of notebook 09: liars and eavesdroppers."""
 
-from collections.abc import Callable
 from functools import cache
 from itertools import combinations
-from typing import Any
 
 import networkx as nx
 import numpy as np
 from scipy.optimize import minimize
 
-from gossiplib.classroom.checking import checks, need, untouched
+from gossiplib.classroom.checking import Function, checks, need, untouched
 from gossiplib.protocols import robust
-from gossiplib.protocols.byzantine import Byzantine
+from gossiplib.protocols.byzantine import AttackView, Byzantine
 from gossiplib.protocols.privacy import exact_epsilon
 from gossiplib.vectorized.consensus import averaging_rounds
 
@@ -43,8 +41,8 @@ def _(graph: nx.Graph) -> None:
 
 
 @checks("09.3")
-def _(average: Callable[..., Any]) -> None:
-    def distances(x: np.ndarray, rows: np.ndarray) -> float:
+def _(average: Function) -> None:
+    def distances(x: np.ndarray, rows: list[np.ndarray]) -> float:
         return float(np.linalg.norm(rows - x, axis=1).sum())
 
     rng = np.random.default_rng(0)
@@ -61,8 +59,7 @@ def _(average: Callable[..., Any]) -> None:
             mixed = average(models[0], models[1:], weights, None)
         shapes = [np.shape(a) for a in mixed]
         need(shapes == [(3, 2), (4,)], "Return a model: arrays like those of own.")
-        rows = np.stack([np.concatenate([a.ravel() for a in m]) for m in models])
-        found = np.concatenate([np.ravel(a) for a in mixed])
+        found, *rows = (np.concatenate([*map(np.ravel, m)]) for m in (mixed, *models))
         need(np.isfinite(found).all(), "It gave NaN: a distance may be 0.")
         best = minimize(distances, np.median(rows, axis=0), args=(rows,)).fun
         least = min(best, *(distances(row, rows) for row in rows))
@@ -97,8 +94,8 @@ def _most_liars() -> list[int]:
     """Return how many liars each rule withstands, in the first setting of 09."""
     start = np.random.default_rng(0).normal(size=(11, 10))
 
-    def drift(average: Callable[..., Any], liars: int) -> float:
-        def lie(view: Any) -> list[list[np.ndarray]]:
+    def drift(average: Function, liars: int) -> float:
+        def lie(view: AttackView) -> list[list[np.ndarray]]:
             return [[np.full_like(a, 1000.0) for a in model] for model in view.true]
 
         lied = Byzantine(average, range(liars), lie)

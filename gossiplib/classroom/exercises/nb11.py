@@ -1,7 +1,6 @@
 """Checks of the exercises of notebook 11: out of the notebook."""
 
 import tempfile
-from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from gossiplib.classroom.checking import checks, need, need_words, untouched
+from gossiplib.classroom.checking import Function, checks, need, need_words, untouched
 from gossiplib.core.client import gossip
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
@@ -41,7 +40,7 @@ def _(seconds: float) -> None:
 
 
 @checks("11.3")
-def _(is_online: Callable[[Sequence[float], float, float], bool]) -> None:
+def _(is_online: Function) -> None:
     rng = np.random.default_rng(0)
     need(not is_online([], 10.0, 30.0), "A node that was never heard of is not online.")
     need(is_online([0.0], 60.0, 30.0), "Exactly twice the interval ago is still good.")

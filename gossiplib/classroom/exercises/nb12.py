@@ -1,12 +1,9 @@
 """Checks of the exercises of notebook 12: no server at all."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from flwr.app import ArrayRecord
 
-from gossiplib.classroom.checking import checks, need, need_words
+from gossiplib.classroom.checking import Function, checks, need, need_words
 from gossiplib.peers.messages import Mailbox, PeerMessage, Refused, encode
 
 
@@ -18,7 +15,7 @@ def _(weight: float) -> None:
 
 
 @checks("12.2")
-def _(fresh: Callable[..., Any]) -> None:
+def _(fresh: Function) -> None:
     need(bool(fresh((5, 3), (5, 4))), "The next message of a process is fresh.")
     need(bool(fresh((5, 3), (5, 9))), "Some between may be lost; the next is fresh.")
     need(not fresh((5, 3), (5, 3)), "A message that comes twice is not fresh.")
@@ -29,7 +26,7 @@ def _(fresh: Callable[..., Any]) -> None:
 
 
 @checks("12.3")
-def _(next_round: Callable[..., Any]) -> None:
+def _(next_round: Function) -> None:
     need(next_round(4, {1: 5, 2: 5}) == 4, "A round ahead is not far.")
     here = next_round(4, {1: 9, 2: 4}) == 4
     need(here, "One neighbour is still here: it may be right.")
@@ -41,7 +38,7 @@ def _(next_round: Callable[..., Any]) -> None:
 
 
 @checks("12.4")
-def _(influence: Callable[..., Any]) -> None:
+def _(influence: Function) -> None:
     chain = [(0, 1, 0.1, 0.2), (1, 2, 0.3, 0.4), (2, 3, 0.5, 0.6)]
     hint = "News travels on: what 1 heard of 0 before it sent to 2 goes along."
     need(set(influence(chain, 3, 1.0)) == {0, 1, 2, 3}, hint)

@@ -1,11 +1,8 @@
 """Checks of the exercises of notebook 13: the project."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
-from gossiplib.classroom.checking import checks, need, untouched
+from gossiplib.classroom.checking import Function, checks, need, untouched
 
 
 @checks("13.1")
@@ -27,7 +24,7 @@ def _(rounds: float) -> None:
 
 
 @checks("13.3")
-def _(average: Callable[..., Any]) -> None:
+def _(average: Function) -> None:
     rng = np.random.default_rng(0)
     for k in range(1, 12):
         for clients in ((), (3,)):
@@ -43,8 +40,7 @@ def _(average: Callable[..., Any]) -> None:
             where = f"(with {k} models{many})."
             shapes = [np.shape(a) for a in mixed]
             need(shapes == wanted, f"Return arrays like those of own {where}")
-            kinds = {np.asarray(a).dtype for a in mixed}
-            same = kinds == {np.dtype("float32")}
+            same = {np.asarray(a).dtype.name for a in mixed} == {"float32"}
             need(same, f"Return the data types of own {where}")
             for found, *layer in zip(mixed, *models, strict=True):
                 right = np.allclose(found, _kept(layer), rtol=1e-5, atol=1e-5)

@@ -14,7 +14,7 @@ SEEDS = (0, 1)
 
 
 def compare_runs(
-    schedule: Schedule | tuple[Schedule, Schedule],
+    schedule: Schedule | list[Schedule],
     rounds: int,
     data: dict[str, Any],
     *,
@@ -26,7 +26,7 @@ def compare_runs(
     All models are measured after the last round, on the common test set. `data` are
     options of `digits`, the others those of `gossip_learning`.
     """
-    schedules = schedule if isinstance(schedule, tuple) else (schedule, schedule)
+    schedules = schedule if isinstance(schedule, list) else [schedule] * len(SEEDS)
     options |= {"evaluate_every": 0, "observe_every": rounds}
     results = []
     for seed, each in zip(SEEDS, schedules, strict=True):

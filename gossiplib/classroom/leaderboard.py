@@ -79,8 +79,10 @@ def check_row(row: Row, seeds: Sequence[int] | None = FINAL) -> None:
 
     Parameters
     ----------
-    row, seeds : dict, sequence of int or None
-        A row, and what its seeds must be: by default those that count; None admits any.
+    row : dict
+        A row, as from `make_row` or a line of a file.
+    seeds : sequence of int, optional
+        Its seeds must be these, by default those that count; None admits any.
 
     Raises
     ------
@@ -121,8 +123,10 @@ def append(path: str | os.PathLike[str], row: Row) -> None:
 
     Parameters
     ----------
-    path, row : path, dict
-        The file, and what `make_row` returned.
+    path : str or path-like
+        The file.
+    row : dict
+        What `make_row` returned.
     """
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(row, sort_keys=True) + "\n")

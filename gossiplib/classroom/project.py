@@ -108,8 +108,10 @@ def rough(schedule: topology.Schedule, seed: int) -> topology.Schedule:
 
     Parameters
     ----------
-    schedule, seed : networkx.Graph or callable, int
+    schedule : networkx.Graph or callable
         As planned: a graph, or a function from the round (1, 2, ...) to one.
+    seed : int
+        The network's seed.
     """
     lossy = topology.drop_links(schedule, NETWORK.lost_links, seed)
     return topology.churn(lossy, NETWORK.online, seed)

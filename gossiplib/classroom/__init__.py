@@ -5,12 +5,7 @@ from typing import TYPE_CHECKING
 from gossiplib._face import face
 
 if TYPE_CHECKING:
-    from . import (
-        diagnosis as diagnosis,
-        leaderboard as leaderboard,
-        project as project,
-        unplugged as unplugged,
-    )
+    from . import leaderboard as leaderboard, project as project
     from .checking import check as check, verdict as verdict
     from .diagnosis import (
         CLIENTS as CLIENTS,

@@ -1,9 +1,8 @@
 """Checks of the exercises: by properties, so any right answer passes.
 
 ``check("02.1", answer)`` prints one line: right, not answered yet, or a hint at the
-property that fails. A hint never tells the answer. A placeholder (None or ``...``) is
-"not answered yet", so a notebook always runs to its end. What is asked of the answers
-to notebook 02 stands in `exercises/nb02.py`, which is loaded when it is asked for: a
+property that fails. A hint never tells the answer. What is asked of the answers to
+notebook 02 stands in `exercises/nb02.py`, which is loaded when it is asked for: a
 notebook pays for its own exercises only.
 """
 
@@ -20,27 +19,15 @@ import numpy as np
 
 from gossiplib.classroom import exercises
 
-__all__ = [
-    "CHECKS",
-    "check",
-    "checks",
-    "checks_of",
-    "close",
-    "need",
-    "need_clients",
-    "need_words",
-    "predicts",
-    "untouched",
-    "verdict",
-]
+__all__ = ["check", "verdict"]
 
-#: Raises AssertionError(hint) if a property of the answers fails.
-Properties: TypeAlias = Callable[..., None]
+#: A student's function, or one of the answers, which raises AssertionError(hint).
+Function: TypeAlias = Callable[..., Any]
 #: Returns how much changes, for each thing that is asked for.
 Truth: TypeAlias = Callable[[], Iterable[float]]
 
 #: Exercise -> what is asked of its answers, of the notebooks that were asked for.
-CHECKS: dict[str, Properties] = {}
+CHECKS: dict[str, Function] = {}
 
 
 def check(exercise: str, *answers: Any) -> None:
@@ -51,12 +38,7 @@ def check(exercise: str, *answers: Any) -> None:
     exercise : str
         Notebook and number, such as "02.1".
     *answers : object
-        What the exercise asks for.
-
-    Raises
-    ------
-    ValueError
-        If there is no such exercise.
+        What the exercise asks for; None or ``...`` is "not answered yet".
     """
     print(f"Exercise {exercise}: {verdict(exercise, *answers)}")
 
@@ -66,10 +48,8 @@ def verdict(exercise: str, *answers: Any) -> str:
 
     Parameters
     ----------
-    exercise : str
-        Notebook and number, such as "02.1".
-    *answers : object
-        What the exercise asks for.
+    exercise, *answers
+        As in `check`.
 
     Raises
     ------
@@ -91,29 +71,18 @@ def verdict(exercise: str, *answers: Any) -> str:
     return "right!"
 
 
-def checks_of(notebook: str = "") -> dict[str, Properties]:
-    """Return the exercises of a notebook, with what is asked of their answers.
-
-    Parameters
-    ----------
-    notebook : str
-        Its number, such as "02"; by default all notebooks.
-
-    Returns
-    -------
-    dict[str, callable]
-        Exercise -> function of the answers that raises AssertionError(hint).
-    """
+def checks_of(notebook: str = "") -> dict[str, Function]:
+    """Return exercise -> what is asked of its answers, for a notebook such as "02"."""
     for module in iter_modules(exercises.__path__):
         if module.name.startswith(f"nb{notebook}"):
             import_module(f"{exercises.__name__}.{module.name}")
     return {e: CHECKS[e] for e in sorted(CHECKS) if e.startswith(notebook)}
 
 
-def checks(exercise: str) -> Callable[[Properties], Properties]:
+def checks(exercise: str) -> Callable[[Function], Function]:
     """Register a function of the answers as the check of an exercise."""
 
-    def register(function: Properties) -> Properties:
+    def register(function: Function) -> Function:
         CHECKS[exercise] = function
         return function
 
@@ -125,19 +94,9 @@ def predicts(
 ) -> Callable[[Truth], Truth]:
     """Register the check of a prediction: which way something changes.
 
-    It decorates a function () -> the true changes, which may train for some seconds:
-    it is called once, and only if all answers are words for a change.
-
-    Parameters
-    ----------
-    exercise : str
-        Notebook and number, such as "00.3".
-    more, less : str
-        Words for a change above 0, and below.
-    *hints : str
-        One for each change.
-    same : float
-        A change that is smaller is none: its word is "same".
+    It decorates a function () -> the true changes, with a hint for each, which may
+    train for some seconds: it is called once, and only if all answers are words for a
+    change: `more`, `less`, or "same" for one that is smaller than `same`.
     """
 
     def register(truth: Truth) -> Truth:
@@ -166,10 +125,8 @@ def need(condition: Any, hint: str) -> None:
 
 def need_clients(result: Any, n: int) -> None:
     """Raise AssertionError unless `result` is that of a run of `n` clients."""
-    models = getattr(result, "node_arrays", None)
-    if models is None:
-        raise AssertionError("Give what Gossip(...).start(...) returns.")
-    need(len(models) == n, f"Run it with all {n} clients.")
+    need(hasattr(result, "node_arrays"), "Give what Gossip(...).start(...) returns.")
+    need(len(result.node_arrays) == n, f"Run it with all {n} clients.")
 
 
 def need_words(answers: Iterable[str], *words: str) -> None:
@@ -183,8 +140,7 @@ def untouched(what: str, *given: Any) -> Iterator[None]:
     """Raise AssertionError if arrays, or lists of them, change within the block."""
     before = copy.deepcopy(given)
     yield
-    same = close(before, given, rtol=0, atol=0)
-    need(same, f"Do not change the {what} that you are given.")
+    need(close(before, given, 0, 0), f"Do not change the {what} that you are given.")
 
 
 def close(some: Any, others: Any, rtol: float = 1e-5, atol: float = 1e-8) -> bool:

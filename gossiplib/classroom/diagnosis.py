@@ -1,18 +1,14 @@
 """The fault detective: a run of gossip in which one thing is broken.
 
-`case(seed)` runs twelve clients that learn digits, hides one fault, and returns what an
-observer of the network would see: a table by round and client, and what happened on
-each link. What is broken, and where? `check` tells whether the diagnosis is right. It
-compares hashes, so no answer stands in the data. That hides it from the eye, not from
-a reader of this file: it is a game, not an examination.
-
-The run is plain numpy, so that a fault can sit anywhere in it: in training, in what is
-said, in the weights. The engines have schedules and attacks for some of these faults.
+Twelve clients learn digits, and one fault is hidden. What is broken, and where? A
+diagnosis is compared by hashes, so no answer stands in the data. That hides it from the
+eye, not from a reader of this file: it is a game, not an examination. The run is plain
+numpy, so that a fault can sit anywhere in it: in training, in what is said, in the
+weights. The engines have schedules and attacks for some of these faults.
 """
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import matplotlib.pyplot as plt
 import networkx as nx
@@ -27,7 +23,7 @@ from gossiplib.system.numbers import rng as stream
 from gossiplib.tasks.task import digits
 from gossiplib.viz import plots
 
-__all__ = ["CLIENTS", "KINDS", "ROUNDS", "Case", "by_link", "by_round", "case"]
+__all__ = ["CLIENTS", "KINDS", "by_link", "by_round", "case"]
 
 CLIENTS, ROUNDS = 12, 30
 
@@ -48,25 +44,7 @@ LOSS = 0.05
 
 @dataclass(frozen=True)
 class Case:
-    """What an observer sees of a run with a fault.
-
-    Attributes
-    ----------
-    seed : int
-        The number of the case.
-    graph : networkx.Graph
-        Who should talk to whom.
-    table : pandas.DataFrame
-        One row for each round and client: "heard", the models that reached it; "step"
-        and "shift", how far training and averaging moved its model (Euclidean
-        distance); "norm", the length of its model after the round; "own" and "test",
-        its accuracy on its own training data and on the common test set.
-    arrived : numpy.ndarray
-        Messages that client i heard from client j in all rounds, shape (n, n).
-    distance : numpy.ndarray
-        Mean distance of these models from the model of i, over the length of that
-        model, shape (n, n); NaN where nothing arrived.
-    """
+    """A run with a fault: a table by round and client, and matrices of links."""
 
     seed: int
     graph: nx.Graph
@@ -76,32 +54,11 @@ class Case:
     _answers: frozenset[str] = field(repr=False)
 
     def check(self, kind: str | None, client: int | None) -> None:
-        """Print whether a diagnosis is right.
-
-        Parameters
-        ----------
-        kind : str or None
-            What is broken, one of `KINDS`; None before you know.
-        client : int or None
-            Where.
-        """
+        """Print whether this kind of fault is hidden at this client."""
         print(f"Case {self.seed}: {self.verdict(kind, client)}")
 
     def verdict(self, kind: str | None, client: int | None) -> str:
-        """Return "right!", or what is wrong with the diagnosis.
-
-        Parameters
-        ----------
-        kind : str or None
-            What is broken, one of `KINDS`; None before you know.
-        client : int or None
-            Where.
-
-        Raises
-        ------
-        ValueError
-            If there is no such kind or client.
-        """
+        """Return what `check` prints: "right!", or what is wrong."""
         if kind is None or client is None:
             return "no diagnosis yet."
         if kind not in KINDS:
@@ -116,14 +73,23 @@ class Case:
 
 
 def case(seed: int) -> Case:
-    """Return a run of gossip with the fault that belongs to a seed."""
+    """Return what an observer sees of a run with the fault that belongs to a `seed`.
+
+    `graph`: who should talk to whom. `table`: one row for each round and client, with
+    "heard", the models that reached it; "step" and "shift", how far training and
+    averaging moved its model (Euclidean distance); "norm", the model's length after the
+    round; "own" and "test", its accuracy on its own training data and on the common
+    test set. `arrived`: messages that client i heard from client j in all rounds, shape
+    (n, n). `distance`: the mean distance of these models from the model of i, over the
+    length of that model; NaN where nothing arrived. `check` takes one of `KINDS`, and
+    where, and prints whether that is right.
+    """
     rng = stream(seed, use="detective")
     name = rng.choice(["torus", "regular", "small-world"])
     graph = topology.named(str(name), CLIENTS, seed=seed)
     kind, culprits = _hide(graph, rng)
     answers = {_hash(seed, kind)} | {_hash(seed, kind, i) for i in culprits}
-    seen = _run(graph, kind, culprits, rng)
-    return Case(seed, graph, *seen, frozenset(answers))
+    return Case(seed, graph, *_run(graph, kind, culprits, rng), frozenset(answers))
 
 
 def _hash(*diagnosis: object) -> str:
@@ -147,17 +113,12 @@ def _hide(graph: nx.Graph, rng: np.random.Generator) -> tuple[str, list[int]]:
             return kind, part
 
 
-Examples: TypeAlias = tuple[np.ndarray, np.ndarray]
-
-
-def _data(rng: np.random.Generator) -> tuple[list[Examples], Examples]:
+def _data(rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return x and y of each client, in an order by chance, and of the test set."""
     task = digits(CLIENTS, alpha=1.0, seed=0)
     parts = [task.part(int(i), "train") for i in rng.permutation(CLIENTS)]
-    *clients, test = (
-        (np.c_[x.numpy(), np.ones(len(x))], y.numpy()) for x, y in [*parts, task.test]
-    )
-    return clients, test
+    parts.append(task.test)
+    return [(np.c_[x.numpy(), np.ones(len(x))], y.numpy()) for x, y in parts]
 
 
 def _trained(model: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -177,59 +138,45 @@ def _length(models: np.ndarray) -> np.ndarray:
     return np.asarray(np.linalg.norm(models, axis=(-2, -1)))
 
 
-def _losses(graph: nx.Graph, kind: str, culprits: list[int]) -> np.ndarray:
-    """Return the probability that a message from j to i is lost, shape (n, n)."""
-    loss = np.full((CLIENTS, CLIENTS), LOSS)
-    for i, j in graph.edges:
-        inside = (i in culprits) + (j in culprits)
-        if kind == "lossy link" and inside == 2:
-            loss[i, j] = loss[j, i] = 0.7
-        if kind == "cut" and inside == 1:
-            loss[i, j] = loss[j, i] = 1
-    return loss
-
-
 def _run(
     graph: nx.Graph, kind: str, culprits: list[int], rng: np.random.Generator
 ) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     """Run the rounds; return table, arrived and distance of a `Case`."""
-    data, test = _data(rng)
+    *data, test = _data(rng)
     broken = culprits[0]
     if kind == "labels":
         x, y = data[broken]
         data[broken] = x, (y + 1) % 10
-    W, loss = mixing.metropolis(graph), _losses(graph, kind, culprits)
+    W, loss = mixing.metropolis(graph), np.full((CLIENTS, CLIENTS), LOSS)
+    inside = np.isin(np.arange(CLIENTS), culprits)
+    if kind == "lossy link":
+        loss[np.ix_(inside, inside)] = 0.7
+    if kind == "cut":
+        loss[inside[:, None] != inside] = 1
     models = np.repeat(rng.normal(0, 0.1, (1, 65, 10)), CLIENTS, axis=0)
     arrived, far, tables = np.zeros(W.shape), np.zeros(W.shape), []
-    idle = [broken] if kind in ("no training", "frozen") else []
     for t in range(1, ROUNDS + 1):
-        trained = models.copy()
-        for i in set(range(CLIENTS)) - set(idle):
-            trained[i] = _trained(models[i], *data[i])
+        trained = np.array([_trained(models[i], *data[i]) for i in range(CLIENTS)])
+        if kind in ("no training", "frozen"):
+            trained[broken] = models[broken]
         sent = trained.copy()
         if kind == "liar":
             sent[broken] *= -1
         here = (rng.random(W.shape) >= loss) & (W > 0)
         np.fill_diagonal(here, False)
         links = W * here  # what a lost message would weigh goes to the own model
-        mixed = np.tensordot(links, sent, 1)
-        mixed += (1 - links.sum(axis=1))[:, None, None] * trained
+        kept = 1 - links.sum(axis=1)
+        mixed = np.tensordot(links, sent, 1) + kept[:, None, None] * trained
         if kind == "weights":
             mixed[broken] *= 0.8
         if kind == "frozen":
             mixed[broken] = models[broken]
         arrived += here
         far += here * _length(sent - trained[:, None]) / _length(trained)[:, None]
-        seen = {
-            "round": t,
-            "client": range(CLIENTS),
-            "heard": here.sum(axis=1),
-            "step": _length(trained - models),
-            "shift": _length(mixed - trained),
-            "norm": _length(mixed),
-            "own": [float(_accuracy(mixed[i], *data[i])) for i in range(CLIENTS)],
-            "test": _accuracy(mixed, *test),
-        }
+        seen = {"round": t, "client": range(CLIENTS), "heard": here.sum(axis=1)}
+        seen |= {"step": _length(trained - models), "shift": _length(mixed - trained)}
+        own = [float(_accuracy(mixed[i], *data[i])) for i in range(CLIENTS)]
+        seen |= {"norm": _length(mixed), "own": own, "test": _accuracy(mixed, *test)}
         tables.append(pd.DataFrame(seen))
         models = mixed
     with np.errstate(invalid="ignore"):

@@ -2,16 +2,10 @@
 
 A *row* is one line of JSON: who, which entry (its SHA-256), which version of the
 yardstick, what the entry reached for each seed, and a checksum over all of it.
-
-What this finds: a score or name that was edited, a row that belongs to another entry
-or another version, a file that was cut short (`check_row`); and by running the entry
-again, scores that it does not reach (`verify`). What it does not: anyone who can read
-this file can make a new checksum, so only `verify` proves a score. It does not tell who
-wrote an entry, nor that it plays fair, see `project`.
-
-The same entry gives the same models, bit by bit, on the same kind of machine with the
-same packages. Elsewhere sums may be rounded otherwise, and after many rounds the models
-differ a little. Then `verify` compares accuracies, within `TOLERANCE`.
+`check_row` finds a score or name that was edited, a row of another entry or version, a
+file that was cut short. But anyone who can read this file can make a new checksum: only
+`verify`, which runs the entry again, proves a score. Nothing here tells who wrote an
+entry, nor that it plays fair, see `project`.
 """
 
 import hashlib
@@ -27,64 +21,28 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from gossiplib.classroom.project import (
-    FINAL,
-    NETWORK,
-    VERSION,
-    EntryError,
-    Outcome,
-    Score,
-    is_hash,
-    score,
-    source_of,
-)
+from gossiplib.classroom import project
+from gossiplib.classroom.project import FINAL, EntryError, Outcome, Score
 from gossiplib.viz.plots import COLOURS
 
-__all__ = [
-    "TOLERANCE",
-    "Board",
-    "Verdict",
-    "append",
-    "check_row",
-    "figure",
-    "make_row",
-    "merge",
-    "rank",
-    "table",
-    "verify",
-]
+__all__ = ["append", "check_row", "figure", "make_row", "merge", "table", "verify"]
 
 Row: TypeAlias = dict[str, Any]
 
-#: How far accuracies of the same entry may be apart on two machines.
+#: How far accuracies of the same entry may be apart on two machines, where sums may be
+#: rounded otherwise, so that after many rounds the models differ a little.
 TOLERANCE = 0.02
 
 
 class Verdict(NamedTuple):
-    """What `verify` found.
-
-    Attributes
-    ----------
-    problems : list of str
-        What does not fit; empty if all does.
-    same_models : bool
-        Whether all final models are the same, bit by bit.
-    """
+    """What does not fit in a row, and whether all final models are the same."""
 
     problems: list[str]
     same_models: bool
 
 
 class Board(NamedTuple):
-    """What `merge` found.
-
-    Attributes
-    ----------
-    rows : list of dict
-        The best valid row of each name, the best first.
-    refused : list of str
-        Where a row that is not valid stands, and why.
-    """
+    """The best valid row of each name; where one that is not valid stands, and why."""
 
     rows: list[Row]
     refused: list[str]
@@ -100,12 +58,8 @@ def make_row(name: str, scored: Score) -> Row:
     scored : Score
         What `project.score` returned.
     """
-    row = {
-        "name": name,
-        "version": VERSION,
-        "entry": _hash(scored.source),
-        "outcomes": [asdict(outcome) for outcome in scored.outcomes],
-    }
+    row: Row = {"name": name, "version": project.VERSION}
+    row |= {"entry": _hash(scored.source), "outcomes": [*map(asdict, scored.outcomes)]}
     row["checksum"] = _checksum(row)
     check_row(row, seeds=None)
     return row
@@ -116,8 +70,8 @@ def _hash(text: str) -> str:
 
 
 def _checksum(row: Row) -> str:
-    said = {key: value for key, value in row.items() if key != "checksum"}
-    return _hash(json.dumps(said, sort_keys=True, separators=(",", ":")))
+    rest = {key: value for key, value in row.items() if key != "checksum"}
+    return _hash(json.dumps(rest, sort_keys=True, separators=(",", ":")))
 
 
 def check_row(row: Row, seeds: Sequence[int] | None = FINAL) -> None:
@@ -140,12 +94,12 @@ def check_row(row: Row, seeds: Sequence[int] | None = FINAL) -> None:
         raise ValueError(f"a row has the fields {', '.join(keys)}, and no others")
     if row["checksum"] != _checksum(row):
         raise ValueError("its checksum is wrong: something in it was changed")
-    if row["version"] != VERSION:
-        raise ValueError(f"it is of version {row['version']!r}, and this is {VERSION}")
+    if row["version"] != (ours := project.VERSION):
+        raise ValueError(f"it is of version {row['version']!r}, and this is {ours}")
     name = row["name"]
     if not isinstance(name, str) or not 1 <= len(name) <= 40 or name != name.strip():
         raise ValueError(f"a name has 1 to 40 letters, no space at its ends: {name!r}")
-    if not is_hash(row["entry"]):
+    if not project.is_hash(row["entry"]):
         raise ValueError("its entry is not named by a SHA-256")
     found = [outcome.seed for outcome in outcomes_of(row)]
     if seeds is not None and found != list(seeds):
@@ -153,13 +107,7 @@ def check_row(row: Row, seeds: Sequence[int] | None = FINAL) -> None:
 
 
 def outcomes_of(row: Row) -> list[Outcome]:
-    """Return what a row says that its entry reached.
-
-    Raises
-    ------
-    ValueError
-        If it says nothing, or what cannot be.
-    """
+    """Return what a row says that its entry reached, if that is valid."""
     outcomes = row["outcomes"]
     if not isinstance(outcomes, list) or not outcomes:
         raise ValueError("it has no outcomes")
@@ -178,21 +126,22 @@ def append(path: str | os.PathLike[str], row: Row) -> None:
     path : str or path-like
         The file.
     row : dict
-        A row, as from `make_row`.
+        What `make_row` returned.
     """
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(row, sort_keys=True) + "\n")
 
 
 def verify(row: Row, entry: Callable[..., Any] | str) -> Verdict:
-    """Return what does not fit in a row, by running its entry again.
+    """Return the problems of a row, and whether its entry has the same models again.
 
-    An entry is the program of somebody else: look at it before you run it.
+    An entry is the program of somebody else: look at it before you run it. If its final
+    models are not the same, bit by bit, accuracies may differ by 0.02.
 
     Parameters
     ----------
     row : dict
-        A row, as from `make_row` or `Board.rows`.
+        What `make_row` returned, or one of the rows that `merge` did.
     entry : callable or str
         The entry or its source, see `project.score`.
     """
@@ -200,32 +149,30 @@ def verify(row: Row, entry: Callable[..., Any] | str) -> Verdict:
         check_row(row, seeds=None)
     except ValueError as error:
         return Verdict([f"the row: {error}"], False)
-    if row["entry"] != _hash(source_of(entry)):
+    if row["entry"] != _hash(project.source_of(entry)):
         return Verdict(["the row belongs to another entry, or it was changed"], False)
     claimed = outcomes_of(row)
     try:
-        again = score(entry, [o.seed for o in claimed]).outcomes
+        again = project.score(entry, [o.seed for o in claimed]).outcomes
     except EntryError as error:
         return Verdict([f"the entry does not run: {error}"], False)
-    problems, same = [], True
+    problems, all_same = [], True
     for old, new in zip(claimed, again, strict=True):
-        if old == new:
-            continue
-        same = same and old.digest == new.digest
-        # With the same models, all the rest is the same too.
-        within = 0 if old.digest == new.digest else TOLERANCE
+        same = old.digest == new.digest  # then all the rest is, too
+        all_same = all_same and same
+        within = {} if same else {"worst": TOLERANCE, "mean": TOLERANCE}
         for name in ("worst", "mean", "bytes", "rounds"):
             was, now = getattr(old, name), getattr(new, name)
-            if abs(was - now) > (within if name in ("worst", "mean") else 0):
+            if abs(was - now) > within.get(name, 0):
                 text = f"seed {old.seed}: {name} is {now}, and the row says {was}"
                 problems.append(text)
-    return Verdict(problems, same)
+    return Verdict(problems, all_same)
 
 
 def merge(
     paths: Iterable[str | os.PathLike[str]], seeds: Sequence[int] = FINAL
 ) -> Board:
-    """Return the best valid row for each name in some files, and what is refused.
+    """Return the best valid row for each name in some files, and what was refused.
 
     Neither the order of files and rows matters, nor how often one comes.
 
@@ -236,8 +183,7 @@ def merge(
     seeds : sequence of int
         Seeds that a row must have; by default those that count.
     """
-    best: dict[str, Row] = {}
-    refused = set()
+    valid, refused = [], set()
     for path in map(Path, paths):
         text = path.read_text(encoding="utf-8", errors="replace")
         for number, line in enumerate(text.split("\n"), 1):
@@ -247,15 +193,15 @@ def merge(
             try:
                 row = _parsed(line)
                 check_row(row, seeds)
+                valid.append(row)
             except ValueError as error:
                 named = isinstance(row, dict) and "name" in row
                 whose = f" ({row['name']!s:.40})" if named else ""
                 refused.add(f"{path.name}, line {number}{whose}: {error}")
-                continue
-            rival = best.get(row["name"])
-            if rival is None or rank(row) < rank(rival):
-                best[row["name"]] = row
-    return Board(sorted(best.values(), key=rank), sorted(refused))
+    best: dict[str, Row] = {}
+    for row in sorted(valid, key=rank):
+        best.setdefault(row["name"], row)
+    return Board(list(best.values()), sorted(refused))
 
 
 def _parsed(line: str) -> Any:
@@ -268,11 +214,8 @@ def _parsed(line: str) -> Any:
 def rank(row: Row) -> tuple[float, int, str]:
     """Return what a board sorts a row by: score, then fewer bytes; never a tie."""
     spent = sum(outcome["bytes"] for outcome in row["outcomes"])
-    return -float(_column(row, "worst").mean()), spent, row["checksum"]
-
-
-def _column(row: Row, field: str) -> np.ndarray:
-    return np.array([outcome[field] for outcome in row["outcomes"]])
+    worst = np.mean([outcome["worst"] for outcome in row["outcomes"]])
+    return -float(worst), spent, row["checksum"]
 
 
 def table(rows: Sequence[Row]) -> pd.DataFrame:
@@ -283,21 +226,13 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
     """
     lines = []
     for row in rows:
-        worst = _column(row, "worst")
-        lines.append(
-            {
-                "name": row["name"],
-                "worst client": worst.mean(),
-                "lowest": worst.min(),
-                "highest": worst.max(),
-                "mean client": _column(row, "mean").mean(),
-                "MB": _column(row, "bytes").mean() / 1e6,
-                "entry": row["entry"][:8],
-            }
-        )
-    found = pd.DataFrame(lines)
-    found.index = pd.RangeIndex(1, len(found) + 1)
-    return found
+        reached = pd.DataFrame(row["outcomes"])
+        line = {"name": row["name"], "worst client": reached["worst"].mean()}
+        line |= {"lowest": reached["worst"].min(), "highest": reached["worst"].max()}
+        line |= {"mean client": reached["mean"].mean()}
+        line |= {"MB": reached["bytes"].mean() / 1e6, "entry": row["entry"][:8]}
+        lines.append(line)
+    return pd.DataFrame(lines, index=pd.RangeIndex(1, len(lines) + 1))
 
 
 def figure(rows: Sequence[Row]) -> Figure:
@@ -305,16 +240,11 @@ def figure(rows: Sequence[Row]) -> Figure:
     fig, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
     for k, row in enumerate(table(rows).to_dict("records")):
         worst = row["worst client"]
-        ax.errorbar(
-            row["MB"],
-            worst,
-            [[worst - row["lowest"]], [row["highest"] - worst]],
-            capsize=3,
-            color=COLOURS[k % len(COLOURS)],
-            marker="osD^vPX"[k % 7],
-            label=row["name"],
-        )
-    budget = NETWORK.budget / 1e6
+        below_above = [[worst - row["lowest"]], [row["highest"] - worst]]
+        style: dict[str, Any] = {"marker": "osD^vPX"[k % 7], "label": row["name"]}
+        style |= {"color": COLOURS[k % len(COLOURS)], "capsize": 3}
+        ax.errorbar(row["MB"], worst, below_above, **style)
+    budget = project.NETWORK.budget / 1e6
     ax.axvline(budget, color="black", linestyle=":", linewidth=1, label="budget")
     fig.legend(loc="outside right upper", fontsize=8)
     ax.set(xlabel="MB that reached clients", ylabel="accuracy of the worst client")

@@ -1,20 +1,16 @@
 """The project of notebook 13: a problem with a yardstick.
 
-Sixteen clients read digits over a hostile network, with a budget of bytes. An *entry*
-is a function that plans how they gossip. `score` runs its plan on networks that it does
-not know, and measures the accuracy of the worst honest client. Images are spread
-unevenly over the clients (Dirichlet, α = 0.5). A tenth of the links is lost in each
-round, and each client is offline in 5 % of them. Two clients lie: they say minus what
-they have learned. All of that follows from a seed that an entry does not see. When the
-budget is spent, the network is dark, and all keep the models they have.
+Sixteen clients read digits over a hostile network, with a budget of bytes. Images are
+spread unevenly (Dirichlet, α = 0.5), links are lost, clients are offline, and two lie:
+they say minus what they have learned. An *entry* is a function that plans how they
+gossip. `score` runs its plan on networks that follow from seeds that it does not see,
+and measures the accuracy of the worst honest client. When the budget is spent, the
+network is dark, and all keep the models they have.
 
-`score` refuses an entry that reaches for the data or that costs more than its budget.
-It runs the *source* of the entry, alone, so that what is hashed is what was run. That
-keeps honest people honest. Python cannot stop a program that is made to cheat: it may
-pass models from client to client behind the engine's back, in a global variable, and
-pay no bytes for them, or it may look up the seeds below. Read the best entries before
-you praise them. At the end of this file stand four entries, to start from and to beat;
-`leaderboard` compares those of many.
+`score` runs the *source* of the entry, alone, so that what is hashed is what was run.
+That keeps honest people honest. Python cannot stop a program that is made to cheat: it
+may pass models from client to client in a global variable, and pay no bytes for them,
+or it may look up the seeds below. Read the best entries before you praise them.
 """
 
 import ast
@@ -46,14 +42,10 @@ from gossiplib.vectorized.engine import gossip_learning
 
 __all__ = [
     "EntryError",
-    "FINAL",
     "NETWORK",
     "Network",
-    "Outcome",
     "PRACTICE",
     "Plan",
-    "Score",
-    "VERSION",
     "at_home",
     "brief",
     "liars",
@@ -81,10 +73,8 @@ class Network:
     ----------
     num_clients, num_liars : int
         Clients in all, and how many of them lie.
-    budget : int
-        Bytes that may reach clients in all rounds together.
-    model_bytes : int
-        Size of one whole model, as it is sent.
+    budget, model_bytes : int
+        Bytes that may reach clients in all rounds together, and those of a whole model.
     lost_links, online : float
         Share of the links that a round loses, and of the clients that take part in it.
     """
@@ -134,29 +124,20 @@ def state_of(task: Task) -> tuple[str, int, int]:
 
 
 class _Budget:
-    """The schedule that the engine sees: rough, and dark once the bytes are spent.
-
-    Attributes
-    ----------
-    message_bytes : int
-        Size of the longest message so far; `_Lies` tells it.
-    dark : int or None
-        The first round without links, since they would have cost too much.
-    """
+    """The schedule that the engine sees: rough, and dark once the bytes are spent."""
 
     def __init__(self, schedule: topology.Schedule, seed: int) -> None:
         self.rough = rough(schedule, seed)
-        self.message_bytes = 0
+        self.message_bytes = 0  # of the longest so far; `_Lies` tells it
         self.messages: dict[int, int] = {}
-        self.dark: int | None = None
+        self.dark: int | None = None  # the first round without links
         self.end = time.monotonic() + SECONDS
 
     def __call__(self, server_round: int) -> nx.Graph:
         """Return the round's links, none of them if they would cost too much."""
         if time.monotonic() > self.end:
-            raise EntryError(
-                f"it took more than {SECONDS} s for one seed, by round {server_round}"
-            )
+            text = f"it took more than {SECONDS} s for one seed, by round "
+            raise EntryError(f"{text}{server_round}")
         graph = self.rough(server_round)
         links = graph.number_of_edges() * (1 if graph.is_directed() else 2)
         self.messages[server_round] = links
@@ -178,7 +159,7 @@ class _Lies:
     budget: _Budget
 
     def send(self, model: Model, turn: RoundContext) -> Model:
-        """Return what clients say: what the plan makes of their models, or of lies."""
+        """Return what the plan makes of clients' models, or of lies."""
         sign = np.where(np.isin(turn.clients, self.liars), -1, 1)
         told = [(a * per_client(sign, a)).astype(a.dtype) for a in model]
         send = getattr(self.average, "send", None)
@@ -201,28 +182,22 @@ VERSION = 1
 PRACTICE, FINAL = (0,), (1, 2, 3, 4, 5)
 #: Passes over its own data that a client may plan, in all rounds together.
 PASSES = 400
-SMALLEST_BATCH = 8
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How the clients gossip: what an entry returns.
-
-    The fields are arguments of `vectorized.gossip_learning`.
+    """How the clients gossip: what an entry returns, arguments of `gossip_learning`.
 
     Attributes
     ----------
     schedule : networkx.Graph or callable
         Who hears whom: a graph, or a function from the round (1, 2, ...) to one.
-    num_rounds, epochs : int
-        Rounds, and passes of a client over its data in each. Their product is 400 at
-        most.
-    average : callable
-        An average function, see `averaging.Average`.
-    weights : callable
-        Graph -> mixing matrix, shape (clients, clients).
-    batch_size : int
-        Examples in a batch, 8 or more.
+    num_rounds, epochs, batch_size : int
+        Rounds, passes of a client over its data in each, and examples in a batch: 8 or
+        more, and 400 passes or fewer in all rounds together.
+    average, weights : callable
+        An average function, see `averaging.Average`; graph -> mixing matrix, shape
+        (clients, clients).
     lr, momentum, weight_decay : float
         Of the clients' SGD.
     """
@@ -242,23 +217,9 @@ class Plan:
 class Outcome:
     """What a plan reached on the network of one seed.
 
-    Attributes
-    ----------
-    seed : int
-        The network's seed.
-    worst, mean : float
-        Accuracy of the worst honest client on the common test set, and their mean.
-    bytes : int
-        What reached clients, in all rounds, as `GossipResult.bytes` counts it.
-    rounds : int
-        Rounds until the end, or until the budget was spent.
-    digest : str
-        SHA-256 of all clients' final models.
-
-    Raises
-    ------
-    ValueError
-        If no plan can have reached that, or a value is of another type.
+    The accuracy of the worst honest client on the common test set, and their mean; the
+    bytes that reached clients; the rounds until the end, or until the budget was spent;
+    and the SHA-256 of all final models.
     """
 
     seed: int
@@ -269,13 +230,13 @@ class Outcome:
     digest: str
 
     def __post_init__(self) -> None:
-        """Check the values."""
+        """Raise ValueError if no plan can have reached that."""
+        whose = f"the outcome of seed {self.seed!r}"
         kinds = all(type(getattr(self, f.name)) is f.type for f in fields(self))
         if not kinds or not is_hash(self.digest):
-            text = f"the outcome of seed {self.seed!r} has a value of another type"
-            raise ValueError(text)
+            raise ValueError(f"{whose} has a value of another type")
         if not 0 <= self.worst <= self.mean <= 1 or self.rounds < 1:
-            raise ValueError(f"the outcome of seed {self.seed} cannot be")
+            raise ValueError(f"{whose} cannot be")
         if not 0 <= self.bytes <= NETWORK.budget:
             text = f"seed {self.seed} has {self.bytes} bytes, over the budget"
             raise ValueError(text)
@@ -287,17 +248,7 @@ def is_hash(value: object) -> bool:
 
 
 class Score(NamedTuple):
-    """What an entry reached on all seeds.
-
-    Attributes
-    ----------
-    source : str
-        The entry.
-    planned : int
-        Rounds that it planned.
-    outcomes : tuple of Outcome
-        One for each seed.
-    """
+    """The source of an entry, the rounds that it planned, and an outcome a seed."""
 
     source: str
     planned: int
@@ -310,33 +261,22 @@ class Score(NamedTuple):
 
     def __str__(self) -> str:
         """Tell the score in a few lines."""
+        numbers = [(o.mean, o.bytes / 1e6, o.rounds) for o in self.outcomes]
+        mean, spent, rounds = np.mean(numbers, axis=0)
         worst = [outcome.worst for outcome in self.outcomes]
-        mean = np.mean([outcome.mean for outcome in self.outcomes])
-        spent = np.mean([outcome.bytes for outcome in self.outcomes]) / 1e6
-        rounds = np.mean([outcome.rounds for outcome in self.outcomes])
         early = " (then its budget was spent)" if rounds < self.planned else ""
         return (
             f"worst honest client {self.worst:.3f}, from {min(worst):.3f} to "
-            f"{max(worst):.3f} over {len(worst)} seeds\n"
-            f"mean honest client {mean:.3f}\n"
+            f"{max(worst):.3f} over {len(worst)} seeds\nmean honest client {mean:.3f}\n"
             f"{spent:.2f} of {NETWORK.budget / 1e6:.2f} MB, {rounds:.0f} of "
             f"{self.planned} rounds{early}"
         )
 
 
 #: What the source of an entry can name without importing it.
-NAMES = {
-    "Plan": Plan,
-    "np": np,
-    "nx": nx,
-    "averaging": averaging,
-    "codecs": codecs,
-    "compressed": compressed,
-    "mixing": mixing,
-    "push_sum": push_sum,
-    "robust": robust,
-    "topology": topology,
-}
+NAMES: dict[str, Any] = {"Plan": Plan, "np": np, "nx": nx, "averaging": averaging}
+NAMES |= {"codecs": codecs, "compressed": compressed, "mixing": mixing}
+NAMES |= {"push_sum": push_sum, "robust": robust, "topology": topology}
 
 
 def source_of(entry: Callable[..., Any] | str) -> str:
@@ -351,15 +291,13 @@ def source_of(entry: Callable[..., Any] | str) -> str:
         try:
             entry = inspect.getsource(entry)
         except (OSError, TypeError):
-            raise EntryError(
-                "an entry is a function that was written in a cell or a file: "
-                "def my_entry(network): ..."
-            ) from None
+            text = "an entry is a function that was written in a cell or a file: "
+            raise EntryError(f"{text}def my_entry(network): ...") from None
     return textwrap.dedent(entry).strip() + "\n"
 
 
 def score(entry: Callable[..., Any] | str, seeds: Sequence[int] = FINAL) -> Score:
-    """Run an entry on the networks of some seeds.
+    """Return what an entry reaches on the networks of some seeds: print it.
 
     Parameters
     ----------
@@ -368,11 +306,6 @@ def score(entry: Callable[..., Any] | str, seeds: Sequence[int] = FINAL) -> Scor
         itself: it can name only `NAMES`, and what it imports or defines inside.
     seeds : sequence of int
         By default those that count. `PRACTICE` has one, to try things on.
-
-    Returns
-    -------
-    Score
-        What it reached. Print it.
 
     Raises
     ------
@@ -399,10 +332,8 @@ def _plan(source: str) -> Plan:
     except SyntaxError as error:
         raise EntryError(f"the entry is not Python: {error}") from error
     if len(body) != 1 or not isinstance(body[0], ast.FunctionDef):
-        raise EntryError(
-            "an entry is one function, def my_entry(network): ..., with all that it "
-            "needs inside"
-        )
+        text = "an entry is one function, def my_entry(network): ..., with all that it "
+        raise EntryError(f"{text}needs inside")
     linecache.cache[name] = (len(source), None, source.splitlines(True), name)
     own = dict(NAMES)
     with _blame():
@@ -413,52 +344,39 @@ def _plan(source: str) -> Plan:
     with _blame():
         check_whole("num_rounds", plan.num_rounds, 1, PASSES)
         check_whole("epochs", plan.epochs, 1, PASSES)
-        check_whole("batch_size", plan.batch_size, SMALLEST_BATCH)
+        check_whole("batch_size", plan.batch_size, 8)
         if isinstance(plan.schedule, nx.Graph):
             topology.check_graph(plan.schedule, NETWORK.num_clients)
     passes = plan.num_rounds * plan.epochs
     if passes > PASSES:
-        raise EntryError(
-            f"{plan.num_rounds} rounds of {plan.epochs} epochs are {passes} passes "
-            f"over the data, and {PASSES} are allowed: plan fewer rounds or epochs"
-        )
+        text = f"{plan.num_rounds} rounds of {plan.epochs} epochs are {passes} passes"
+        text += f" over the data, and {PASSES} are allowed: plan fewer rounds or epochs"
+        raise EntryError(text)
     return replace(plan)  # its fields, and nothing that an entry hung on it
 
 
 def _run(plan: Plan, seed: int) -> Outcome:
-    task, lying = task_of(seed), liars(seed)
+    task, lying, budget = task_of(seed), liars(seed), _Budget(plan.schedule, seed)
     before = state_of(task)
-    budget = _Budget(plan.schedule, seed)
-    lies = _Lies(plan.average, lying, budget)
+    options = vars(plan) | {"evaluate_fn": task.evaluate_fn, "device": "cpu"}
+    options |= {"schedule": budget, "average": _Lies(plan.average, lying, budget)}
     with _blame():
-        result = gossip_learning(
-            task,
-            **vars(plan) | {"schedule": budget, "average": lies},
-            evaluate_every=0,
-            observe_every=0,
-            evaluate_fn=task.evaluate_fn,
-            device="cpu",
-        )
+        result = gossip_learning(task, **options, evaluate_every=0, observe_every=0)
     if state_of(task) != before:
         raise EntryError("the entry changed the data or the seed of the network")
     spent = sum(result.bytes.values())
     if spent > NETWORK.budget:
-        raise EntryError(
-            f"its messages are {spent:,} bytes and the budget is {NETWORK.budget:,}: "
-            "the first round alone is over it, or messages became longer later"
-        )
+        text = f"its messages are {spent:,} bytes and the budget is {NETWORK.budget:,}"
+        text += ": the first round alone is over it, or messages became longer later"
+        raise EntryError(text)
     found = result.node_server_metrics[plan.num_rounds]
     honest = [i for i in range(NETWORK.num_clients) if i not in lying]
     # A client that was never online has no model, and reads nothing.
     accuracy = [found[i]["accuracy"] if i in found else 0.0 for i in honest]
-    return Outcome(
-        seed=int(seed),
-        worst=round(float(np.min(accuracy)), 4),
-        mean=round(float(np.mean(accuracy)), 4),
-        bytes=int(spent),
-        rounds=int(budget.dark or plan.num_rounds + 1) - 1,
-        digest=fingerprint(result.models()),
-    )
+    worst, mean = (round(float(f(accuracy)), 4) for f in (np.min, np.mean))
+    rounds = int(budget.dark or plan.num_rounds + 1) - 1
+    digest = fingerprint(result.models())
+    return Outcome(int(seed), worst, mean, int(spent), rounds, digest)
 
 
 @contextlib.contextmanager
@@ -472,19 +390,17 @@ def _blame() -> Iterator[None]:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [f.lineno for f in frames if f.filename.startswith("<entry")]
         where = f" in line {lines[-1]} of it" if lines else ""
-        hint = ""
+        text = f"the entry failed{where}: {type(error).__name__}: {error}"
         if isinstance(error, NameError):
-            hint = (
-                f". An entry can name {', '.join(NAMES)}; all else must be imported or "
-                "defined inside the function"
+            text += (
+                f". An entry can name {', '.join(NAMES)}; all else must be imported "
             )
-        raise EntryError(
-            f"the entry failed{where}: {type(error).__name__}: {error}{hint}"
-        ) from error
+            text += "or defined inside the function"
+        raise EntryError(text) from error
 
 
-# Four entries. Each adds one idea to the one before, and each is complete in itself,
-# since nothing but its source is run: what it names stands in NAMES.
+# Four entries, to start from and to beat. Each adds one idea to the one before, and is
+# complete in itself, since nothing but its source is run: what it names is in NAMES.
 
 
 def start(network):

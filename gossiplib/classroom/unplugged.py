@@ -1,17 +1,14 @@
 """Gossip averaging by hand, on paper: cards for a class, and the table to expect.
 
 Students stand in a ring. Each holds a card with a number, hears some others in each
-round, and writes down the mean. `game` chooses the numbers so that the first rounds
-need no fractions, and works out what everybody should get, by the same schedules and
-weights as the rest of gossiplib. `page` is what to print on A4, as HTML.
+round, and writes down the mean. The numbers are such that the first rounds need no
+fractions; what everybody should get comes from the same schedules and weights as in
+the rest of gossiplib. `page` is what to print on A4, as HTML:
 
     python -m gossiplib.classroom.unplugged ring 12 --seed 1 > cards.html
-
-Nothing here needs torch or Flower.
 """
 
 import argparse
-from collections.abc import Callable
 from string import Template
 from typing import NamedTuple
 
@@ -21,7 +18,7 @@ import pandas as pd
 
 from gossiplib.core import mixing, topology
 
-__all__ = ["GAMES", "Game", "as_written", "game", "page"]
+__all__ = ["as_written", "game", "page"]
 
 PAGE = Template("""\
 <!doctype html>
@@ -48,19 +45,10 @@ $table</section>
 
 
 class Game(NamedTuple):
-    """A game for a class: who starts with which number, and what they should get.
+    """A game for a class: who hears whom, and what they should get.
 
-    Attributes
-    ----------
-    name : str
-        One of `GAMES`.
-    schedule : networkx.Graph or callable
-        Who hears whom in a round.
-    liar : int or None
-        A student who says the first number for ever, and keeps it.
-    numbers : numpy.ndarray
-        What each student should hold at the start and after each round, shape
-        (rounds + 1, students).
+    `numbers` are what each student should hold at the start and after each round, in
+    the shape (rounds + 1, students).
     """
 
     name: str
@@ -69,17 +57,15 @@ class Game(NamedTuple):
     numbers: np.ndarray
 
 
-#: Name -> (its schedule for n students, by how many a round divides).
-GAMES: dict[str, tuple[Callable[[int], topology.Schedule], int]] = {
-    "ring": (nx.cycle_graph, 3),
-    "leaps": (topology.one_peer_exponential, 2),
-}
+#: Name -> its schedule for n students, and the unit of the first numbers, of which two
+#: rounds of thirds, or three of halves, leave whole ones.
+GAMES = {"ring": (nx.cycle_graph, 9), "leaps": (topology.one_peer_exponential, 8)}
 
 
 def game(
     name: str, students: int, *, rounds: int = 3, seed: int = 0, liar: int | None = None
 ) -> Game:
-    """Return a game: deal numbers to students, and work out what they should get.
+    """Return a game: who hears whom, and the numbers that all should get.
 
     Parameters
     ----------
@@ -89,10 +75,8 @@ def game(
         round 2 the one two places to the left, then four, and takes the mean of two.
     students : int
         From 4 to 40. "leaps" ends at the exact mean if it is a power of 2.
-    rounds : int
-        Rounds to play.
-    seed : int
-        Seed of the numbers, which are from 0 to 99.
+    rounds, seed : int
+        Rounds to play, and the seed of the numbers, which are from 0 to 99.
     liar : int, optional
         A student, 0 to students - 1, who keeps its number and says it for ever.
 
@@ -107,37 +91,23 @@ def game(
         raise ValueError(f"a game needs 4 to 40 students; got {students}")
     if liar is not None and liar not in range(students):
         raise ValueError(f"no student {liar}: they are 0 to {students - 1}")
-    build, divisor = GAMES[name]
+    build, unit = GAMES[name]
     schedule = build(students)
-    # Two rounds of thirds, or three of halves, leave whole numbers of these.
-    unit = divisor ** (2 if divisor == 3 else 3)
     draw = np.random.default_rng(seed).integers(0, 99 // unit + 1, students)
-    x = unit * draw.astype(float)
-    numbers = [x]
+    numbers = [unit * draw.astype(float)]
     for t in range(1, rounds + 1):
         W = mixing.metropolis(topology.at(schedule, t))
         if liar is not None:
             W[liar] = np.eye(students)[liar]
-        x = W @ x
-        numbers.append(x)
+        numbers.append(W @ numbers[-1])
     return Game(name, schedule, liar, np.array(numbers))
 
 
-def heard(played: Game, server_round: int, student: int) -> list[int]:
-    """Return the students that a student hears in a round."""
-    graph = topology.at(played.schedule, server_round)
-    return topology.senders(graph, student)
-
-
 def page(played: Game) -> str:
-    """Return a page of HTML to print: six cards on a sheet, and the table on the last.
+    """Return a page of HTML that prints a `played` game.
 
-    By hand one rounds, so from the first fraction on a student may be 0.1 off.
-
-    Parameters
-    ----------
-    played : Game
-        What `game` returned.
+    There are six cards on a sheet, and the table to expect is on the last. By hand one
+    rounds, so from the first fraction on a student may be 0.1 off.
     """
     rounds, students = played.numbers.shape
     cards = [_card(played, student) for student in range(students)]
@@ -156,19 +126,16 @@ def page(played: Game) -> str:
 def _card(played: Game, student: int) -> str:
     first = as_written(played.numbers[0, student])
     liar = student == played.liar
-    rows = []
+    rows, count = [], "three" if played.name == "ring" else "two"
     for t in range(1, len(played.numbers)):
-        row = {"round": f"{t}"}
-        if played.name == "ring":
-            row |= {"left": "", "right": ""}
-        else:
-            (other,) = heard(played, t, student)
-            row |= {"round": f"{t}, from {other}", "heard": ""}
+        row = {"round": f"{t}", "left": "", "right": ""}
+        if played.name == "leaps":
+            (other,) = topology.senders(topology.at(played.schedule, t), student)
+            row = {"round": f"{t}, from {other}", "heard": ""}
         rows.append(row | {"mine": first if t == 1 or liar else "", "new": ""})
-    rule = "You are the liar: say your first number in each round, and keep it."
-    if not liar:
-        count = "three" if played.name == "ring" else "two"
-        rule = f"In each round: new = the mean of the {count} numbers."
+    rule = f"In each round: new = the mean of the {count} numbers."
+    if liar:
+        rule = "You are the liar: say your first number in each round, and keep it."
     return (
         f'<div class="card"><h2>Student {student}: {first}</h2><p>{rule}</p>\n'
         f"{pd.DataFrame(rows).to_html(index=False, border=0)}</div>\n"

@@ -1,13 +1,12 @@
 """Checks of the exercises of notebook 01: with a server, and without."""
 
-from collections.abc import Callable
 from typing import Any
 
 import networkx as nx
 import numpy as np
 
-from gossiplib.classroom.checking import checks, need, predicts
-from gossiplib.classroom.exercises.runs import accuracies, compare_runs
+from gossiplib.classroom.checking import Function, checks, need, predicts
+from gossiplib.classroom.exercises.runs import accuracies
 from gossiplib.core import topology
 
 
@@ -21,20 +20,19 @@ def _(bytes_through_server: Any, model_bytes: int, clients: int, rounds: int) ->
 
 @checks("01.2")
 def _(strategy: Any, result: Any) -> None:
-    share = getattr(strategy, "fraction_train", None)
-    if share is None:
-        raise AssertionError("Give the FedAvg(...) that you ran, then its result.")
-    need(0 < share <= 0.5, "Let at most half of the clients train in a round.")
-    metrics = getattr(result, "evaluate_metrics_serverapp", None)
-    if not metrics:
-        raise AssertionError("Run it with evaluate_fn=task.evaluate_fn.")
+    is_one = hasattr(strategy, "fraction_train")
+    need(is_one, "Give the FedAvg(...) that you ran, then its result.")
+    few = 0 < strategy.fraction_train <= 0.5
+    need(few, "Let at most half of the clients train in a round.")
+    metrics = getattr(result, "evaluate_metrics_serverapp", {})
+    need(metrics, "Run it with evaluate_fn=task.evaluate_fn.")
     last = sorted(metrics)[-5:]  # one round alone depends on whom chance has drawn
     accuracy = np.mean([metrics[t]["accuracy"] for t in last])
     need(accuracy > 0.93, f"The accuracy is {accuracy:.3f}: are there enough rounds?")
 
 
 @checks("01.3")
-def _(busiest_bytes: Callable[[nx.Graph, int], float]) -> None:
+def _(busiest_bytes: Function) -> None:
     for name in ("ring", "star", "path", "random"):
         graph = topology.named(name, 9, seed=3)
         models = busiest_bytes(graph.copy(), 100) / 100
@@ -58,14 +56,12 @@ def _() -> list[float]:
     """Return how the others' accuracy on a star changes without client 0, or 1."""
     star = topology.named("star", 16)
 
-    def without(client: int) -> Callable[[int], nx.Graph]:
+    def without(client: int) -> topology.Schedule:
         left = star.copy()
         left.remove_edges_from(list(star.edges(client)))
         return lambda server_round: left if server_round > 10 else star
 
-    def found(schedule: topology.Schedule) -> np.ndarray:
-        return accuracies(compare_runs(schedule, 30, {"alpha": 0.3}))
-
-    before = found(star)
-    changes = [found(without(client)) - before for client in (0, 1)]
+    data = {"alpha": 0.3}
+    before = accuracies(star, 30, data)
+    changes = [accuracies(without(client), 30, data) - before for client in (0, 1)]
     return [np.delete(changes[client], client, axis=1).mean() for client in (0, 1)]

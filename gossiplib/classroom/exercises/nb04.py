@@ -1,13 +1,11 @@
 """Checks of the exercises of notebook 04: the client."""
 
-from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
-from gossiplib.classroom.checking import checks, close, need, untouched
+from gossiplib.classroom.checking import Function, checks, close, need, untouched
 from gossiplib.core.averaging import softmax_distance_weights
 from gossiplib.core.grid import LocalGrid
 from gossiplib.tasks.task import digits
@@ -24,7 +22,7 @@ def _(weights: np.ndarray) -> None:
 
 
 @checks("04.2")
-def _(discover: Callable[..., Any]) -> None:
+def _(discover: Function) -> None:
     for client in (0, 8, 20):
         context = type("Context", (), {"node_config": {"partition-id": client}})
         for candidates in ([], [5], [30, 2, 11, 7, 9]):
@@ -38,7 +36,7 @@ def _(discover: Callable[..., Any]) -> None:
 
 
 @checks("04.3")
-def _(average: Callable[..., Any]) -> None:
+def _(average: Function) -> None:
     rng = np.random.default_rng(0)
     own = [rng.normal(size=(2, 3)), rng.normal(size=3)]
     near = [[a + 0.1 * rng.normal(size=a.shape) for a in own] for _ in range(2)]
@@ -53,12 +51,12 @@ def _(average: Callable[..., Any]) -> None:
         need(mixed[0].shape == (2, 3), "Keep the shapes of the arrays.")
         worst = max(np.abs(m - a).max() for m, a in zip(mixed, own, strict=True))
         need(worst < 1, "The farthest neighbour, over all arrays, still has a say.")
-        alike = "All that remain, and the own model, must weigh alike."
-        need(close(mixed, expected), alike)
+        alike = close(mixed, expected)
+        need(alike, "All that remain, and the own model, must weigh alike.")
     for few in ([], [far]):
         kept = average(own, few, np.full(1 + len(few), 1 / (1 + len(few))), None)
-        alone = f"With {len(few)} neighbours, nothing but the own model remains."
-        need(close(kept, own), alone)
+        hint = f"With {len(few)} neighbours, nothing but the own model remains."
+        need(close(kept, own), hint)
 
 
 @checks("04.4")

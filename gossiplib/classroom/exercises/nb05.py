@@ -1,12 +1,10 @@
 """Checks of the exercises of notebook 05: the server."""
 
-from collections.abc import Callable
 from typing import Any
 
-import networkx as nx
 import numpy as np
 
-from gossiplib.classroom.checking import checks, need, need_clients, predicts
+from gossiplib.classroom.checking import Function, checks, need, need_clients, predicts
 from gossiplib.classroom.exercises.runs import compare_runs
 from gossiplib.core import mixing, topology
 
@@ -30,9 +28,8 @@ def _(result: Any) -> None:
 
 
 @checks("05.3")
-def _(schedule: Callable[[int], nx.Graph]) -> None:
-    product = np.eye(16)
-    links = []
+def _(schedule: Function) -> None:
+    product, links = np.eye(16), []
     for t in range(1, 21):
         graph = topology.at(schedule, t)
         topology.check_graph(graph, 16, connected=False)

@@ -1,6 +1,5 @@
 """Checks of the exercises of notebook 06: when clients differ."""
 
-from collections.abc import Callable
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -9,8 +8,8 @@ import networkx as nx
 import numpy as np
 from sklearn.datasets import load_digits
 
-from gossiplib.classroom.checking import checks, close, need, predicts
-from gossiplib.classroom.exercises.runs import SEEDS, accuracies, compare_runs
+from gossiplib.classroom.checking import Function, checks, close, need, predicts
+from gossiplib.classroom.exercises.runs import SEEDS, accuracies
 from gossiplib.core import mixing, topology
 from gossiplib.core.averaging import SoftmaxDistance
 from gossiplib.tasks.task import Task, digits
@@ -29,27 +28,20 @@ def _(clients: int) -> None:
 def _(self_weight: float, alpha: float, rounds: int) -> None:
     need(0 <= self_weight <= 1, "W_ii is a share, from 0 to 1.")
     need(rounds in range(1, 21), "At most 20 rounds.")
+    options: dict[str, Any] = {"batch_size": 64, "lr": 1.0, "observe_every": 0}
+    options["evaluate_every"] = rounds
     found = []
     for task in _two_schools():
         rule = SoftmaxDistance(task.predict, self_weight=self_weight, alpha=alpha)
-        result = gossip_learning(
-            task,
-            nx.complete_graph(16),
-            rounds,
-            average=rule,
-            batch_size=64,
-            lr=1.0,
-            evaluate_every=rounds,
-            observe_every=0,
-        )
+        everybody = nx.complete_graph(16)
+        result = gossip_learning(task, everybody, rounds, average=rule, **options)
         found.append(result.evaluate_metrics_clientapp[rounds]["accuracy"])
     accuracy = np.mean(found)
+    hint = "How far should a client trust the others, even those who agree?"
+    if rounds < 20:
+        hint = "It may take longer."
     if alpha >= 0:
         hint = "Whom should a client listen to here?"
-    elif rounds < 20:
-        hint = "It may take longer."
-    else:
-        hint = "How far should a client trust the others, even those who agree?"
     need(accuracy >= 0.83, f"It reaches {accuracy:.3f}. {hint}")
 
 
@@ -65,7 +57,7 @@ def _two_schools() -> list[Task]:
 
 
 @checks("06.3")
-def _(weights: Callable[[nx.Graph, np.ndarray], np.ndarray]) -> None:
+def _(weights: Function) -> None:
     for name in ("star", "path", "complete"):
         graph = topology.named(name, 7)
         sizes = np.array([5, 1, 40, 8, 20, 3, 9])
@@ -76,14 +68,13 @@ def _(weights: Callable[[nx.Graph, np.ndarray], np.ndarray]) -> None:
         here = linked | np.eye(7, dtype=bool)
         need((W[~here] == 0).all(), "A client hears its neighbours only.")
         need((W[here] > 0).all(), "A client listens to itself and to all neighbours.")
-        for i in range(7):
-            j = np.flatnonzero(here[i])
-            share = W[i, j] / sizes[j]
-            need(np.allclose(share, share[0]), "Twice the examples, twice the weight.")
+        share = W / sizes
+        alike = np.allclose(share, here * np.diag(share)[:, None])
+        need(alike, "Twice the examples, twice the weight.")
 
 
 @checks("06.4")
-def _(average: Callable[..., Any]) -> None:
+def _(average: Function) -> None:
     rng = np.random.default_rng(0)
     # The largest array, the largest number and the largest sum of two norms are in
     # models that do not win.
@@ -93,24 +84,19 @@ def _(average: Callable[..., Any]) -> None:
     models[3][0][:], models[3][1][:] = 8.2, -7.0
     weights = np.array([0.4, 0.3, 0.2, 0.1])
     for first in range(4):
-        order = [models[(first + k) % 4] for k in range(4)]
-        own, *neighbours = order
-        norms = [np.sqrt(sum((a**2).sum() for a in m)) for m in order]
-        winner = order[int(np.argmax(norms))]
+        own, *neighbours = order = [*models[first:], *models[:first]]
+        winner = max(order, key=lambda model: sum((a**2).sum() for a in model))
         for t in (1, 2, 3, 4, 9):
             now = SimpleNamespace(server_round=t)
             mixed = average(own, neighbours, weights, now)
             need(len(mixed) == 2, "Return a list with the arrays of a model.")
+            hint = "average with the weights."
+            wanted = [np.tensordot(weights, a, 1) for a in zip(*order, strict=True)]
             if t <= 3:
-                need(
-                    close(mixed, winner),
-                    f"In round {t}, adopt the model of the largest norm, which is over "
-                    "all its arrays. It may be the own one.",
-                )
-                continue
-            layers = zip(*order, strict=True)
-            mean = [np.tensordot(weights, np.stack(a), 1) for a in layers]
-            need(close(mixed, mean), f"In round {t}, average with the weights.")
+                hint = "adopt the model of the largest norm, which is over all its "
+                hint += "arrays. It may be the own one."
+                wanted = winner
+            need(close(mixed, wanted), f"In round {t}, {hint}")
 
 
 @predicts(
@@ -125,13 +111,11 @@ def _(average: Callable[..., Any]) -> None:
 )
 def _() -> list[float]:
     """Return what accuracy gains by uniform weights, on the star and on the ring."""
-
-    def accuracy(graph: nx.Graph, weights: Callable[[nx.Graph], np.ndarray]) -> float:
-        data = {"alpha": 0.1}
-        runs = compare_runs(graph, 12, data, weights=weights, batch_size=64, lr=1.0)
-        return float(accuracies(runs).mean())
-
-    graphs = [topology.named(name, 16) for name in ("star", "ring")]
-    return [
-        accuracy(g, mixing.uniform) - accuracy(g, mixing.metropolis) for g in graphs
-    ]
+    changes = []
+    for graph in (topology.named("star", 16), topology.named("ring", 16)):
+        uniform, metropolis = (
+            accuracies(graph, 12, {"alpha": 0.1}, weights=rule, batch_size=64, lr=1.0)
+            for rule in (mixing.uniform, mixing.metropolis)
+        )
+        changes.append(uniform.mean() - metropolis.mean())
+    return changes

@@ -1,13 +1,12 @@
 """Checks of the exercises of notebook 07: without rounds."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from gossiplib.asynchronous.merging import Linear
 from gossiplib.asynchronous.network import NetworkModel, SimpleTokenAccount, Traffic
-from gossiplib.classroom.checking import checks, need, untouched
+from gossiplib.classroom.checking import Function, checks, need, untouched
 
 
 @checks("07.1")
@@ -20,7 +19,7 @@ def _(in_100: float, in_10: float) -> None:
 
 
 @checks("07.2")
-def _(create: Callable[..., Any]) -> None:
+def _(create: Function) -> None:
     rng = np.random.default_rng(0)
     ages = [np.array([3.0, 0, 0, 5, 2]), np.array([1.0, 4, 0, 5, 0])]
     received, before = (Linear(rng.normal(size=(5, 3)), age) for age in ages)
@@ -45,7 +44,7 @@ def _(create: Callable[..., Any]) -> None:
 
 
 @checks("07.3")
-def _(push: Callable[..., Any]) -> None:
+def _(push: Function) -> None:
     rng = np.random.default_rng(0)
     n, s = 30, np.arange(30.0)
     w = np.ones(n)
@@ -71,16 +70,13 @@ def _(account: Any) -> None:
     need(most <= 12, f"A balance of {most} tokens is more than 12.")
     _, most, sent = _walks(account, NetworkModel(drop=1.0))
     need(most <= 12, f"If no message arrives, a balance grows to {most} tokens.")
-    alone = (sent[12:] >= 1).all()
+    alone = sent[12:].min() >= 1
     need(alone, "If no message arrives, a client must still send once a period.")
     answers = account.reactive(np.arange(13), np.zeros(13, dtype=bool))
     need(np.all(np.equal(answers, 0)), "A message that is not useful gets no answer.")
     plain, _, _ = _walks(SimpleTokenAccount(0), NetworkModel())
-    need(
-        age >= 6 * plain,
-        f"Walks are {age / plain:.1f} times as old as with plain gossip. Do tokens "
-        "wait unused, or are they gone at once?",
-    )
+    hint = f"Walks are {age / plain:.1f} times as old as with plain gossip. Do tokens "
+    need(age >= 6 * plain, hint + "wait unused, or are they gone at once?")
 
 
 def _walks(account: Any, network: NetworkModel) -> tuple[float, int, np.ndarray]:

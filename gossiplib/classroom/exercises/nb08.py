@@ -1,12 +1,12 @@
 """Checks of the exercises of notebook 08: fewer bytes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from gossiplib.classroom.checking import checks, need, predicts, untouched
+from gossiplib.classroom.checking import Function, checks, need, predicts, untouched
 from gossiplib.core.topology import named
 from gossiplib.protocols.codecs import Qsgd, RandomK, TopK
 from gossiplib.protocols.compressed import Choco
@@ -17,38 +17,31 @@ from gossiplib.vectorized.consensus import averaging_rounds
 def _(content: float) -> None:
     need(content > 40_000, "Each number needs its place as well.")
     need(content < 100_000, "Only a hundredth of the numbers is said.")
-    need(
-        content == 80_000,
-        "How many bytes has the smallest unsigned whole number that holds any place?",
-    )
+    hint = "How many bytes has the smallest unsigned whole number that holds any place?"
+    need(content == 80_000, hint)
 
 
 @checks("08.2")
 def _(codec: Any, step: float) -> None:
     need(hasattr(codec, "encode"), "First give a codec, such as TopK(0.1).")
     values = _signal_and_noise(n=9, d=4000, strength=3)
-    size = 0
     for spent, (error, size) in enumerate(_choco(values, codec, float(step)), 1):
         need(error < 1e3, f"It diverges: the error is {error:.0e} after {spent} steps.")
         if (spent + 1) * size > 140_000:
             break
-    need(
-        error < 1e-6,
-        f"140 kB are {spent} steps with {size} bytes each; then the error is "
-        f"{error:.1e}.",
-    )
+    hint = f"140 kB are {spent} steps with {size} bytes each; then the error is "
+    need(error < 1e-6, f"{hint}{error:.1e}.")
 
 
 @checks("08.3")
-def _(encode: Callable[..., Any], decode: Callable[..., Any]) -> None:
+def _(encode: Function, decode: Function) -> None:
     rng = np.random.default_rng(0)
     for size in (8, 100, 2403):
         x = rng.normal(size=size) * rng.exponential(size=size)
         with untouched("vector", x):
             message = encode(x)
         need(isinstance(message, list), "A message is a list of arrays.")
-        content = sum(np.asarray(a).nbytes for a in message)
-        most = -(-size // 8) + 8
+        content, most = sum(np.asarray(a).nbytes for a in message), -(-size // 8) + 8
         need(content <= most, f"{size} numbers took {content} bytes, not {most}.")
         q = np.asarray(decode(message, size))
         need(q.shape == x.shape, "Decode a vector of the size that is told.")
@@ -59,7 +52,7 @@ def _(encode: Callable[..., Any], decode: Callable[..., Any]) -> None:
 
 
 @checks("08.4")
-def _(encode: Callable[..., Any], decode: Callable[..., Any]) -> None:
+def _(encode: Function, decode: Function) -> None:
     rng = np.random.default_rng(0)
     x, told, every = rng.normal(size=(4, 200)) + 5, [], []
     for server_round in range(1, 101):
@@ -91,10 +84,9 @@ def _signal_and_noise(n: int, d: int, strength: float) -> np.ndarray:
 def _choco(values: np.ndarray, codec: Any, step: float) -> Iterator[tuple[float, int]]:
     """Yield the error on a ring after each step, and the bytes of a message."""
     n, mean = len(values), values.mean(axis=0)
-    start = ((values - mean) ** 2).sum()
-    rounds = averaging_rounds(values, named("ring", n), average=Choco(codec, step))
-    for X, sent in rounds:
-        yield ((X - mean) ** 2).sum() / start, sent // (2 * n)
+    ring, average = named("ring", n), Choco(codec, step)
+    for X, sent in averaging_rounds(values, ring, average=average):
+        yield ((X - mean) ** 2).sum() / ((values - mean) ** 2).sum(), sent // (2 * n)
 
 
 @predicts(

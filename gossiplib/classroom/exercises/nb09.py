@@ -1,17 +1,15 @@
 """Checks of the exercises of notebook 09: liars and eavesdroppers."""
 
-from collections.abc import Callable
 from functools import cache
 from itertools import combinations
-from typing import Any
 
 import networkx as nx
 import numpy as np
 from scipy.optimize import minimize
 
-from gossiplib.classroom.checking import checks, need, untouched
+from gossiplib.classroom.checking import Function, checks, need, untouched
 from gossiplib.protocols import robust
-from gossiplib.protocols.byzantine import Byzantine
+from gossiplib.protocols.byzantine import AttackView, Byzantine
 from gossiplib.protocols.privacy import exact_epsilon
 from gossiplib.vectorized.consensus import averaging_rounds
 
@@ -21,11 +19,9 @@ def _(radius: float) -> None:
     far = np.array([1, 1, 2, 2, 2, 3, 3, 4, 50, 90.0])
     need(radius > 0, "A radius is above 0.")
     need(radius < 45, "Two neighbours are to be left out of the sum.")
-    squares = np.square(np.sort(far)[:-2]).sum() / 11
-    need(
-        abs(radius - np.sqrt(squares / (2 / 11))) < 0.01,
-        "It is a root, and δ is the weight of as many neighbours as may lie.",
-    )
+    right = np.sqrt(np.square(np.sort(far)[:-2]).sum() / 11 / (2 / 11))
+    hint = "It is a root, and δ is the weight of as many neighbours as may lie."
+    need(abs(radius - right) < 0.01, hint)
 
 
 @checks("09.2")
@@ -45,7 +41,10 @@ def _(graph: nx.Graph) -> None:
 
 
 @checks("09.3")
-def _(average: Callable[..., Any]) -> None:
+def _(average: Function) -> None:
+    def distances(x: np.ndarray, rows: list[np.ndarray]) -> float:
+        return float(np.linalg.norm(rows - x, axis=1).sum())
+
     rng = np.random.default_rng(0)
     for case in range(4):
         models = [[rng.normal(size=(3, 2)), rng.normal(size=4)] for _ in range(6)]
@@ -60,14 +59,12 @@ def _(average: Callable[..., Any]) -> None:
             mixed = average(models[0], models[1:], weights, None)
         shapes = [np.shape(a) for a in mixed]
         need(shapes == [(3, 2), (4,)], "Return a model: arrays like those of own.")
-        rows = np.stack([np.concatenate([a.ravel() for a in m]) for m in models])
-        found = np.concatenate([np.ravel(a) for a in mixed])
+        found, *rows = (np.concatenate([*map(np.ravel, m)]) for m in (mixed, *models))
         need(np.isfinite(found).all(), "It gave NaN: a distance may be 0.")
-        here, best = _sum_of_distances(found, rows), _least(rows)
-        need(
-            here <= best * (1 + 1e-4) + 1e-4,
-            f"Another model has a smaller sum of distances (case {case + 1} of 4).",
-        )
+        best = minimize(distances, np.median(rows, axis=0), args=(rows,)).fun
+        least = min(best, *(distances(row, rows) for row in rows))
+        hint = f"Another model has a smaller sum of distances (case {case + 1} of 4)."
+        need(distances(found, rows) <= least * (1 + 1e-4) + 1e-4, hint)
 
 
 @checks("09.4")
@@ -81,53 +78,33 @@ def _(std: float) -> None:
 
 @checks("09.5")
 def _(median: int, trimmed: int, clipped: int) -> None:
-    answers = {
-        "the median": median,
-        "the trimmed mean": trimmed,
-        "clipping": clipped,
-    }
-    hints = {
-        "the median": "which value is in the middle?",
-        "the trimmed mean": "how many of the lies does it leave out?",
-        "clipping": "how long is the radius, if a lie is in the sum?",
-    }
-    for rule, most in _most_liars().items():
-        given = answers[rule]
-        need(given in range(11), "Each answer is a number of liars.")
-        need(given == most, f"Another number for {rule}: {hints[rule]}")
+    hints = (
+        "the median: which value is in the middle?",
+        "the trimmed mean: how many of the lies does it leave out?",
+        "clipping: how long is the radius, if a lie is in the sum?",
+    )
+    given = (median, trimmed, clipped)
+    for answer, most, hint in zip(given, _most_liars(), hints, strict=True):
+        need(answer in range(11), "Each answer is a number of liars.")
+        need(answer == most, f"Another number for {hint}")
 
 
 @cache
-def _most_liars() -> dict[str, int]:
+def _most_liars() -> list[int]:
     """Return how many liars each rule withstands, in the first setting of 09."""
     start = np.random.default_rng(0).normal(size=(11, 10))
 
-    def drift(average: Callable[..., Any], liars: int) -> float:
-        lied = Byzantine(
-            average,
-            range(liars),
-            lambda view: [[np.full_like(a, 1000.0) for a in m] for m in view.true],
-        )
+    def drift(average: Function, liars: int) -> float:
+        def lie(view: AttackView) -> list[list[np.ndarray]]:
+            return [[np.full_like(a, 1000.0) for a in model] for model in view.true]
+
+        lied = Byzantine(average, range(liars), lie)
         rounds = averaging_rounds(start, nx.complete_graph(11), average=lied)
         x = [next(rounds)[0] for _ in range(20)][-1]
         return float(np.linalg.norm((x - start)[liars:].mean(axis=0)))
 
-    rules: dict[str, Callable[..., Any]] = {
-        "the median": robust.coordinate_median,
-        "the trimmed mean": robust.TrimmedMean(f=3),
-        "clipping": robust.ClippedGossip(f=1),
-    }
-    return {
-        rule: max(liars for liars in range(10) if drift(average, liars) < 10)
-        for rule, average in rules.items()
-    }
-
-
-def _sum_of_distances(x: np.ndarray, rows: np.ndarray) -> float:
-    return float(np.linalg.norm(rows - x, axis=1).sum())
-
-
-def _least(rows: np.ndarray) -> float:
-    """Return the smallest sum of distances that scipy or one of the rows reaches."""
-    found = minimize(_sum_of_distances, np.median(rows, axis=0), args=(rows,))
-    return min(float(found.fun), *(_sum_of_distances(row, rows) for row in rows))
+    trimmed, clipped = robust.TrimmedMean(f=3), robust.ClippedGossip(f=1)
+    return [
+        max(liars for liars in range(10) if drift(rule, liars) < 10)
+        for rule in (robust.coordinate_median, trimmed, clipped)
+    ]

@@ -1,8 +1,7 @@
 """Checks of the exercises of notebook 11: out of the notebook."""
 
 import tempfile
-from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import networkx as nx
@@ -10,7 +9,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from gossiplib.classroom.checking import checks, need, need_words, untouched
+from gossiplib.classroom.checking import Function, checks, need, need_words, untouched
 from gossiplib.core.client import gossip
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
@@ -41,7 +40,7 @@ def _(seconds: float) -> None:
 
 
 @checks("11.3")
-def _(is_online: Callable[[Sequence[float], float, float], bool]) -> None:
+def _(is_online: Function) -> None:
     rng = np.random.default_rng(0)
     need(not is_online([], 10.0, 30.0), "A node that was never heard of is not online.")
     need(is_online([0.0], 60.0, 30.0), "Exactly twice the interval ago is still good.")
@@ -55,10 +54,8 @@ def _(is_online: Callable[[Sequence[float], float, float], bool]) -> None:
         wanted = bool(past) and min(past) <= 2 * interval
         with untouched("list", times):
             answer = is_online(times, now, interval)
-        need(
-            bool(answer) == wanted,
-            f"heartbeats {times}, now {now:g}, interval {interval:g}: look again.",
-        )
+        hint = f"heartbeats {times}, now {now:g}, interval {interval:g}: look again."
+        need(bool(answer) == wanted, hint)
 
 
 @checks("11.4")
@@ -71,10 +68,8 @@ def _(T: float) -> None:
     need(T > 0, "A time is above 0.")
     need(T > 60, "That much writing costs more than it saves.")
     near = min(np.arange(60.0, 6 * 3600.0, 0.25), key=lost)
-    need(
-        abs(T - near) < 1.5,
-        f"With it you lose {lost(T):.3%} of your time; it can be less.",
-    )
+    hint = f"With it you lose {lost(T):.3%} of your time; it can be less."
+    need(abs(T - near) < 1.5, hint)
 
 
 @checks("11.5")
@@ -90,25 +85,17 @@ def _(older: str, noisy: str, momentum: str) -> None:
 
 
 @cache
-def _six_rounds(kind: str, saved: int | None = None) -> np.ndarray:
+def _six_rounds(kind: str, saved: int = 6) -> np.ndarray:
     """Return the models of six rounds, resumed from the checkpoint of a round."""
     start = ArrayRecord([np.zeros(3)])
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "run.zip"
-
-        def gossip_until(last: int, *, resume: bool = False) -> np.ndarray:
-            # A new process imports the client anew.
-            grid = LocalGrid(_client(kind), 4)
-            ring = nx.cycle_graph(4)
+        ring, file = nx.cycle_graph(4), Path(folder) / "run.zip"
+        for last in sorted({saved, 6}):
+            grid = LocalGrid(_client(kind), 4)  # a new process imports it anew
             strategy = Gossip(ring, evaluate_every=0, observe_every=0, checkpoint=file)
-            if resume:
-                return strategy.resume(file, grid, start, num_rounds=last).models()
-            return strategy.start(grid, start, num_rounds=last).models()
-
-        if saved is None:
-            return gossip_until(6)
-        gossip_until(saved)
-        return gossip_until(6, resume=True)
+            run = partial(strategy.resume, file) if file.exists() else strategy.start
+            result = run(grid, start, num_rounds=last)
+    return result.models()
 
 
 def _client(kind: str) -> ClientApp:

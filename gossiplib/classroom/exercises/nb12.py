@@ -1,12 +1,9 @@
 """Checks of the exercises of notebook 12: no server at all."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from flwr.app import ArrayRecord
 
-from gossiplib.classroom.checking import checks, need, need_words
+from gossiplib.classroom.checking import Function, checks, need, need_words
 from gossiplib.peers.messages import Mailbox, PeerMessage, Refused, encode
 
 
@@ -18,7 +15,7 @@ def _(weight: float) -> None:
 
 
 @checks("12.2")
-def _(fresh: Callable[..., Any]) -> None:
+def _(fresh: Function) -> None:
     need(bool(fresh((5, 3), (5, 4))), "The next message of a process is fresh.")
     need(bool(fresh((5, 3), (5, 9))), "Some between may be lost; the next is fresh.")
     need(not fresh((5, 3), (5, 3)), "A message that comes twice is not fresh.")
@@ -29,12 +26,10 @@ def _(fresh: Callable[..., Any]) -> None:
 
 
 @checks("12.3")
-def _(next_round: Callable[..., Any]) -> None:
+def _(next_round: Function) -> None:
     need(next_round(4, {1: 5, 2: 5}) == 4, "A round ahead is not far.")
-    need(
-        next_round(4, {1: 9, 2: 4}) == 4,
-        "One neighbour is still here: it may be right.",
-    )
+    here = next_round(4, {1: 9, 2: 4}) == 4
+    need(here, "One neighbour is still here: it may be right.")
     need(next_round(4, {1: 9, 2: 7}) == 7, "The slowest of them decides.")
     need(next_round(4, {1: 6, 2: 6}) == 6, "Two rounds ahead is far.")
     need(next_round(4, {1: 900, 2: 6, 3: 8}) == 6, "One liar must not drag you.")
@@ -43,44 +38,31 @@ def _(next_round: Callable[..., Any]) -> None:
 
 
 @checks("12.4")
-def _(influence: Callable[..., Any]) -> None:
+def _(influence: Function) -> None:
     chain = [(0, 1, 0.1, 0.2), (1, 2, 0.3, 0.4), (2, 3, 0.5, 0.6)]
-    need(
-        set(influence(chain, 3, 1.0)) == {0, 1, 2, 3},
-        "News travels on: what 1 heard of 0 before it sent to 2 goes along.",
-    )
-    need(
-        set(influence(chain, 3, 0.55)) == {3}, "What has not arrived yet is not known."
-    )
+    hint = "News travels on: what 1 heard of 0 before it sent to 2 goes along."
+    need(set(influence(chain, 3, 1.0)) == {0, 1, 2, 3}, hint)
+    hint = "What has not arrived yet is not known."
+    need(set(influence(chain, 3, 0.55)) == {3}, hint)
     need(set(influence(chain, 0, 1.0)) == {0}, "Messages go one way.")
     late = [(1, 2, 0.1, 0.2), (0, 1, 0.3, 0.4)]
-    need(
-        set(influence(late, 2, 1.0)) == {1, 2},
-        "A message cannot tell what its sender hears after it was sent.",
-    )
+    hint = "A message cannot tell what its sender hears after it was sent."
+    need(set(influence(late, 2, 1.0)) == {1, 2}, hint)
     crossed = [(1, 2, 0.30, 0.90), (0, 1, 0.10, 0.20), (3, 1, 0.10, 0.50)]
-    need(
-        set(influence(crossed, 2, 1.0)) == {0, 1, 2},
-        "It matters when a message was sent, not when it arrives.",
-    )
+    hint = "It matters when a message was sent, not when it arrives."
+    need(set(influence(crossed, 2, 1.0)) == {0, 1, 2}, hint)
     lost = [(0, 1, 0.1, np.nan), (1, 2, 0.3, 0.4)]
     need(set(influence(lost, 2, 1.0)) == {1, 2}, "A lost message tells nothing.")
-    need(
-        set(influence(chain[::-1], 3, 1.0)) == {0, 1, 2, 3},
-        "The messages may come in any order in the list.",
-    )
+    hint = "The messages may come in any order in the list."
+    need(set(influence(chain[::-1], 3, 1.0)) == {0, 1, 2, 3}, hint)
 
 
 @checks("12.5")
 def _(random: str, degree: str, ahead: str, again: str) -> None:
     need_words((random, degree, ahead, again), "taken", "refused")
+    hint = "Can anybody tell from its numbers who trained a model?"
+    need(random == _asked(), f"random: {hint}")
     for name, answer, odd, hint in (
-        (
-            "random",
-            random,
-            {},
-            "Can anybody tell from its numbers who trained a model?",
-        ),
         ("degree", degree, {"degree": 100}, "How many neighbours can a peer have?"),
         ("ahead", ahead, {"round": 20}, "What if peer 0 was away for a while?"),
         ("again", again, {"round": 2, "count": 1}, "What is a sequence number for?"),
@@ -90,20 +72,16 @@ def _(random: str, degree: str, ahead: str, again: str) -> None:
 
 def _asked(**odd: int) -> str:
     """Return what a mailbox in round 3 does with a neighbour's second message."""
-
-    def message(**header: int) -> bytes:
-        numbers = np.random.default_rng(0).normal(size=(64, 10))
-        return encode(PeerMessage(**header, arrays=ArrayRecord([numbers])))
-
+    model = ArrayRecord([np.random.default_rng(0).normal(size=(64, 10))])
     box = Mailbox(num_clients=8, max_bytes=20_000, num_rounds=30)
-    box.expect(ArrayRecord([np.zeros((64, 10))]))
+    box.expect(model)
     box.link(1)
-    first = {"round": 2, "degree": 2, "start": 5, "count": 1}
-    box.put(1, message(**first))
+    header = {"round": 2, "degree": 2, "start": 5, "count": 1}
+    box.put(1, encode(PeerMessage(**header, arrays=model)))
     box.collect(2, [1], timeout=0)
-    second = first | {"round": 3, "count": 2} | odd
+    header |= {"round": 3, "count": 2} | odd
     try:
-        box.put(1, message(**second))
+        box.put(1, encode(PeerMessage(**header, arrays=model)))
     except Refused:
         return "refused"
     return "taken"

@@ -9,14 +9,12 @@ from gossiplib.core.topology import Schedule
 from gossiplib.tasks.task import digits
 from gossiplib.vectorized.engine import gossip_learning
 
-__all__ = ["SEEDS", "accuracies", "compare_runs"]
-
 #: A prediction is about both: of one run alone, chance may decide.
 SEEDS = (0, 1)
 
 
 def compare_runs(
-    schedule: "Schedule | tuple[Schedule, Schedule]",
+    schedule: Schedule | list[Schedule],
     rounds: int,
     data: dict[str, Any],
     *,
@@ -25,33 +23,21 @@ def compare_runs(
 ) -> list[GossipResult]:
     """Return a run for each of two seeds, to compare with those of other settings.
 
-    Parameters
-    ----------
-    schedule : Schedule or two of them
-        Who hears whom; two, if each seed has another.
-    rounds : int
-        Rounds to run. All models are measured after the last, on the common test set.
-    data : dict
-        Options of `digits`, such as ``{"alpha": 0.3}``.
-    clients : int
-        Number of clients.
-    **options : object
-        Other arguments of `vectorized.gossip_learning`.
+    All models are measured after the last round, on the common test set. `data` are
+    options of `digits`, the others those of `gossip_learning`.
     """
-    schedules = schedule if isinstance(schedule, tuple) else (schedule, schedule)
+    schedules = schedule if isinstance(schedule, list) else [schedule] * len(SEEDS)
+    options |= {"evaluate_every": 0, "observe_every": rounds}
     results = []
     for seed, each in zip(SEEDS, schedules, strict=True):
         task = digits(clients, seed=seed, **data)
-        options |= {"evaluate_fn": task.evaluate_fn}
-        results.append(
-            gossip_learning(
-                task, each, rounds, evaluate_every=0, observe_every=rounds, **options
-            )
-        )
+        options["evaluate_fn"] = task.evaluate_fn
+        results.append(gossip_learning(task, each, rounds, **options))
     return results
 
 
-def accuracies(results: list[GossipResult]) -> np.ndarray:
-    """Return each client's accuracy after the last round, shape (seeds, clients)."""
+def accuracies(*settings: Any, **options: Any) -> np.ndarray:
+    """Return the accuracies in each run of `compare_runs`, shape (seeds, clients)."""
+    results = compare_runs(*settings, **options)
     found = (result.node_server_metrics[max(result.messages)] for result in results)
     return np.array([[m["accuracy"] for m in clients.values()] for clients in found])

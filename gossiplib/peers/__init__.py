@@ -5,12 +5,6 @@ from typing import TYPE_CHECKING
 from gossiplib._face import face
 
 if TYPE_CHECKING:
-    from . import (
-        launch as launch,
-        messages as messages,
-        node as node,
-        transport as transport,
-    )
     from .launch import (
         Peers as Peers,
         can_start as can_start,

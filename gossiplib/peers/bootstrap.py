@@ -66,14 +66,9 @@ class Bootstrap:
             if sender in self.mailbox.neighbours - self.mailbox.alive:
                 self.channels.forget(name_of(sender))
             self.mailbox.link(sender)
-        known = self.addresses.all()
-        return _record(
-            client=self.addresses.client,
-            round=server_round,
-            linked=linked,
-            clients=list(known),
-            addresses=list(known.values()),
-        )
+        known, own = self.addresses.all(), self.addresses.client
+        where = {"clients": list(known), "addresses": list(known.values())}
+        return _record(client=own, round=server_round, linked=linked, **where)
 
     def handshake(self, client: int | None, address: str, *, link: bool) -> int | None:
         """Call a peer, learn where others are, and return which round it is in.

@@ -69,9 +69,8 @@ class Peers:
     graph : networkx.Graph or int
         Who is whose neighbour, nodes 0..n-1. Or the number of peers: then all know
         peer 0 alone, and find their neighbours themselves.
-    path, folder : Path, optional
-        Folders: in which Python looks for the module; and where all files go, by
-        default one that goes with the block.
+    path : Path, optional
+        A folder in which Python looks for the module.
     **options
         The rest of `node.PeerConfig`: `num_rounds=30`, `timeout=10`, ...
 
@@ -80,7 +79,7 @@ class Peers:
     addresses : list of str
         Where each peer listens.
     processes : Processes
-        The processes, named peer-0, peer-1, ..., and their `folder`.
+        They are named peer-0, peer-1, ...; all files are in their `folder`.
     """
 
     def __init__(
@@ -90,16 +89,14 @@ class Peers:
         graph: nx.Graph | int,
         *,
         path: Path | None = None,
-        folder: Path | None = None,
         **options: Any,
     ) -> None:
-        self._graph = graph
-        self.num_clients = len(graph) if isinstance(graph, nx.Graph) else graph
+        n = len(graph) if isinstance(graph, nx.Graph) else graph
         if isinstance(graph, nx.Graph):
-            topology.check_graph(graph, self.num_clients, connected=False)
-        self.processes = Processes(folder)
-        self.addresses = [f"127.0.0.1:{port}" for port in free_ports(self.num_clients)]
-        self._names = (app, initial)
+            topology.check_graph(graph, n, connected=False)
+        self.processes = Processes()
+        self.addresses = [f"127.0.0.1:{port}" for port in free_ports(n)]
+        self._names, self._graph, self._clients = (app, initial), graph, range(n)
         self._path, self._options = path, options
         self._config(0, Path())  # an error here, rather than in each process
         self._killed: set[int] = set()
@@ -109,7 +106,7 @@ class Peers:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.processes)
             authority = Authority(self.processes.folder)
-            for i in range(self.num_clients):
+            for i in self._clients:
                 authority.issue(name_of(i))
                 self._start(i)
             stack.pop_all()  # they end with the block, unless something failed here
@@ -125,10 +122,10 @@ class Peers:
             known = neighbours = topology.senders(self._graph, i)
         return PeerConfig(
             client=i,
-            num_clients=self.num_clients,
+            num_clients=len(self._clients),
             address=self.addresses[i],
             folder=folder,
-            known=[self.addresses[j] for j in known if j < self.num_clients],
+            known=[self.addresses[j] for j in known if j in self._clients],
             neighbours=neighbours,
             **self._options,
         )
@@ -184,7 +181,7 @@ class Peers:
         ended: set[int] = set()
 
         def done() -> bool:
-            stopped = set(range(self.num_clients)) - self._killed - {*self._running()}
+            stopped = {*self._clients} - self._killed - {*self._running()}
             for i in stopped - ended:
                 if all(e["event"] != "ended" for e in self._events_of(i)):
                     log = self.processes.tail(name_of(i))
@@ -196,8 +193,7 @@ class Peers:
             raise TimeoutError(f"peers {late()} {what} after {timeout:g} s")
 
     def _running(self) -> list[int]:
-        clients = range(self.num_clients)
-        return [i for i in clients if self.processes.is_running(name_of(i))]
+        return [i for i in self._clients if self.processes.is_running(name_of(i))]
 
     def _round(self, i: int) -> int:
         rounds = [e["round"] for e in self._events_of(i) if e["event"] == "round"]
@@ -208,24 +204,20 @@ class Peers:
         return [e for i in clients for e in read_events(folder / name_of(i))]
 
     def events(self) -> pd.DataFrame:
-        """Return what all peers did.
+        """Return what all peers did, one row an event, in the order of time.
 
-        Returns
-        -------
-        pandas.DataFrame
-            One row an event, in the order of time: time (seconds since the first),
-            peer, event, round, and the fields of the event: other, bytes, ...
-            `viz.timeline` draws it.
+        The columns are time (seconds since the first event), peer, event, round, and
+        the fields of the events: other, bytes, ... `viz.timeline` draws it.
         """
-        rows = pd.DataFrame(self._events_of(*range(self.num_clients)))
+        rows = pd.DataFrame(self._events_of(*self._clients))
         table = rows.sort_values("time", ignore_index=True)
         return table.assign(time=table["time"] - table["time"].min())
 
     def refused(self) -> dict[int, dict[str, int]]:
         """Return partition id -> reason -> messages that it did not use."""
-        clients = range(self.num_clients)
-        events = [e for e in self._events_of(*clients) if "refused" in e]
-        return {i: {} for i in clients} | {e["peer"]: e["refused"] for e in events}
+        events = [e for e in self._events_of(*self._clients) if "refused" in e]
+        none: dict[int, dict[str, int]] = {i: {} for i in self._clients}
+        return none | {e["peer"]: e["refused"] for e in events}
 
     def result(self) -> GossipResult:
         """Return what `Gossip` would: models, metrics, messages, losses, by round.
@@ -236,7 +228,7 @@ class Peers:
         result = GossipResult()
         models: dict[int, list[np.ndarray]] = defaultdict(list)
         final: dict[int, ArrayRecord] = {}
-        for i in range(self.num_clients):
+        for i in self._clients:
             mine = read_models(self.processes.folder / name_of(i))
             for t, arrays in mine.items():
                 models[t].append(flat(arrays))

@@ -17,7 +17,6 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from gossiplib.system import records
 from gossiplib.system.numbers import check_whole
-from gossiplib.system.records import unpack
 
 __all__ = ["Mailbox", "PeerMessage", "Refused", "decode", "encode"]
 
@@ -95,7 +94,7 @@ def check_usable(arrays: object, like: ArrayRecord | None = None) -> ArrayRecord
     """
     if not isinstance(arrays, ArrayRecord):
         raise Refused("malformed")
-    for array in unpack(arrays):
+    for array in records.unpack(arrays):
         if array.dtype.kind not in "biuf":
             raise Refused("another layout")
         if not np.isfinite(array).all():
@@ -107,12 +106,15 @@ def check_usable(arrays: object, like: ArrayRecord | None = None) -> ArrayRecord
 
 def _layout(arrays: ArrayRecord) -> Layout:
     """Return names, shapes and data types of a model's arrays."""
-    parts = zip(arrays, unpack(arrays), strict=True)
+    parts = zip(arrays, records.unpack(arrays), strict=True)
     return [(name, array.shape, array.dtype) for name, array in parts]
 
 
 class Mailbox:
     """A few messages of each neighbour, handed out round by round.
+
+    Messages of its `neighbours` are taken; those of them that are `alive` are waited
+    for, until it is `closed`. `refused` counts, by reason, what was not used.
 
     Parameters
     ----------
@@ -125,15 +127,6 @@ class Mailbox:
         up as many as it could send in one second, and gets one more in each round.
     clock : callable
         () -> seconds.
-
-    Attributes
-    ----------
-    neighbours, alive : set of int
-        Whose messages are taken, and those of them that are waited for.
-    refused : collections.Counter
-        Reason -> messages that were not used.
-    closed : bool
-        Whether nobody waits any longer.
     """
 
     def __init__(
@@ -233,10 +226,8 @@ class Mailbox:
 
         Parameters
         ----------
-        sender : int
-            Whose certificate it came with; -1 if that names no client.
-        data : bytes
-            What came.
+        sender, data : int, bytes
+            Whose certificate it came with, -1 if that names no client; and what came.
 
         Raises
         ------
@@ -278,24 +269,17 @@ class Mailbox:
     def collect(
         self, server_round: int, neighbours: Collection[int], timeout: float
     ) -> dict[int, PeerMessage]:
-        """Return the messages of a round, when all that are alive have sent theirs.
+        """Return neighbour -> message of a round, when all that are alive have sent it.
 
         A neighbour that is a round ahead already owes nothing any more.
 
         Parameters
         ----------
-        server_round : int
-            The round. Messages of earlier ones are late from now on.
-        neighbours : collection of int
-            Whose messages are asked for.
+        server_round, neighbours : int, collection of int
+            The round, and whose messages are asked for. Earlier ones are late now.
         timeout : float
             Seconds after which it returns what is there. Who was silent is waited for
             no longer, until it sends again.
-
-        Returns
-        -------
-        dict
-            Neighbour -> its message.
         """
 
         def owing() -> set[int]:

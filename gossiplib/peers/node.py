@@ -20,14 +20,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from gossiplib.core.client import NEIGHBOURS
 from gossiplib.core.grid import LocalNode
-from gossiplib.core.models import check_initial, only_arrays
+from gossiplib.core.models import check_initial, only_arrays, wholes
 from gossiplib.peers.bootstrap import Bootstrap
 from gossiplib.peers.log import EventLog
 from gossiplib.peers.messages import Mailbox
@@ -42,7 +42,6 @@ from gossiplib.peers.transport import (
 from gossiplib.system import records
 from gossiplib.system.certificates import Identity
 from gossiplib.system.numbers import check_whole, rng
-from gossiplib.system.records import array_bytes
 from gossiplib.system.runs import wait_until
 
 __all__ = ["PeerConfig"]
@@ -138,7 +137,7 @@ class Peer:
         name, folder = name_of(client), Path(config.folder)
         identity = Identity(folder / f"{name}.pem", folder / f"{name}.key")
         authority = folder / "authority.pem"
-        max_bytes = 2 * array_bytes(initial) + 128 * n + 2**16
+        max_bytes = 2 * records.array_bytes(initial) + 128 * n + 2**16
         self.config, self.client = config, client
         self.round, self.model, self.initial = 0, initial, initial
         self._lock = threading.Lock()  # of round and model, which belong together
@@ -250,7 +249,7 @@ class Peer:
             about["weights"] = [1 - sum(weights), *weights]
             named = {str(j): model for j, model in arrays.items()}
             if self.call("train.average", t, gossip=about, **named) is not None:
-                size = sum(map(array_bytes, arrays.values()))
+                size = sum(map(records.array_bytes, arrays.values()))
                 self.log.write("averaged", t, senders=list(arrays), bytes=size)
         self._finish_round(t)
 
@@ -309,7 +308,7 @@ class Peer:
         about = ConfigRecord({"cycle": cycle})
         reply = self.call("train", cycle, gossip=about, arrays=message.arrays)
         if reply is not None:
-            size = array_bytes(message.arrays)
+            size = records.array_bytes(message.arrays)
             self.log.write("learned", cycle, other=sender, bytes=size)
         return True
 
@@ -333,7 +332,7 @@ class Peer:
         reply = self.call("query.discover", gossip=offer)
         if reply is None:
             return []
-        return list(cast(list[int], reply.config_records["gossip"]["neighbours"]))
+        return wholes(reply.config_records["gossip"], "neighbours")
 
     def _finish_round(self, server_round: int) -> None:
         """Note what the peer has, for itself and for neighbours that ask."""

@@ -48,17 +48,13 @@ class Server:
 
     Parameters
     ----------
-    address : str
-        Host and port.
-    identity : Identity
-        The own certificate and key.
-    authority : Path
-        Whose certificates are known. A caller without one does not get through the
-        handshake, nor one whose certificate has expired.
+    address, max_bytes : str, int
+        Host and port; bytes of the largest message. A larger one is not read whole.
+    identity, authority : Identity, Path
+        The own certificate and key; and who has signed those of the others. Without
+        one that is valid, no caller gets through the handshake.
     handlers : dict
         Name of a call -> handler. One that raises `Refused` answers with an error.
-    max_bytes : int
-        Bytes of the largest message. A larger one is refused before it is read whole.
 
     Attributes
     ----------
@@ -154,10 +150,8 @@ class Channels:
 
     Parameters
     ----------
-    identity : Identity
-        The own certificate and key.
-    authority : Path
-        Who has signed the certificates of the others.
+    identity, authority : Identity, Path
+        The own certificate and key; and who has signed those of the others.
     max_bytes : int
         Bytes of the largest reply.
     """
@@ -181,7 +175,7 @@ class Channels:
     def call(
         self, address: str, name: str, method: str, data: bytes, timeout: float
     ) -> grpc.Future:
-        """Call a peer, and wait for nothing.
+        """Return a call of a peer: `result()` is the reply, `code()` how it ended.
 
         Parameters
         ----------
@@ -191,11 +185,6 @@ class Channels:
             Name of the call, and the message.
         timeout : float
             Seconds after which the call fails. It also fails when nobody listens.
-
-        Returns
-        -------
-        grpc.Future
-            Its `result()` are the reply's bytes, its `code()` says how it ended.
         """
         with self._lock:
             if name not in self._open or self._open[name][0] != address:

@@ -8,7 +8,7 @@ mutual.
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import grpc
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
@@ -79,12 +79,10 @@ class Bootstrap:
         data = _record(address=self.address, link=link)
         try:
             reply = self.channels.call(address, name, "Handshake", data, 1.0).result()
-            other = records.load(reply).config_records["gossip"]
+            other: dict[str, Any] = {**records.load(reply).config_records["gossip"]}
             linked, server_round = other["linked"], _whole(other["round"])
             self.addresses.suggest(_whole(other["client"]), address)
-            ids = cast(list[int], other["clients"])
-            places = cast(list[str], other["addresses"])
-            for j, at in zip(ids, places, strict=True):
+            for j, at in zip(other["clients"], other["addresses"], strict=True):
                 self.addresses.suggest(_whole(j), str(at))
         except _NO_ANSWER:
             if client is not None:

@@ -16,7 +16,6 @@ import os
 import pkgutil
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -371,8 +370,10 @@ class Peer:
         self.server.stop()
         self.outbox.close()
         self.channels.close()
-        unread = Counter({"not read by gRPC": self.server.unread})
-        self.log.write("ended", self.round, refused=self.mailbox.refused + unread)
+        counts = dict(self.mailbox.refused)
+        if unread := self.server.unread:
+            counts["not read by gRPC"] = unread
+        self.log.write("ended", self.round, refused=counts)
         self.log.close()
 
 

@@ -5,14 +5,6 @@ from typing import TYPE_CHECKING
 from gossiplib._face import face
 
 if TYPE_CHECKING:
-    from . import (
-        bootstrap as bootstrap,
-        launch as launch,
-        log as log,
-        messages as messages,
-        node as node,
-        transport as transport,
-    )
     from .launch import (
         Peers as Peers,
         can_start as can_start,
@@ -25,7 +17,7 @@ if TYPE_CHECKING:
         decode as decode,
         encode as encode,
     )
-    from .node import Peer as Peer, PeerConfig as PeerConfig
+    from .node import PeerConfig as PeerConfig
     from .transport import Channels as Channels, Server as Server
 
 __getattr__, __dir__, __all__ = face(__name__, __file__)

@@ -1,12 +1,13 @@
 """Peers on this machine: start n of them, kill one, and read what they leave behind.
 
-For notebooks, tests and `make peers`. Each peer is a process of its own that knows
-nothing of this module (`python -m gossiplib.peers`), and whoever starts it is no
-server.
+Each peer is a process of its own that knows nothing of this module (`python -m
+gossiplib.peers`), and whoever starts it is no server.
 """
 
+import contextlib
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -51,10 +52,7 @@ def can_start() -> bool:
 
 
 def stored_events() -> pd.DataFrame:
-    """Return the events of eight peers, of which two are killed and one comes back.
-
-    It is what `Peers.events` returned in a run on the authors' machine.
-    """
+    """Return `Peers.events` of a run in which two of eight die, and one comes back."""
     file = resources.files("gossiplib") / "data" / "peers.csv.gz"
     with resources.as_file(file) as path:
         return pd.read_csv(path)
@@ -73,8 +71,6 @@ class Peers:
         peer 0 alone, and find their neighbours themselves.
     path : Path, optional
         A folder in which Python looks for the module.
-    folder : Path, optional
-        Where all files go; by default one that goes with the block.
     **options
         The rest of `node.PeerConfig`: `num_rounds=30`, `timeout=10`, ...
 
@@ -83,12 +79,7 @@ class Peers:
     addresses : list of str
         Where each peer listens.
     processes : Processes
-        The processes, named peer-0, peer-1, ..., and their `folder`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If there is no such option, or it is out of range.
+        They are named peer-0, peer-1, ...; all files are in their `folder`.
     """
 
     def __init__(
@@ -98,31 +89,27 @@ class Peers:
         graph: nx.Graph | int,
         *,
         path: Path | None = None,
-        folder: Path | None = None,
         **options: Any,
     ) -> None:
-        self._graph = graph if isinstance(graph, nx.Graph) else None
-        self.num_clients = len(graph) if isinstance(graph, nx.Graph) else graph
-        if self._graph is not None:
-            topology.check_graph(self._graph, self.num_clients, connected=False)
-        self.processes = Processes(folder)
-        self.addresses = [f"127.0.0.1:{port}" for port in free_ports(self.num_clients)]
-        self._names = (app, initial)
+        n = len(graph) if isinstance(graph, nx.Graph) else graph
+        if isinstance(graph, nx.Graph):
+            topology.check_graph(graph, n, connected=False)
+        self.processes = Processes()
+        self.addresses = [f"127.0.0.1:{port}" for port in free_ports(n)]
+        self._names, self._graph, self._clients = (app, initial), graph, range(n)
         self._path, self._options = path, options
         self._config(0, Path())  # an error here, rather than in each process
         self._killed: set[int] = set()
 
     def __enter__(self) -> "Peers":
         """Make certificates, and start all peers."""
-        self.processes.__enter__()
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.processes)
             authority = Authority(self.processes.folder)
-            for i in range(self.num_clients):
+            for i in self._clients:
                 authority.issue(name_of(i))
                 self._start(i)
-        except BaseException:
-            self.processes.__exit__(*sys.exc_info())
-            raise
+            stack.pop_all()  # they end with the block, unless something failed here
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -130,16 +117,15 @@ class Peers:
         self.processes.__exit__(*error)
 
     def _config(self, i: int, folder: Path) -> PeerConfig:
-        neighbours = None
-        known = [0 if i else 1]
-        if self._graph is not None:
+        known, neighbours = [0 if i else 1], None
+        if isinstance(self._graph, nx.Graph):
             known = neighbours = topology.senders(self._graph, i)
         return PeerConfig(
             client=i,
-            num_clients=self.num_clients,
+            num_clients=len(self._clients),
             address=self.addresses[i],
             folder=folder,
-            known=[self.addresses[j] for j in known if j < self.num_clients],
+            known=[self.addresses[j] for j in known if j in self._clients],
             neighbours=neighbours,
             **self._options,
         )
@@ -153,24 +139,12 @@ class Peers:
         self.processes.start(name_of(i), command, env)
 
     def kill(self, i: int) -> None:
-        """End a peer at once, as a crash would.
-
-        Parameters
-        ----------
-        i : int
-            Its partition id.
-        """
+        """End peer `i` at once, as a crash would."""
         self.processes.kill(name_of(i))
         self._killed.add(i)
 
     def restart(self, i: int) -> None:
-        """Start a peer that was killed, at the same address.
-
-        Parameters
-        ----------
-        i : int
-            Its partition id.
-        """
+        """Start peer `i`, which was killed, at the same address."""
         self._killed.discard(i)
         self._start(i)
 
@@ -179,10 +153,8 @@ class Peers:
 
         Parameters
         ----------
-        server_round : int
-            The round.
-        timeout : float
-            Seconds that it may take.
+        server_round, timeout : int, float
+            The round, and seconds that it may take.
 
         Raises
         ------
@@ -200,17 +172,7 @@ class Peers:
     def wait(self, timeout: float = 60.0) -> None:
         """Wait until all peers that were not killed have ended.
 
-        Parameters
-        ----------
-        timeout : float
-            Seconds that it may take.
-
-        Raises
-        ------
-        RuntimeError
-            If a peer failed; with the end of its log.
-        TimeoutError
-            If it takes longer.
+        It may take `timeout` seconds, and raises what `wait_for_round` does.
         """
         self._wait(self._running, timeout, "still run")
 
@@ -219,7 +181,7 @@ class Peers:
         ended: set[int] = set()
 
         def done() -> bool:
-            stopped = set(range(self.num_clients)) - self._killed - {*self._running()}
+            stopped = {*self._clients} - self._killed - {*self._running()}
             for i in stopped - ended:
                 if all(e["event"] != "ended" for e in self._events_of(i)):
                     log = self.processes.tail(name_of(i))
@@ -231,41 +193,31 @@ class Peers:
             raise TimeoutError(f"peers {late()} {what} after {timeout:g} s")
 
     def _running(self) -> list[int]:
-        clients = range(self.num_clients)
-        return [i for i in clients if self.processes.is_running(name_of(i))]
+        return [i for i in self._clients if self.processes.is_running(name_of(i))]
 
     def _round(self, i: int) -> int:
         rounds = [e["round"] for e in self._events_of(i) if e["event"] == "round"]
         return max(rounds, default=0)
 
-    def _folder_of(self, i: int) -> Path:
-        return self.processes.folder / name_of(i)
-
-    def _events_of(self, i: int) -> list[dict[str, Any]]:
-        return read_events(self._folder_of(i))
+    def _events_of(self, *clients: int) -> list[dict[str, Any]]:
+        folder = self.processes.folder
+        return [e for i in clients for e in read_events(folder / name_of(i))]
 
     def events(self) -> pd.DataFrame:
-        """Return what all peers did.
+        """Return what all peers did, one row an event, in the order of time.
 
-        Returns
-        -------
-        pandas.DataFrame
-            One row an event, in the order of time: time (seconds since the first),
-            peer, event, round, and the fields of the event: other, bytes, ...
-            `viz.timeline` draws it.
+        The columns are time (seconds since the first event), peer, event, round, and
+        the fields of the events: other, bytes, ... `viz.timeline` draws it.
         """
-        rows = [event for i in range(self.num_clients) for event in self._events_of(i)]
-        table = pd.DataFrame(rows).sort_values("time", ignore_index=True)
+        rows = pd.DataFrame(self._events_of(*self._clients))
+        table = rows.sort_values("time", ignore_index=True)
         return table.assign(time=table["time"] - table["time"].min())
 
     def refused(self) -> dict[int, dict[str, int]]:
         """Return partition id -> reason -> messages that it did not use."""
-        counts: dict[int, dict[str, int]] = {}
-        for i in range(self.num_clients):
-            counts[i] = {}
-            for event in self._events_of(i):
-                counts[i] = event.get("refused", counts[i])
-        return counts
+        events = [e for e in self._events_of(*self._clients) if "refused" in e]
+        none: dict[int, dict[str, int]] = {i: {} for i in self._clients}
+        return none | {e["peer"]: e["refused"] for e in events}
 
     def result(self) -> GossipResult:
         """Return what `Gossip` would: models, metrics, messages, losses, by round.
@@ -274,19 +226,18 @@ class Peers:
         have written down count for the consensus distance of their rounds.
         """
         result = GossipResult()
-        models: dict[int, list[ArrayRecord]] = {}
+        models: dict[int, list[np.ndarray]] = defaultdict(list)
         final: dict[int, ArrayRecord] = {}
-        for i in range(self.num_clients):
-            mine, events = read_models(self._folder_of(i)), self._events_of(i)
+        for i in self._clients:
+            mine = read_models(self.processes.folder / name_of(i))
             for t, arrays in mine.items():
-                models.setdefault(t, []).append(arrays)
-            for event in events:
-                _add(result, i, event)
-            if mine and any(e["event"] == "ended" for e in events):
-                final[i] = mine[max(mine)]
-        for t in sorted(models):
-            rows = np.stack([flat(arrays) for arrays in models[t]])
-            result.consensus_distance[t] = mixing.consensus_distance(rows)
+                models[t].append(flat(arrays))
+            for event in self._events_of(i):
+                _add(result, event)
+                if event["event"] == "ended" and mine:
+                    final[i] = mine[max(mine)]
+        for t, rows in sorted(models.items()):
+            result.consensus_distance[t] = mixing.consensus_distance(np.stack(rows))
         for metrics, means in (
             (result.node_train_metrics, result.train_metrics_clientapp),
             (result.node_evaluate_metrics, result.evaluate_metrics_clientapp),
@@ -301,16 +252,15 @@ class Peers:
         return result
 
 
-def _add(result: GossipResult, i: int, event: dict[str, Any]) -> None:
-    """Add an event of peer i to a result."""
+def _add(result: GossipResult, event: dict[str, Any]) -> None:
+    """Add an event of a peer to a result."""
     t, kind = event["round"], event["event"]
     if kind in ("trained", "evaluated"):
         trained = kind == "trained"
         rounds = result.node_train_metrics if trained else result.node_evaluate_metrics
-        rounds[t] = {**rounds.get(t, {}), i: MetricRecord(event["metrics"])}
+        rounds[t] = {**rounds.get(t, {}), event["peer"]: MetricRecord(event["metrics"])}
     elif kind == "lost":
-        loss = Loss(t, event["other"], event["call"], event["reason"])
-        result.lost.append(loss)
+        result.lost.append(Loss(t, event["other"], event["call"], event["reason"]))
     elif kind in ("averaged", "learned", "round"):
         messages = {"averaged": len(event.get("senders", ())), "learned": 1}
         result.messages[t] = result.messages.get(t, 0) + messages.get(kind, 0)

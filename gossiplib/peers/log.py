@@ -4,6 +4,7 @@ An event is one line of JSON, written at once, so that a peer that is killed lea
 that it did before. A model is a file that `records.dump` wrote.
 """
 
+import contextlib
 import json
 import os
 import threading
@@ -14,8 +15,6 @@ from typing import Any
 from flwr.app import ArrayRecord, RecordDict
 
 from gossiplib.system import records
-
-__all__ = ["read_events", "read_models"]
 
 
 class EventLog:
@@ -56,31 +55,17 @@ class EventLog:
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Return the events of a peer. A line that was cut short is left out.
-
-    Parameters
-    ----------
-    folder : Path
-        The peer's own.
-    """
+    """Return the events of a peer. A line that was cut short is left out."""
     path = folder / "events.jsonl"
     events = []
     for line in path.read_text().splitlines() if path.exists() else ():
-        try:
+        with contextlib.suppress(ValueError):
             events.append(json.loads(line))
-        except ValueError:
-            continue
     return events
 
 
 def read_models(folder: Path) -> dict[int, ArrayRecord]:
-    """Return round -> model of a peer.
-
-    Parameters
-    ----------
-    folder : Path
-        The peer's own.
-    """
+    """Return round -> model of a peer."""
     return {
         int(path.name): records.load(path.read_bytes()).array_records["arrays"]
         for path in sorted((folder / "models").glob("*[0-9]"))

@@ -2,31 +2,31 @@
 
     python -m gossiplib.peers module:client module:initial client=3 num_clients=8 ...
 
-A `Peer` runs any gossip ClientApp and plays the server's part for this one client: it
-calls `train`, sends what came out to its neighbours, hands theirs to `train.average`,
-and goes on. In rounds it waits for its neighbours, up to a timeout. Without rounds
+It runs any gossip ClientApp and plays the server's part for this one client: it calls
+`train`, sends what came out to its neighbours, hands theirs to `train.average`, and
+goes on. In rounds it waits for its neighbours, up to a timeout. Without rounds
 (`asynchronous.gossip_on_arrival`) a timer sends, and each model that comes is handed to
 the client.
 """
 
 import argparse
-import importlib
 import inspect
 import json
 import os
+import pkgutil
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from gossiplib.core.client import NEIGHBOURS
 from gossiplib.core.grid import LocalNode
-from gossiplib.core.models import check_initial, only_arrays
+from gossiplib.core.models import check_initial, only_arrays, wholes
 from gossiplib.peers.bootstrap import Bootstrap
 from gossiplib.peers.log import EventLog
 from gossiplib.peers.messages import Mailbox
@@ -41,13 +41,15 @@ from gossiplib.peers.transport import (
 from gossiplib.system import records
 from gossiplib.system.certificates import Identity
 from gossiplib.system.numbers import check_whole, rng
-from gossiplib.system.records import array_bytes
 from gossiplib.system.runs import wait_until
 
-__all__ = ["Peer", "PeerConfig", "main"]
+__all__ = ["PeerConfig"]
 
 #: Bytes of the largest handshake: an address and a word.
 _HANDSHAKE = 4096
+
+#: Calls of a client whose metrics are logged, and the events' names.
+_MEASURED = {"train": "trained", "evaluate": "evaluated"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,20 +69,16 @@ class PeerConfig:
         Addresses of other peers that it asks first. One is enough.
     neighbours : sequence of int, optional
         Partition ids of those that may be its neighbours; by default all.
-    num_rounds : int, optional
-        In rounds: how many.
-    num_sends : int, optional
-        Without rounds: how many times it sends. One of the two is given.
+    num_rounds, num_sends : int, optional
+        How many rounds; or, without rounds, how many times it sends. One is given.
     send_interval : float
         Without rounds: seconds between two sends.
-    timeout : float
-        Seconds to wait for an answer, and for neighbours in a round.
-    start_timeout : float
-        Seconds that others have to start.
-    evaluate_every : int
-        Evaluate in rounds k, 2k, ...; 0 is never.
-    observe_every : int
-        Write the model down after rounds k, 2k, ... and the last; 0 is the last only.
+    timeout, start_timeout : float
+        Seconds to wait for an answer, and for neighbours in a round; and for others to
+        start.
+    evaluate_every, observe_every : int
+        Evaluate, and write the model down, in rounds k, 2k, ...; 0 is never, but the
+        model of the last round is written in any case.
     config : dict
         For the client, with `server-round` added.
 
@@ -118,61 +116,37 @@ class PeerConfig:
 
     def arguments(self) -> list[str]:
         """Return the words of the command line that say the same."""
-        return [
-            f"{name}={json.dumps(value, default=os.fspath)}"
-            for name, value in vars(self).items()
-        ]
+        words = vars(self).items()
+        return [f"{k}={json.dumps(v, default=os.fspath)}" for k, v in words]
 
 
 class Peer:
     """A client and its connections.
 
-    Parameters
-    ----------
-    app : flwr.clientapp.ClientApp
-        What `client.gossip` or `asynchronous.gossip_on_arrival` makes.
-    initial : flwr.app.ArrayRecord
-        The first model, the same for all peers.
-    config : PeerConfig
-        All the rest.
-
-    Attributes
-    ----------
-    round : int
-        The last round that it has finished.
-    model : flwr.app.ArrayRecord
-        What it has after that round.
-
-    Raises
-    ------
-    OSError
-        If the address cannot be listened on.
+    `app` is what `client.gossip` or `asynchronous.gossip_on_arrival` makes, `initial`
+    the first model, the same for all peers; `round` is the last that the peer has
+    finished, and `model` what it has after it.
     """
 
     def __init__(
         self, app: ClientApp, initial: ArrayRecord, config: PeerConfig
     ) -> None:
         check_initial(initial)
-        client, n = config.client, config.num_clients
+        client, n, address = config.client, config.num_clients, config.address
         name, folder = name_of(client), Path(config.folder)
         identity = Identity(folder / f"{name}.pem", folder / f"{name}.key")
         authority = folder / "authority.pem"
-        max_bytes = 2 * array_bytes(initial) + 128 * n + 2**16
+        max_bytes = 2 * records.array_bytes(initial) + 128 * n + 2**16
         self.config, self.client = config, client
         self.round, self.model, self.initial = 0, initial, initial
-        self.closed = False
         self._lock = threading.Lock()  # of round and model, which belong together
         self._node = LocalNode(app, client, n, node_id=client + 1)
         self.mailbox = Mailbox(n, max_bytes, config.num_rounds)
         self.addresses = AddressBook(client, n)
         self.channels = Channels(identity, authority, max_bytes)
+        known, may = config.known, config.neighbours
         self.bootstrap = Bootstrap(
-            config.address,
-            self.addresses,
-            self.mailbox,
-            self.channels,
-            config.known,
-            config.neighbours,
+            address, self.addresses, self.mailbox, self.channels, known, may
         )
         self.log = EventLog(folder / name, client)
         self.outbox = Outbox(
@@ -184,9 +158,7 @@ class Peer:
             "Model": self._on_model,
         }
         try:
-            self.server = Server(
-                config.address, identity, authority, handlers, max_bytes
-            )
+            self.server = Server(address, identity, authority, handlers, max_bytes)
         except OSError:
             self.log.close()
             raise
@@ -224,84 +196,67 @@ class Peer:
     # What it does, in one thread.
 
     def run(self) -> None:
-        """Gossip in rounds or without, to the end; then close."""
+        """Gossip in rounds or without, to the end; send all there is; then close."""
         if self.config.num_rounds:
-            self.run_synchronous()
+            self._run_in_rounds(self.config.num_rounds)
         else:
-            self.run_asynchronous()
+            self._run_without_rounds()
+        wait_until(self.outbox.is_empty, self.config.timeout, every=0.01)
+        self.close()
 
-    def run_synchronous(self) -> None:
+    def _run_in_rounds(self, last: int) -> None:
         """Train and average with the neighbours, round by round, to the last one."""
-        config, every = self.config, self.config.observe_every
-        last = config.num_rounds or 0
+        config = self.config
         self._join()
-        # Some may still be starting; later, all have begun.
-        timeout = max(config.start_timeout, config.timeout)
-        if self.round:
-            timeout = config.timeout
-        while self.round < last and not self.closed:
+        while self.round < last and not self.mailbox.closed:
             t = self.mailbox.next_round(self.round + 1)
             if t > self.round + 1:
                 self.log.write("skipped", t, rounds=t - self.round - 1)
-            self._run_round(t, timeout)
-            timeout = config.timeout
+            self._run_round(t)
             if config.evaluate_every and t % config.evaluate_every == 0:
-                reply = self.call("evaluate", t, gossip=ConfigRecord())
-                if reply is not None:
-                    self.log.write("evaluated", t, metrics=_metrics(reply))
-            if t == last or (every and t % every == 0):
+                self.call("evaluate", t, gossip=ConfigRecord())
+            if t == last or (config.observe_every and t % config.observe_every == 0):
                 self.log.write_model(t, self.model)
             self.log.write("round", t, refused=dict(self.mailbox.refused))
-        self.finish()
 
-    def _run_round(self, t: int, timeout: float) -> None:
+    def _run_round(self, t: int) -> None:
         """Train, send, wait, average."""
         neighbours = sorted(self.mailbox.neighbours)
-        degree = len(neighbours)
+        degree, trained = len(neighbours), None
         # A link that the other side asked for is one of the client's as well.
-        links = ConfigRecord({"neighbours": neighbours})
-        self._node.context.state[NEIGHBOURS] = links
+        self._node.context.state[NEIGHBOURS] = ConfigRecord({"neighbours": neighbours})
         about = ConfigRecord({"server-round": t, "receivers": degree})
         reply = self.call("train", t, gossip=about)
-        trained = None
         if reply is not None:
             trained = only_arrays(reply)
-            self.log.write("trained", t, metrics=_metrics(reply))
             if "gossip" not in reply:  # else it is encoded, in a form that it alone has
                 self.mailbox.expect(self.initial)
         self.outbox.send(t, degree, trained, neighbours)
+        timeout = self.config.timeout
+        if not self.round:  # some may still be starting; later, all have begun
+            timeout = max(self.config.start_timeout, timeout)
         came = self.mailbox.collect(t, neighbours, timeout)
         for j in sorted(set(neighbours) - set(came)):
             reason = f"client {self.client} has received nothing from it"
             self.log.lost(t, j, "Push", reason)
         arrays = {j: m.arrays for j, m in sorted(came.items()) if m.arrays is not None}
         if trained is not None and arrays:
-            weights = [metropolis_weight(degree, came[j].degree) for j in arrays]
-            about = ConfigRecord(
-                {
-                    "server-round": t,
-                    "senders": list(arrays),
-                    # What is missing stays with the own model.
-                    "weights": [1 - sum(weights), *weights],
-                }
-            )
+            # Metropolis: each end of a link needs both degrees, and no more. One that
+            # lies about its own gets at most 1 / (1 + degree). The rest is its own.
+            weights = [1 / (1 + max(degree, came[j].degree)) for j in arrays]
+            about = ConfigRecord({"server-round": t, "senders": list(arrays)})
+            about["weights"] = [1 - sum(weights), *weights]
             named = {str(j): model for j, model in arrays.items()}
             if self.call("train.average", t, gossip=about, **named) is not None:
-                size = sum(map(array_bytes, arrays.values()))
+                size = sum(map(records.array_bytes, arrays.values()))
                 self.log.write("averaged", t, senders=list(arrays), bytes=size)
         self._finish_round(t)
 
-    def run_asynchronous(self) -> None:
+    def _run_without_rounds(self) -> None:
         """Send the newest model to a random neighbour at each tick; learn what comes.
 
         After the last tick it sends its neighbours word of that, and goes on learning
         until they have sent the same, or nothing has come for `start_timeout` seconds.
-        What comes when, the network decides.
-
-        Raises
-        ------
-        RuntimeError
-            If the client is not made for it.
         """
         config, last = self.config, self.config.num_sends or 0
         first = self.call("query.send")
@@ -312,7 +267,7 @@ class Peer:
         stream = rng(0, self.client)
         tick = time.monotonic() + config.send_interval * stream.random()
         done: set[int] = set()  # neighbours that send no more
-        while self.round < last and not self.closed:
+        while self.round < last and not self.mailbox.closed:
             t = self.round + 1
             self._learn(t, tick - time.monotonic(), done)
             if time.monotonic() >= tick:
@@ -330,13 +285,12 @@ class Peer:
         end = time.monotonic() + 10 * config.start_timeout  # one may never stop
         quiet = time.monotonic() + config.start_timeout
         while self.mailbox.alive - done and time.monotonic() < min(end, quiet):
-            if self.closed:
+            if self.mailbox.closed:
                 break
             if self._learn(last, config.send_interval, done):
                 quiet = time.monotonic() + config.start_timeout
         self._finish_round(last)
         self.log.write_model(last, self.model)
-        self.finish()
 
     def _learn(self, cycle: int, timeout: float, done: set[int]) -> bool:
         """Hand the next model that comes to the client; return whether one came.
@@ -353,23 +307,21 @@ class Peer:
         about = ConfigRecord({"cycle": cycle})
         reply = self.call("train", cycle, gossip=about, arrays=message.arrays)
         if reply is not None:
-            self.log.write("trained", cycle, metrics=_metrics(reply))
-            size = array_bytes(message.arrays)
+            size = records.array_bytes(message.arrays)
             self.log.write("learned", cycle, other=sender, bytes=size)
         return True
 
     def _join(self) -> None:
         """Find neighbours; if they have begun, take round and model of one of them."""
         self.call("query.join")
-        timeout = self.config.start_timeout
-        found = self.bootstrap.join(self._discover, timeout, lambda: self.closed)
+        timeout, last = self.config.start_timeout, self.config.num_rounds
+        found = self.bootstrap.join(self._discover, timeout)
         self.log.write("joined", 0, neighbours=sorted(found))
-        if last := self.config.num_rounds:
-            if got := self.bootstrap.fetch_model(found, self.initial):
-                server_round, self.initial, other = got
-                with self._lock:
-                    self.round, self.model = min(server_round, last), self.initial
-                self.log.write("caught up", self.round, other=other)
+        if last and (got := self.bootstrap.fetch_model(found, self.initial)):
+            server_round, self.initial, other = got
+            with self._lock:
+                self.round, self.model = min(server_round, last), self.initial
+            self.log.write("caught up", self.round, other=other)
 
     def _discover(self, candidates: list[int]) -> list[int]:
         """Return the neighbours that the client chooses."""
@@ -379,7 +331,7 @@ class Peer:
         reply = self.call("query.discover", gossip=offer)
         if reply is None:
             return []
-        return list(cast(list[int], reply.config_records["gossip"]["neighbours"]))
+        return wholes(reply.config_records["gossip"], "neighbours")
 
     def _finish_round(self, server_round: int) -> None:
         """Note what the peer has, for itself and for neighbours that ask."""
@@ -391,44 +343,29 @@ class Peer:
     def call(
         self, message_type: str, server_round: int = 0, **content: Any
     ) -> RecordDict | None:
-        """Call the client as a server would.
+        """Call the client as a server would, and return what it answers.
 
-        Parameters
-        ----------
-        message_type : str
-            Flower's, such as "train.average".
-        server_round : int
-            The round.
-        **content
-            Records that the message has beside `config` and the first model.
-
-        Returns
-        -------
-        flwr.app.RecordDict or None
-            What it answers. None, and a loss in the log, if it fails.
+        If it fails, that is None, and a loss in the log. The message has `content`
+        beside its config and the first model.
         """
         config = ConfigRecord({**self.config.config, "server-round": server_round})
         first = {"arrays": self.initial, "initial": self.initial, "config": config}
         message = Message(RecordDict(first | content), self.client + 1, message_type)
         reply = self._node.receive(message)
-        if reply is not None and reply.has_content():
-            return reply.content
-        reason = "the client answered nothing"
-        if reply is not None:
-            reason = str(reply.error.reason)
-        self.log.lost(server_round, self.client, message_type, reason)
-        return None
-
-    def finish(self) -> None:
-        """Wait until the last messages are there, then close."""
-        wait_until(self.outbox.is_empty, self.config.timeout, every=0.01)
-        self.close()
+        if reply is None or not reply.has_content():
+            reason = str(reply.error.reason) if reply else "the client answered nothing"
+            self.log.lost(server_round, self.client, message_type, reason)
+            return None
+        if event := _MEASURED.get(message_type):
+            measured = reply.content.metric_records.values()
+            metrics = {k: v for record in measured for k, v in record.items()}
+            self.log.write(event, server_round, metrics=metrics)
+        return reply.content
 
     def close(self) -> None:
         """Stop listening, and end what waits. Another time it does nothing."""
-        if self.closed:
+        if self.mailbox.closed:
             return
-        self.closed = True
         self.mailbox.close()
         self.server.stop()
         self.outbox.close()
@@ -438,20 +375,6 @@ class Peer:
             counts["not read by gRPC"] = unread
         self.log.write("ended", self.round, refused=counts)
         self.log.close()
-
-
-def metropolis_weight(degree: int, other_degree: int) -> float:
-    """Return the weight of a link: 1 / (1 + max(d_i, d_j)), as `mixing.metropolis`.
-
-    Each end of a link needs to know no more than both degrees. A neighbour that lies
-    about its own gets at most 1 / (1 + d_i).
-    """
-    return 1 / (1 + max(degree, other_degree))
-
-
-def _metrics(reply: RecordDict) -> dict[str, Any]:
-    """Return the metrics of a reply."""
-    return {k: v for record in reply.metric_records.values() for k, v in record.items()}
 
 
 def main() -> None:
@@ -468,7 +391,7 @@ def main() -> None:
         "name=value", nargs="+", type=_option, help="see below; JSON, or a text"
     )
     given = vars(parser.parse_args())
-    app, initial = _named(given["app"]), _named(given["initial"])
+    app, initial = map(pkgutil.resolve_name, (given["app"], given["initial"]))
     try:
         config = PeerConfig(**dict(given["name=value"]))
     except (TypeError, ValueError) as error:  # one is missing, or out of range
@@ -478,12 +401,6 @@ def main() -> None:
     except OSError as error:
         parser.exit(1, f"peer {config.client}: {error}\n")
     peer.run()
-
-
-def _named(name: str) -> Any:
-    """Return what "module:name" names."""
-    module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def _option(word: str) -> tuple[str, Any]:

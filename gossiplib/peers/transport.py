@@ -1,9 +1,7 @@
 """How bytes get from peer to peer: gRPC, with certificates on both sides.
 
-`Server` answers calls, `Channels` makes them, and an `AddressBook` says who is where.
 Both sides of a connection show a certificate of one authority, and who calls is the
-name in it: nothing that a message says. An `Outbox` sends a peer's messages to all its
-neighbours at once, so one that hangs delays no other, and to each in order.
+name in it: nothing that a message says.
 """
 
 import re
@@ -50,17 +48,18 @@ class Server:
 
     Parameters
     ----------
-    address : str
-        Host and port.
-    identity : Identity
-        The own certificate and key.
-    authority : Path
-        Whose certificates are known. A caller without one does not get through the
-        handshake, nor one whose certificate has expired.
+    address, max_bytes : str, int
+        Host and port; bytes of the largest message. A larger one is not read whole.
+    identity, authority : Identity, Path
+        The own certificate and key; and who has signed those of the others. Without
+        one that is valid, no caller gets through the handshake.
     handlers : dict
         Name of a call -> handler. One that raises `Refused` answers with an error.
-    max_bytes : int
-        Bytes of the largest message. A larger one is refused before it is read whole.
+
+    Attributes
+    ----------
+    unread : int
+        Calls not read: too large, broken off, too many at once, of no known name.
 
     Raises
     ------
@@ -76,16 +75,8 @@ class Server:
         handlers: Mapping[str, Handler],
         max_bytes: int,
     ) -> None:
-        self._methods = {
-            # Of a stream, whose first message `_answer` waits for itself: gRPC would
-            # wait for ever for a message that never comes.
-            _PATH + name: grpc.stream_unary_rpc_method_handler(
-                partial(self._answer, handler)
-            )
-            for name, handler in handlers.items()
-        }
-        self._counts = threading.Lock()
-        self._calls = self._read = 0
+        self._handlers = {_PATH + name: handlers[name] for name in handlers}
+        self.unread, self._count = 0, threading.Lock()
         self._slots: dict[str, threading.Semaphore] = {}  # of each caller
         self._server = grpc.server(
             ThreadPoolExecutor(16),
@@ -112,22 +103,18 @@ class Server:
         self._server.start()
 
     def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        """Return the handler of a call that begins: gRPC asks.
-
-        Parameters
-        ----------
-        call : grpc.HandlerCallDetails
-            Names the call.
-        """
-        with self._counts:
-            self._calls += 1
-        return self._methods.get(call.method)
+        """Return the handler of a `call` that begins: gRPC asks."""
+        with self._count:
+            self.unread += 1
+        if call.method not in self._handlers:
+            return None
+        # Of a stream, whose first message `_answer` waits for itself: gRPC would wait
+        # for ever for a message that never comes.
+        answer = partial(self._answer, self._handlers[call.method])
+        return grpc.stream_unary_rpc_method_handler(answer)
 
     def _answer(
-        self,
-        handler: Handler,
-        messages: Iterator[bytes],
-        context: grpc.ServicerContext,
+        self, handler: Handler, messages: Iterator[bytes], context: grpc.ServicerContext
     ) -> bytes:
         names = context.auth_context().get("x509_common_name", [b""])
         name = names[0].decode(errors="replace")
@@ -144,20 +131,14 @@ class Server:
             late.cancel()
             if data is None:
                 raise Refused("no message")
-            with self._counts:
-                self._read += 1
+            with self._count:
+                self.unread -= 1
             return handler(name, data)
         except Refused as refused:
             context.abort(grpc.StatusCode.PERMISSION_DENIED, str(refused))
             raise  # not reached: `abort` raises
         finally:
             slots.release()
-
-    @property
-    def unread(self) -> int:
-        """Calls not read: too large, broken off, too many at once, of no known name."""
-        with self._counts:
-            return self._calls - self._read
 
     def stop(self) -> None:
         """Stop listening; let calls that are being answered end."""
@@ -169,61 +150,18 @@ class Channels:
 
     Parameters
     ----------
-    identity : Identity
-        The own certificate and key.
-    authority : Path
-        Who has signed the certificates of the others.
+    identity, authority : Identity, Path
+        The own certificate and key; and who has signed those of the others.
     max_bytes : int
         Bytes of the largest reply.
     """
 
     def __init__(self, identity: Identity, authority: Path, max_bytes: int) -> None:
-        self._credentials = grpc.ssl_channel_credentials(
-            authority.read_bytes(),
-            identity.key.read_bytes(),
-            identity.certificate.read_bytes(),
-        )
-        self._max_bytes = max_bytes
-        self._lock = threading.Lock()
-        self._open: dict[str, tuple[str, grpc.Channel]] = {}
-
-    def call(
-        self, address: str, name: str, method: str, data: bytes, timeout: float
-    ) -> grpc.Future:
-        """Call a peer, and wait for nothing.
-
-        Parameters
-        ----------
-        address : str
-            Where it is.
-        name : str
-            The name that its certificate must have.
-        method : str
-            Name of the call.
-        data : bytes
-            The message.
-        timeout : float
-            Seconds after which the call fails. It also fails when nobody listens.
-
-        Returns
-        -------
-        grpc.Future
-            Its `result()` are the reply's bytes, its `code()` says how it ended.
-        """
-        with self._lock:
-            at, channel = self._open.get(name, ("", None))
-            if channel is None or at != address:
-                if channel is not None:
-                    channel.close()
-                channel = self._connect(address, name)
-                self._open[name] = (address, channel)
-            # Under the lock: `forget` may close the channel as soon as it is open.
-            return channel.unary_unary(_PATH + method).future(data, timeout=timeout)
-
-    def _connect(self, address: str, name: str) -> grpc.Channel:
-        options = [
-            ("grpc.ssl_target_name_override", name),
-            ("grpc.max_receive_message_length", self._max_bytes),
+        files = (authority, identity.key, identity.certificate)
+        read = [file.read_bytes() for file in files]
+        self._credentials = grpc.ssl_channel_credentials(*read)
+        self._options = [
+            ("grpc.max_receive_message_length", max_bytes),
             ("grpc.enable_retries", 0),  # no message is sent twice
             ("grpc.enable_http_proxy", 0),
             ("grpc.use_local_subchannel_pool", 1),
@@ -231,20 +169,38 @@ class Channels:
             ("grpc.min_reconnect_backoff_ms", 1000),  # also the time to connect
             ("grpc.max_reconnect_backoff_ms", 1000),
         ]
-        return grpc.secure_channel(address, self._credentials, options)
+        self._lock = threading.RLock()
+        self._open: dict[str, tuple[str, grpc.Channel]] = {}
 
-    def forget(self, name: str) -> None:
-        """Connect anew at the next call.
+    def call(
+        self, address: str, name: str, method: str, data: bytes, timeout: float
+    ) -> grpc.Future:
+        """Return a call of a peer: `result()` is the reply, `code()` how it ended.
 
         Parameters
         ----------
-        name : str
-            The name in the other's certificate.
+        address, name : str
+            Where it is, and the name that its certificate must have.
+        method, data : str, bytes
+            Name of the call, and the message.
+        timeout : float
+            Seconds after which the call fails. It also fails when nobody listens.
         """
         with self._lock:
-            _, channel = self._open.pop(name, ("", None))
-        if channel is not None:
-            channel.close()
+            if name not in self._open or self._open[name][0] != address:
+                self.forget(name)
+                options = [*self._options, ("grpc.ssl_target_name_override", name)]
+                channel = grpc.secure_channel(address, self._credentials, options)
+                self._open[name] = address, channel
+            # Under the lock: `forget` may close the channel as soon as it is open.
+            call = self._open[name][1].unary_unary(_PATH + method)
+            return call.future(data, timeout=timeout)
+
+    def forget(self, name: str) -> None:
+        """Connect anew at the next call of this `name`."""
+        with self._lock:
+            if name in self._open:
+                self._open.pop(name)[1].close()
 
     def close(self) -> None:
         """Break all connections off."""
@@ -290,10 +246,10 @@ class AddressBook:
 
 
 class Outbox:
-    """Send a peer's messages, and log what became of them.
+    """Send a peer's messages, to each neighbour in order, and log what became of them.
 
-    Each neighbour has a thread of its own. One that is not reached within `timeout`
-    seconds is no longer waited for in the mailbox.
+    Each neighbour has a thread of its own, so one that hangs delays no other. One that
+    is not reached within `timeout` seconds is no longer waited for in the mailbox.
     """
 
     def __init__(
@@ -315,35 +271,27 @@ class Outbox:
         self._closed = False
 
     def send(
-        self,
-        server_round: int,
-        degree: int,
-        arrays: ArrayRecord | None,
-        neighbours: Collection[int],
+        self, t: int, degree: int, arrays: ArrayRecord | None, to: Collection[int]
     ) -> None:
-        """Send a model of a round to neighbours, and wait for none of them."""
+        """Send the model of round `t` to neighbours, and wait for none of them."""
         self._count += 1
-        message = PeerMessage(server_round, degree, self._start, self._count, arrays)
+        message = PeerMessage(t, degree, self._start, self._count, arrays)
         self._last = replace(message, arrays=None), encode(message)
-        for j in neighbours:
-            self._put(j, *self._last)
+        for j in to:
+            self.repeat(j)
 
     def repeat(self, client: int) -> None:
-        """Send the last message to a neighbour that has just come, and missed it."""
-        if self._last is not None:
-            self._put(client, *self._last)
-
-    def _put(self, client: int, message: PeerMessage, data: bytes) -> None:
+        """Send the last message to a neighbour, which may have missed it."""
         with self._lock:
-            if self._closed:
+            if self._closed or self._last is None:
                 return
-            hangs = self._waiting[client] >= AHEAD
-            if not hangs:
+            message, data = self._last
+            if self._waiting[client] < AHEAD:
                 self._waiting[client] += 1
                 self._threads[client].submit(self._push, client, message, data)
-        if hangs:  # no more for it in memory
-            reason = "still owes answers to earlier messages"
-            self._log.lost(message.round, client, "Push", reason)
+            else:  # no more for it in memory
+                reason = "still owes answers to earlier messages"
+                self._log.lost(message.round, client, "Push", reason)
 
     def _push(self, client: int, message: PeerMessage, data: bytes) -> None:
         """Send a message, and wait for the answer."""

@@ -1,6 +1,5 @@
 """What a peer's mailbox takes, what it refuses, and who is waited for; who is where."""
 
-import itertools
 import threading
 
 import numpy as np
@@ -23,7 +22,8 @@ from gossiplib.system import records
 settings.register_profile("quiet", database=None, derandomize=True, deadline=None)
 settings.load_profile("quiet")
 
-LIKE = ArrayRecord([np.zeros((2, 2), np.float32), np.zeros(3)])
+SQUARE = np.zeros((2, 2), np.float32)
+LIKE = ArrayRecord([SQUARE, np.zeros(3)])
 ROUNDS = 10
 
 
@@ -31,10 +31,19 @@ def model(value: float = 1.0) -> ArrayRecord:
     return ArrayRecord([np.full((2, 2), value, np.float32), np.full(3, float(value))])
 
 
+ONLY_ROUND = RecordDict({"gossip": ConfigRecord({"round": 1})})
+RENAMED = dict(zip("ab", model().values(), strict=True))
+
+
 def message(t: int = 1, count: int | None = None, **fields) -> bytes:
     """Return a sound message, but for some fields."""
     sound = {"round": t, "degree": 2, "start": 5, "count": count or t}
     return encode(PeerMessage(**sound | {"arrays": model(t)} | fields))
+
+
+def of_arrays(*arrays: np.ndarray) -> bytes:
+    """Return a message whose model has these arrays."""
+    return message(arrays=ArrayRecord(list(arrays)))
 
 
 def mailbox(**options) -> Mailbox:
@@ -69,15 +78,11 @@ def test_messages_are_handed_out_round_by_round():
     box.put(1, message(1))
     box.put(1, message(2))
     box.put(2, message(1))
-    assert {j: one.round for j, one in box.collect(1, [1, 2], 9).items()} == {
-        1: 1,
-        2: 1,
-    }
+    came = box.collect(1, [1, 2], 9)
+    assert {j: one.round for j, one in came.items()} == {1: 1, 2: 1}
     box.put(2, message(2))
-    assert {j: one.round for j, one in box.collect(2, [1, 2], 9).items()} == {
-        1: 2,
-        2: 2,
-    }
+    came = box.collect(2, [1, 2], 9)
+    assert {j: one.round for j, one in came.items()} == {1: 2, 2: 2}
     assert not box.refused
 
 
@@ -150,11 +155,7 @@ def test_a_process_that_starts_anew_counts_anew():
         (1, message()[:-1], "malformed"),
         (1, records.dump(RecordDict()), "malformed"),
         (1, records.dump(RecordDict({"arrays": model()})), "malformed"),
-        (
-            1,
-            records.dump(RecordDict({"gossip": ConfigRecord({"round": 1})})),
-            "malformed",
-        ),
+        (1, records.dump(ONLY_ROUND), "malformed"),
         (1, records.dump(RecordDict({"gossip": model()})), "malformed"),
         (1, message(arrays=ConfigRecord()), "malformed"),
         (1, message(t=1, degree="2"), "malformed"),
@@ -168,25 +169,11 @@ def test_a_process_that_starts_anew_counts_anew():
         (1, message(t=2**62), "round"),
         (1, message(arrays=model(np.nan)), "not finite"),
         (1, message(arrays=model(-np.inf)), "not finite"),
-        (1, message(arrays=ArrayRecord()), "another layout"),
-        (1, message(arrays=ArrayRecord([np.zeros(7)])), "another layout"),
-        (
-            1,
-            message(arrays=ArrayRecord([np.zeros((2, 2)), np.zeros(3)])),
-            "another layout",
-        ),
-        (
-            1,
-            message(
-                arrays=ArrayRecord([np.zeros((2, 2), np.float32), np.zeros(3, complex)])
-            ),
-            "another layout",
-        ),
-        (
-            1,
-            message(arrays=ArrayRecord(dict(zip("ab", model().values(), strict=True)))),
-            "another layout",
-        ),
+        (1, of_arrays(), "another layout"),
+        (1, of_arrays(np.zeros(7)), "another layout"),
+        (1, of_arrays(np.zeros((2, 2)), np.zeros(3)), "another layout"),
+        (1, of_arrays(SQUARE, np.zeros(3, complex)), "another layout"),
+        (1, message(arrays=ArrayRecord(RENAMED)), "another layout"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -313,9 +300,7 @@ def test_whatever_comes_is_taken_whole_or_refused_and_counted(came):
     assert box.alive <= box.neighbours == {1, 2}
     assert len(stamps) == taken
     handed = 0
-    for t in itertools.count(1):
-        if t > ROUNDS:
-            break
+    for t in range(1, ROUNDS + 1):
         for one in box.collect(t, [1, 2], 0).values():
             handed += 1
             assert one.round == t

@@ -2,13 +2,13 @@
 
 import ast
 from collections.abc import Callable
-from pathlib import Path
+from pkgutil import get_data
 
 import lazy_loader
 
 
 def face(
-    package: str, file: str
+    package: str,
 ) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:
     """Return `__getattr__`, `__dir__` and `__all__` of a package.
 
@@ -19,12 +19,13 @@ def face(
 
     Parameters
     ----------
-    package, file : str
-        The package's ``__name__`` and ``__file__``.
+    package : str
+        The package's ``__name__``.
     """
     modules: set[str] = set()
     names: dict[str, list[str]] = {}
-    for node in ast.walk(ast.parse(Path(file).read_text("utf-8"))):
+    source = get_data(package, "__init__.py") or b""  # from a zip file too
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.level == 1:
             found = [alias.name for alias in node.names]
             if node.module:

@@ -23,4 +23,4 @@ if TYPE_CHECKING:
     )
     from .server import AsyncServer as AsyncServer
 
-__getattr__, __dir__, __all__ = face(__name__, __file__)
+__getattr__, __dir__, __all__ = face(__name__)

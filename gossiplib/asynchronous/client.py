@@ -17,12 +17,18 @@ from flwr.app import (
 from flwr.clientapp import ClientApp
 
 from gossiplib.asynchronous.merging import CreateModel, Linear, check_made, merge_update
-from gossiplib.core.averaging import as_dtype, check_model
+from gossiplib.core.averaging import as_dtype
 from gossiplib.core.client import MODEL, gossip
-from gossiplib.core.models import check_arrays, only_arrays, pack
-from gossiplib.core.result import first_metrics
+from gossiplib.core.models import check_arrays, check_model
 from gossiplib.system.numbers import check_whole
-from gossiplib.system.records import ravel, unpack, unravel
+from gossiplib.system.records import (
+    first_metrics,
+    only_arrays,
+    pack,
+    ravel,
+    unpack,
+    unravel,
+)
 
 __all__ = ["gossip_on_arrival"]
 

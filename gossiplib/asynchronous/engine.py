@@ -24,10 +24,10 @@ from gossiplib.asynchronous.network import (
     TokenAccount,
     Traffic,
 )
-from gossiplib.core.result import GossipResult, draw, each_round
-from gossiplib.system.numbers import Seed, check_whole, seed_of
+from gossiplib.core.result import GossipResult
+from gossiplib.system.numbers import Seed, check_whole, draw, seed_of
 from gossiplib.system.records import StackedMetrics, StackedModels, array_bytes
-from gossiplib.system.runs import Interrupt, updates_bar
+from gossiplib.system.runs import Interrupt, each_round, updates_bar
 from gossiplib.tasks.task import Task
 
 __all__ = ["gossip_cycles"]

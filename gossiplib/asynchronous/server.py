@@ -23,12 +23,18 @@ from gossiplib.asynchronous.network import (
     TokenAccount,
     Traffic,
 )
-from gossiplib.core.averaging import check_model
 from gossiplib.core.calls import Calls
-from gossiplib.core.models import check_initial, only_arrays
-from gossiplib.core.result import GossipResult, each_round, first_metrics, mean_metrics
+from gossiplib.core.models import check_initial, check_model
+from gossiplib.core.result import GossipResult
 from gossiplib.system.numbers import Seed, check_whole, seed_of
-from gossiplib.system.records import array_bytes, unpack
+from gossiplib.system.records import (
+    array_bytes,
+    first_metrics,
+    mean_metrics,
+    only_arrays,
+    unpack,
+)
+from gossiplib.system.runs import each_round
 
 __all__ = ["AsyncServer"]
 

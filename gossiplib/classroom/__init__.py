@@ -17,4 +17,4 @@ if TYPE_CHECKING:
     from .project import Plan as Plan, score as score
     from .unplugged import as_written as as_written, game as game, page as page
 
-__getattr__, __dir__, __all__ = face(__name__, __file__)
+__getattr__, __dir__, __all__ = face(__name__)

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from .client import accept_all as accept_all, choose as choose, gossip as gossip
     from .context import RoundContext as RoundContext, uniforms as uniforms
     from .grid import LocalGrid as LocalGrid, LocalNode as LocalNode
-    from .models import flat as flat
     from .result import GossipResult as GossipResult, Loss as Loss
     from .server import Gossip as Gossip
     from .topology import churn as churn, drop_links as drop_links, named as named
 
-__getattr__, __dir__, __all__ = face(__name__, __file__)
+__getattr__, __dir__, __all__ = face(__name__)

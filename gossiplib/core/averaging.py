@@ -21,7 +21,6 @@ __all__ = [
     "Model",
     "Models",
     "SoftmaxDistance",
-    "check_model",
     "name_of",
     "per_client",
     "softmax_distance_weights",
@@ -236,7 +235,7 @@ def softmax_distance_weights(
 
 
 def name_of(thing: object) -> str:
-    """Return what tells an average function from others, the same in each process.
+    """Return what tells `thing`, an average function, from others, in each process.
 
     A dataclass or `functools.partial` is known by its parameters, a function, a method
     or another object by its qualified name. So a checkpoint refuses to go on with
@@ -263,33 +262,3 @@ def name_of(thing: object) -> str:
     whose = f"{name_of(thing.__self__)}." if isinstance(thing, MethodType) else ""
     kind = thing if hasattr(thing, "__qualname__") else type(thing)
     return f"{whose}{kind.__module__}.{kind.__qualname__}"
-
-
-def check_model(model: Model, like: Model, whose: str = "its") -> None:
-    """Raise an error unless a model is finite and has the shapes of another.
-
-    Parameters
-    ----------
-    model, like : list of numpy.ndarray
-        What is checked, and what it is compared with.
-    whose : str
-        Names the culprit in the message.
-
-    Raises
-    ------
-    ValueError
-        If an array is missing, has another shape or holds no finite numbers.
-    """
-    if len(model) != len(like):
-        raise ValueError(
-            f"{whose} model has {len(model)} arrays instead of {len(like)}"
-        )
-    for k, (array, other) in enumerate(zip(model, like, strict=True)):
-        if array.shape != other.shape:
-            raise ValueError(
-                f"{whose} array {k} has shape {array.shape} instead of {other.shape}"
-            )
-        if array.dtype.kind not in "biuf":
-            raise ValueError(f"{whose} array {k} holds {array.dtype}, not numbers")
-        if not np.isfinite(array).all():
-            raise ValueError(f"{whose} array {k} has NaN or infinite values")

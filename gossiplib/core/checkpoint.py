@@ -219,7 +219,10 @@ def _of_clients(clients: Mapping[int, MetricRecord]) -> dict[str, Any]:
 
 def _to_result(told: dict[str, Any], members: Mapping[str, Member]) -> GossipResult:
     result = GossipResult()
+    known = {f.name for f in fields(result)}.difference(_MODELS)
     for name, value in told.items():
+        if name not in known or type(value) is not type(getattr(result, name)):
+            raise ValueError(f"{name} is not what a result has")
         if isinstance(value, dict) and name != "seconds":
             value = {int(t): of_round for t, of_round in value.items()}
         if name in _MEANS:

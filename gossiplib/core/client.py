@@ -17,17 +17,11 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from gossiplib.core.averaging import (
-    Average,
-    as_dtype,
-    check_model,
-    name_of,
-    weighted_mean,
-)
+from gossiplib.core.averaging import Average, as_dtype, name_of, weighted_mean
 from gossiplib.core.context import RoundContext
-from gossiplib.core.models import check_arrays, only_arrays, pack, whole, wholes
+from gossiplib.core.models import check_arrays, check_model
 from gossiplib.system.numbers import Seed, rng, seed_of
-from gossiplib.system.records import unpack
+from gossiplib.system.records import only_arrays, pack, unpack, whole, wholes
 
 __all__ = ["accept_all", "choose", "gossip"]
 

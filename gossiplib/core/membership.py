@@ -12,10 +12,9 @@ import networkx as nx
 from flwr.app import ArrayRecord, ConfigRecord, Message
 
 from gossiplib.core import mixing, topology
-from gossiplib.core.averaging import check_model
 from gossiplib.core.calls import Calls
-from gossiplib.core.models import check_arrays, only_arrays
-from gossiplib.system.records import unpack
+from gossiplib.core.models import check_arrays, check_model
+from gossiplib.system.records import only_arrays, unpack
 
 __all__ = ["Membership"]
 

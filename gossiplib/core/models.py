@@ -5,63 +5,15 @@ nothing of gossip.
 """
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ArrayRecord
 
-from gossiplib.core.averaging import as_dtype, check_model
-from gossiplib.system.records import array_records, ravel, unpack
+from gossiplib.core.averaging import Model, as_dtype
+from gossiplib.system.records import (
+    pack,
+    unpack,
+)
 
-__all__ = [
-    "check_arrays",
-    "check_initial",
-    "flat",
-    "mean_arrays",
-    "only_arrays",
-    "pack",
-    "whole",
-    "wholes",
-]
-
-
-def pack(model: list[np.ndarray], like: ArrayRecord) -> ArrayRecord:
-    """Return a model as an ArrayRecord, with the names of another.
-
-    Parameters
-    ----------
-    model : list of numpy.ndarray
-        Its arrays.
-    like : flwr.app.ArrayRecord
-        A record with as many.
-    """
-    arrays = ArrayRecord()
-    for name, array in zip(like, model, strict=True):
-        arrays[name] = Array(np.asarray(array))
-    return arrays
-
-
-def whole(record: ConfigRecord, key: str, missing: int | None = None) -> int:
-    """Return a whole number of a record; raise ValueError where there is none."""
-    value = record.get(key, missing)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{key} must be a whole number; got {value!r}")
-    return value
-
-
-def wholes(record: ConfigRecord, key: str) -> list[int]:
-    """Return a list of whole numbers of a record; raise ValueError if there is none."""
-    value = record.get(key)
-    if not isinstance(value, list) or not all(type(v) is int for v in value):
-        raise ValueError(f"{key} must be a list of whole numbers; got {value!r}")
-    return [int(v) for v in value]
-
-
-def only_arrays(content: RecordDict) -> ArrayRecord:
-    """Return the one ArrayRecord of a reply; raise ValueError if it is not one."""
-    records = array_records(content)
-    if len(records) != 1:
-        raise ValueError(
-            f"the reply must hold one ArrayRecord, the model; it holds {len(records)}"
-        )
-    return records[0]
+__all__ = ["check_arrays", "check_initial", "check_model", "mean_arrays"]
 
 
 def check_arrays(arrays: ArrayRecord, like: ArrayRecord) -> None:
@@ -81,11 +33,6 @@ def check_initial(arrays: ArrayRecord) -> list[np.ndarray]:
     return model
 
 
-def flat(arrays: ArrayRecord) -> np.ndarray:
-    """Return the arrays of a model, end to end, as one vector, float64."""
-    return ravel([array.astype(np.float64) for array in unpack(arrays)])
-
-
 def mean_arrays(models: list[ArrayRecord]) -> ArrayRecord:
     """Return the mean of models, in the data types of the first."""
     layers = zip(*map(unpack, models), strict=True)
@@ -94,3 +41,33 @@ def mean_arrays(models: list[ArrayRecord]) -> ArrayRecord:
         for layer in layers
     ]
     return pack(mean, models[0])
+
+
+def check_model(model: Model, like: Model, whose: str = "its") -> None:
+    """Raise an error unless a model is finite and has the shapes of another.
+
+    Parameters
+    ----------
+    model, like : list of numpy.ndarray
+        What is checked, and what it is compared with.
+    whose : str
+        Names the culprit in the message.
+
+    Raises
+    ------
+    ValueError
+        If an array is missing, has another shape or holds no finite numbers.
+    """
+    if len(model) != len(like):
+        raise ValueError(
+            f"{whose} model has {len(model)} arrays instead of {len(like)}"
+        )
+    for k, (array, other) in enumerate(zip(model, like, strict=True)):
+        if array.shape != other.shape:
+            raise ValueError(
+                f"{whose} array {k} has shape {array.shape} instead of {other.shape}"
+            )
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"{whose} array {k} holds {array.dtype}, not numbers")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{whose} array {k} has NaN or infinite values")

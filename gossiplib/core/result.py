@@ -8,22 +8,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
-from flwr.app import ArrayRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp.strategy import Result
 
-from gossiplib.core.models import flat
-from gossiplib.system.numbers import rng
-from gossiplib.system.records import StackedMetrics, StackedModels
-from gossiplib.system.runs import Interrupt
+from gossiplib.system.records import StackedMetrics, StackedModels, flat, mean_metrics
 
 __all__ = [
     "GossipResult",
     "Loss",
-    "draw",
-    "each_round",
-    "due",
-    "first_metrics",
-    "mean_metrics",
 ]
 
 NodeMetrics: TypeAlias = dict[int, Mapping[int, MetricRecord]]
@@ -185,102 +177,3 @@ def _columns(source: str, rounds: NodeMetrics) -> pd.DataFrame:
     empty = pd.DataFrame(index=pd.MultiIndex.from_product([[], []]))
     table = pd.concat(frames) if frames else empty
     return table.add_prefix(f"{source}_").rename_axis(["round", "client"])
-
-
-def due(server_round: int, every: int) -> bool:
-    """Tell whether something that is done every few rounds is due; 0 is never."""
-    return every > 0 and server_round % every == 0
-
-
-def each_round(
-    first: int,
-    last: int,
-    *,
-    observe: Callable[[int], None],
-    observe_every: int,
-    save: Callable[[int], None] | None = None,
-    save_every: int = 0,
-    interrupt: Interrupt | None = None,
-    unit: str = "rounds",
-) -> Iterator[int]:
-    """Go through the rounds of a run, and do what is due after each.
-
-    A run looks at itself every few rounds, and after the last in any case; likewise it
-    writes its checkpoints. Where nothing is left to do, as when a run that has ended is
-    resumed, it looks once.
-
-    Parameters
-    ----------
-    first, last : int
-        The rounds to go through.
-    observe : callable
-        Called with the round after whose body a look is due.
-    observe_every : int
-        Rounds between two looks; 0 is after the last round only.
-    save : callable, optional
-        Called with the round after which a checkpoint is due, after a look that is due
-        and before one that is taken only because the run ends.
-    save_every : int
-        Rounds between two checkpoints; 0 is after the last round only.
-    interrupt : Interrupt, optional
-        If it was asked for, the round is the last, and a warning tells.
-    unit : str
-        What that warning calls a round.
-
-    Yields
-    ------
-    int
-        The round, before its body.
-    """
-    for t in range(first, last + 1):
-        yield t
-        looks = due(t, observe_every)
-        if looks:
-            observe(t)  # which may take long, and be interrupted
-        ends = t == last or (interrupt is not None and interrupt.asked)
-        if save and (ends or due(t, save_every)):
-            save(t)
-        if ends and not looks:  # not in the checkpoint: a longer run has no such look
-            observe(t)
-        if interrupt is not None and ends and t < last:
-            interrupt.warn(t, last, unit)
-            return
-    if first > last:
-        observe(first - 1)
-
-
-def draw(
-    sample: int | None, clients: np.ndarray, seed: int, server_round: int
-) -> np.ndarray:
-    """Draw clients to measure, without replacement; all where `sample` is None.
-
-    Returns them in ascending order.
-    """
-    if sample is None or len(clients) <= sample:
-        return clients
-    stream = rng(seed, server_round, use="sample")
-    return np.sort(stream.choice(clients, sample, replace=False))
-
-
-def first_metrics(content: RecordDict) -> MetricRecord:
-    """Return the first MetricRecord of a reply; an empty one if it has none."""
-    return next(iter(content.metric_records.values()), MetricRecord())
-
-
-def mean_metrics(clients: Mapping[int, MetricRecord]) -> MetricRecord:
-    """Return the plain mean of each metric that all clients report, in one shape.
-
-    `num-examples`, by which Flower weighs, is left out.
-    """
-    if isinstance(clients, StackedMetrics):
-        return clients.mean()
-    records = list(clients.values())
-    shared = set(records[0]).intersection(*records) if records else ()
-    mean = MetricRecord()
-    for name in records[0] if records else ():
-        if name in shared and name != "num-examples":
-            values = [r[name] for r in records]
-            if len({np.shape(v) for v in values}) == 1:
-                with contextlib.suppress(OverflowError):  # a whole number beyond floats
-                    mean[name] = np.mean(values, axis=0).tolist()
-    return mean

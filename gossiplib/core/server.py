@@ -23,16 +23,11 @@ from tqdm import tqdm
 from gossiplib.core import checkpoint as checkpoints, mixing, topology
 from gossiplib.core.calls import Calls
 from gossiplib.core.membership import Membership
-from gossiplib.core.models import check_initial, flat, mean_arrays
-from gossiplib.core.result import (
-    EvaluateFn,
-    GossipResult,
-    due,
-    each_round,
-    first_metrics,
-    mean_metrics,
-)
+from gossiplib.core.models import check_initial, mean_arrays
+from gossiplib.core.result import EvaluateFn, GossipResult
 from gossiplib.system.numbers import check_whole
+from gossiplib.system.records import first_metrics, flat, mean_metrics
+from gossiplib.system.runs import due, each_round
 
 __all__ = ["Gossip", "GossipResult"]
 

@@ -8,4 +8,4 @@ if TYPE_CHECKING:
     from .superlink import SuperLink as SuperLink, missing_commands as missing_commands
     from .supernodes import Deployment as Deployment
 
-__getattr__, __dir__, __all__ = face(__name__, __file__)
+__getattr__, __dir__, __all__ = face(__name__)

@@ -20,4 +20,4 @@ if TYPE_CHECKING:
     from .node import PeerConfig as PeerConfig
     from .transport import Channels as Channels, Server as Server
 
-__getattr__, __dir__, __all__ = face(__name__, __file__)
+__getattr__, __dir__, __all__ = face(__name__)

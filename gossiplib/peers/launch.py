@@ -19,13 +19,14 @@ import pandas as pd
 from flwr.app import ArrayRecord, MetricRecord
 
 from gossiplib.core import mixing, topology
-from gossiplib.core.models import flat, mean_arrays
-from gossiplib.core.result import GossipResult, Loss, mean_metrics
+from gossiplib.core.models import mean_arrays
+from gossiplib.core.result import GossipResult, Loss
 from gossiplib.peers.log import read_events, read_models
 from gossiplib.peers.node import PeerConfig
 from gossiplib.peers.transport import name_of
 from gossiplib.system.certificates import Authority
 from gossiplib.system.processes import Processes, free_ports
+from gossiplib.system.records import flat, mean_metrics
 from gossiplib.system.runs import wait_until
 
 __all__ = ["Peers", "can_start", "stored_events"]

@@ -26,7 +26,7 @@ from flwr.clientapp import ClientApp
 
 from gossiplib.core.client import NEIGHBOURS
 from gossiplib.core.grid import LocalNode
-from gossiplib.core.models import check_initial, only_arrays, wholes
+from gossiplib.core.models import check_initial
 from gossiplib.peers.bootstrap import Bootstrap
 from gossiplib.peers.log import EventLog
 from gossiplib.peers.messages import Mailbox
@@ -41,6 +41,7 @@ from gossiplib.peers.transport import (
 from gossiplib.system import records
 from gossiplib.system.certificates import Identity
 from gossiplib.system.numbers import check_whole, rng
+from gossiplib.system.records import only_arrays, wholes
 from gossiplib.system.runs import wait_until
 
 __all__ = ["PeerConfig"]

@@ -59,4 +59,4 @@ if TYPE_CHECKING:
     )
     from .variance import variance_corrected as variance_corrected
 
-__getattr__, __dir__, __all__ = face(__name__, __file__)
+__getattr__, __dir__, __all__ = face(__name__)

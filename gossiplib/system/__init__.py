@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .records import (
         array_bytes as array_bytes,
         dump as dump,
+        flat as flat,
         load as load,
         ravel as ravel,
         unpack as unpack,
@@ -17,4 +18,4 @@ if TYPE_CHECKING:
     )
     from .simulation import run_on_ray as run_on_ray
 
-__getattr__, __dir__, __all__ = face(__name__, __file__)
+__getattr__, __dir__, __all__ = face(__name__)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, TypeAlias
 
 import numpy as np
+import psutil
 
 __all__ = ["BLANK", "Member", "reading", "write"]
 
@@ -37,10 +38,12 @@ def write(path: str | os.PathLike[str], members: Mapping[str, Member]) -> None:
     """
     path = Path(path).resolve()
     for left in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
-        with contextlib.suppress(OSError):  # of a writer that was killed
-            left.unlink()
+        writer = left.name.removeprefix(f"{path.name}.").partition(".")[0]
+        if writer.isdigit() and not psutil.pid_exists(int(writer)):  # it was killed
+            left.unlink(missing_ok=True)
+    mine = f"{path.name}.{os.getpid()}."
     file = tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f"{path.name}.", suffix=".tmp", delete=False
+        dir=path.parent, prefix=mine, suffix=".tmp", delete=False
     )
     try:
         with file:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-__all__ = ["Seed", "check_share", "check_whole", "rng", "seed_of"]
+__all__ = ["Seed", "check_share", "check_whole", "draw", "rng", "seed_of"]
 
 #: What takes part in randomness: a whole number, or a generator to draw one from.
 Seed: TypeAlias = int | np.random.Generator
@@ -51,3 +51,16 @@ def rng(seed: int, *key: int, use: str = "") -> np.random.Generator:
     Two uses of one key need two names, `use`.
     """
     return np.random.default_rng([seed, *key, *use.encode()])
+
+
+def draw(
+    sample: int | None, clients: np.ndarray, seed: int, server_round: int
+) -> np.ndarray:
+    """Draw clients to measure, without replacement; all where `sample` is None.
+
+    Returns them in ascending order.
+    """
+    if sample is None or len(clients) <= sample:
+        return clients
+    stream = rng(seed, server_round, use="sample")
+    return np.sort(stream.choice(clients, sample, replace=False))

@@ -10,6 +10,7 @@ or a ValueError. What the records mean, and whether their shapes fit, is for the
 to check.
 """
 
+import contextlib
 import functools
 import io
 import math
@@ -29,10 +30,17 @@ __all__ = [
     "array_bytes",
     "array_records",
     "dump",
+    "first_metrics",
+    "flat",
     "load",
+    "mean_metrics",
+    "only_arrays",
+    "pack",
     "ravel",
     "unpack",
     "unravel",
+    "whole",
+    "wholes",
 ]
 
 
@@ -208,6 +216,17 @@ def dump(content: RecordDict) -> bytes:
         raise ValueError(f"these records cannot be kept: {error}") from error
 
 
+#: What comes of bytes, or of something else, that somebody has made up.
+_WRONG = (
+    AttributeError,
+    BufferError,
+    KeyError,
+    OverflowError,
+    TypeError,
+    ValueError,
+)
+
+
 def load(data: bytes) -> RecordDict:
     """Return the records that `dump` made bytes of, whoever sent or kept the bytes.
 
@@ -225,7 +244,7 @@ def load(data: bytes) -> RecordDict:
                 values = {k: Array(_array(*parts)) for k, parts in values.items()}
             content[name] = _KINDS[kind](values)
         return content
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+    except _WRONG as error:
         raise ValueError(f"these bytes are not records: {error!r}") from error
 
 
@@ -243,3 +262,74 @@ def _array(
     if not re.fullmatch("[<>|][biufc][0-9]{1,2}", dtype) or min(shape, default=0) < 0:
         raise ValueError(f"there is no array of {dtype} and shape {shape}")
     return np.frombuffer(data, dtype).reshape(shape, order=order)
+
+
+def pack(model: list[np.ndarray], like: ArrayRecord) -> ArrayRecord:
+    """Return a model as an ArrayRecord, with the names of another.
+
+    Parameters
+    ----------
+    model : list of numpy.ndarray
+        Its arrays.
+    like : flwr.app.ArrayRecord
+        A record with as many.
+    """
+    arrays = ArrayRecord()
+    for name, array in zip(like, model, strict=True):
+        arrays[name] = Array(np.asarray(array))
+    return arrays
+
+
+def whole(record: ConfigRecord, key: str, missing: int | None = None) -> int:
+    """Return a whole number of a record; raise ValueError where there is none."""
+    value = record.get(key, missing)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{key} must be a whole number; got {value!r}")
+    return value
+
+
+def wholes(record: ConfigRecord, key: str) -> list[int]:
+    """Return a list of whole numbers of a record; raise ValueError if there is none."""
+    value = record.get(key)
+    if not isinstance(value, list) or not all(type(v) is int for v in value):
+        raise ValueError(f"{key} must be a list of whole numbers; got {value!r}")
+    return [int(v) for v in value]
+
+
+def only_arrays(content: RecordDict) -> ArrayRecord:
+    """Return the one ArrayRecord of a reply; raise ValueError if it is not one."""
+    records = array_records(content)
+    if len(records) != 1:
+        raise ValueError(
+            f"the reply must hold one ArrayRecord, the model; it holds {len(records)}"
+        )
+    return records[0]
+
+
+def flat(arrays: ArrayRecord) -> np.ndarray:
+    """Return the arrays of a model, end to end, as one vector, float64."""
+    return ravel([array.astype(np.float64) for array in unpack(arrays)])
+
+
+def first_metrics(content: RecordDict) -> MetricRecord:
+    """Return the first MetricRecord of a reply; an empty one if it has none."""
+    return next(iter(content.metric_records.values()), MetricRecord())
+
+
+def mean_metrics(clients: Mapping[int, MetricRecord]) -> MetricRecord:
+    """Return the plain mean of each metric that all clients report, in one shape.
+
+    `num-examples`, by which Flower weighs, is left out.
+    """
+    if isinstance(clients, StackedMetrics):
+        return clients.mean()
+    records = list(clients.values())
+    shared = set(records[0]).intersection(*records) if records else ()
+    mean = MetricRecord()
+    for name in records[0] if records else ():
+        if name in shared and name != "num-examples":
+            values = [r[name] for r in records]
+            if len({np.shape(v) for v in values}) == 1:
+                with contextlib.suppress(OverflowError):  # a whole number beyond floats
+                    mean[name] = np.mean(values, axis=0).tolist()
+    return mean

@@ -3,7 +3,7 @@
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -14,7 +14,15 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Interrupt", "check_memory", "free_memory", "updates_bar", "wait_until"]
+__all__ = [
+    "Interrupt",
+    "check_memory",
+    "due",
+    "each_round",
+    "free_memory",
+    "updates_bar",
+    "wait_until",
+]
 
 
 def wait_until(
@@ -69,9 +77,9 @@ class Interrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def warn(self, done: int, asked: int, rounds: str = "rounds") -> None:
-        """Warn that a result is of `done` rounds alone, of those asked for."""
+        """Warn whoever called the engine: of the rounds `asked` for, `done` were."""
         text = f"interrupted: the result is that of {done} of {asked} {rounds}"
-        warnings.warn(text, stacklevel=3)
+        warnings.warn(text, stacklevel=4)  # above the engine and `each_round`
 
     def __exit__(self, *exception: object) -> None:
         """Give Ctrl-C back."""
@@ -113,3 +121,65 @@ def check_memory(needed: int, device: "torch.device", what: str) -> None:
             f"{what} need about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are "
             f"free on {device}: take fewer clients or a smaller model"
         )
+
+
+def due(server_round: int, every: int) -> bool:
+    """Tell whether something that is done every few rounds is due; 0 is never."""
+    return every > 0 and server_round % every == 0
+
+
+def each_round(
+    first: int,
+    last: int,
+    *,
+    observe: Callable[[int], None],
+    observe_every: int,
+    save: Callable[[int], None] | None = None,
+    save_every: int = 0,
+    interrupt: Interrupt | None = None,
+    unit: str = "rounds",
+) -> Iterator[int]:
+    """Go through the rounds of a run, and do what is due after each.
+
+    A run looks at itself every few rounds, and after the last in any case; likewise it
+    writes its checkpoints. Where nothing is left to do, as when a run that has ended is
+    resumed, it looks once.
+
+    Parameters
+    ----------
+    first, last : int
+        The rounds to go through.
+    observe : callable
+        Called with the round after whose body a look is due.
+    observe_every : int
+        Rounds between two looks; 0 is after the last round only.
+    save : callable, optional
+        Called with the round after which a checkpoint is due, after a look that is due
+        and before one that is taken only because the run ends.
+    save_every : int
+        Rounds between two checkpoints; 0 is after the last round only.
+    interrupt : Interrupt, optional
+        If it was asked for, the round is the last, and a warning tells.
+    unit : str
+        What that warning calls a round.
+
+    Yields
+    ------
+    int
+        The round, before its body.
+    """
+    for t in range(first, last + 1):
+        yield t
+        looks = due(t, observe_every)
+        if looks:
+            observe(t)  # which may take long, and be interrupted
+        ends = t == last or (interrupt is not None and interrupt.asked)
+        if save and (ends or due(t, save_every)):
+            save(t)
+        if ends and not looks:  # not in the checkpoint: a longer run has no such look
+            observe(t)
+        if interrupt is not None and ends and t < last:
+            interrupt.warn(t, last, unit)
+            return
+    if first > last:
+        observe(first - 1)

@@ -61,7 +61,7 @@ def run_on_ray(
 
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    _start_ray(num_workers)
+    ours = _start_ray(num_workers)
     server_app = ServerApp()
     results = []
 
@@ -81,11 +81,15 @@ def run_on_ray(
         )
     finally:
         logger.setLevel(level)
+        if ours:  # Flower shuts it down, unless it fails before it has taken it over
+            import ray
+
+            ray.shutdown()
     return results[0]
 
 
-def _start_ray(num_workers: int | None) -> None:
-    """Start Ray before Flower does, and try again where it fails; Flower uses this one.
+def _start_ray(num_workers: int | None) -> bool:
+    """Start Ray before Flower does, and try again; tell whether it was not running.
 
     Ray gives its own node 30 s to start, fixed in its code (2.55.1). A busy machine may
     need longer; a second try finds its files in memory.
@@ -93,7 +97,7 @@ def _start_ray(num_workers: int | None) -> None:
     import ray
 
     if ray.is_initialized():
-        return
+        return False
     # Ray's processes get this process' path in their environment alone, as Flower does.
     path = filter(None, [*sys.path, os.environ.get("PYTHONPATH")])
     env = {"PYTHONPATH": os.pathsep.join(path)}
@@ -106,7 +110,7 @@ def _start_ray(num_workers: int | None) -> None:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-            return
+            return True
         except Exception as error:  # Ray raises a bare Exception here
             why = str(error).partition("\n")[0]
             ray.shutdown()

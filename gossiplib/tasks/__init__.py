@@ -8,4 +8,4 @@ if TYPE_CHECKING:
     from .task import Task as Task, digits as digits, spambase as spambase
     from .training import train as train
 
-__getattr__, __dir__, __all__ = face(__name__, __file__)
+__getattr__, __dir__, __all__ = face(__name__)

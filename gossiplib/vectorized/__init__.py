@@ -8,4 +8,4 @@ if TYPE_CHECKING:
     from .consensus import averaging_rounds as averaging_rounds
     from .engine import gossip_learning as gossip_learning
 
-__getattr__, __dir__, __all__ = face(__name__, __file__)
+__getattr__, __dir__, __all__ = face(__name__)

@@ -17,11 +17,16 @@ from tqdm import tqdm
 from gossiplib.core import checkpoint as checkpoints, mixing, topology
 from gossiplib.core.averaging import Average, name_of, weighted_mean
 from gossiplib.core.checkpoint import Checkpoint, Identity, Where, fingerprint
-from gossiplib.core.models import pack
-from gossiplib.core.result import EvaluateFn, GossipResult, Loss, draw, due, each_round
-from gossiplib.system.numbers import check_whole
-from gossiplib.system.records import StackedMetrics, StackedModels, array_bytes, unravel
-from gossiplib.system.runs import Interrupt, check_memory, updates_bar
+from gossiplib.core.result import EvaluateFn, GossipResult, Loss
+from gossiplib.system.numbers import check_whole, draw
+from gossiplib.system.records import (
+    StackedMetrics,
+    StackedModels,
+    array_bytes,
+    pack,
+    unravel,
+)
+from gossiplib.system.runs import Interrupt, check_memory, due, each_round, updates_bar
 from gossiplib.tasks.task import Task
 from gossiplib.vectorized._speed import keep_freed_memory, repeat, threads
 from gossiplib.vectorized.averaging import Exchange, RoundGraph, among, to_torch
@@ -185,6 +190,7 @@ class _Run:
         common = type(self.task).evaluate_fn is Task.evaluate_fn
         self._common_test = common and evaluate_fn == self.task.evaluate_fn
         self._check_memory()
+        self.W = graph.W  # now, as it may be wrong
         self.initial_arrays = self.task.initial_arrays()
         self._by_size = np.argsort(-stacked.sizes, kind="stable")
         self._all_chunks = self._chunks(np.ones(n, dtype=bool))

@@ -8,4 +8,4 @@ if TYPE_CHECKING:
     from . import plots as plots, timeline as timeline
     from .widgets import explorer as explorer, scrubber as scrubber
 
-__getattr__, __dir__, __all__ = face(__name__, __file__)
+__getattr__, __dir__, __all__ = face(__name__)

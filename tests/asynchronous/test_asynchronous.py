@@ -228,8 +228,11 @@ def test_an_interrupted_run_returns_what_it_has():
         return update(received)
 
     pressed = []
-    with pytest.warns(UserWarning, match="of 100 cycles"):
+    with pytest.warns(UserWarning, match="of 100 cycles") as warned:
         result = gossip_cycles(one_record(clients=50), 100, create=press)
+    assert __file__ in {
+        one.filename for one in warned
+    }  # it is told where it was called
     assert 2 <= max(result.messages) < 20
     assert max(result.node_server_metrics) == max(result.messages)
 

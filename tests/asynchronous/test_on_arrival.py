@@ -26,8 +26,7 @@ from gossiplib.asynchronous.network import (
 )
 from gossiplib.asynchronous.server import AsyncServer
 from gossiplib.core.grid import LocalGrid
-from gossiplib.core.models import flat
-from gossiplib.system.records import unpack
+from gossiplib.system.records import flat, unpack
 from gossiplib.tasks.task import Task, spambase
 from toy_apps import SpyGrid, drifting_app, zeros
 

@@ -9,11 +9,11 @@ import pytest
 
 from gossiplib.core.averaging import (
     SoftmaxDistance,
-    check_model,
     name_of,
     softmax_distance_weights,
     weighted_mean,
 )
+from gossiplib.core.models import check_model
 
 
 def models(count, seed=0):
@@ -246,7 +246,9 @@ NAMES = {
         SoftmaxDistance(len, self_weight=0.3, alpha=-1)
     ),
     f"Wrapped(average=Wrapped(average={HERE}.rule))": Wrapped(Wrapped(rule)),
-    f"Wrapped(average={HERE}.Wrapped.method)": Wrapped(Wrapped(0).method),
+    f"Wrapped(average=Wrapped(average=0).{HERE}.Wrapped.method)": Wrapped(
+        Wrapped(0).method
+    ),
     f"partial({HERE}.rule, 1, bound={HERE}.rule)": partial(rule, 1, bound=rule),
     f"{HERE}.Plain": Plain(),
     "'text'": "text",

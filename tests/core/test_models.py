@@ -29,7 +29,7 @@ def test_unpack_and_pack_keep_every_array_as_it_is(name):
     record = ArrayRecord([np.asarray(ODD[name]), np.ones(2)])
     for unpacked in (
         records.unpack(record),
-        records.unpack(models.pack(records.unpack(record), like=record)),
+        records.unpack(records.pack(records.unpack(record), like=record)),
     ):
         for ours, flowers in zip(unpacked, record.to_numpy_ndarrays(), strict=True):
             assert ours.dtype == flowers.dtype and ours.shape == flowers.shape
@@ -39,11 +39,11 @@ def test_unpack_and_pack_keep_every_array_as_it_is(name):
 
 def test_pack_takes_the_names_and_scalars_too():
     like = ArrayRecord({"w": Array(np.zeros(2)), "count": Array(np.array(0))})
-    packed = models.pack([np.ones(2), np.float64(3)], like)
+    packed = records.pack([np.ones(2), np.float64(3)], like)
     assert list(packed) == ["w", "count"]
     assert packed["count"].shape == () and packed["count"].numpy() == 3
     with pytest.raises(ValueError, match="shorter"):
-        models.pack([np.ones(2)], like)
+        records.pack([np.ones(2)], like)
 
 
 def test_unpack_runs_no_code_that_comes_with_an_array():
@@ -71,17 +71,17 @@ def test_unpack_refuses_an_array_cut_short():
 def test_only_arrays_takes_the_one_record():
     record = ArrayRecord([np.ones(2)])
     content = RecordDict({"any name": record, "metrics": MetricRecord()})
-    assert models.only_arrays(content) is record
+    assert records.only_arrays(content) is record
     with pytest.raises(ValueError, match="holds 0"):
-        models.only_arrays(RecordDict())
+        records.only_arrays(RecordDict())
 
 
 def test_bytes_and_vectors():
     record = ArrayRecord([np.ones((2, 3), "f4"), np.array(7), np.zeros((0, 2))])
     assert records.array_bytes(record) == sum(len(a.data) for a in record.values())
-    assert models.flat(record).tolist() == [1] * 6 + [7]
-    assert models.flat(record).dtype == np.float64
-    assert models.flat(ArrayRecord()).shape == (0,)
+    assert records.flat(record).tolist() == [1] * 6 + [7]
+    assert records.flat(record).dtype == np.float64
+    assert records.flat(ArrayRecord()).shape == (0,)
 
 
 def test_mean_arrays_keeps_names_shapes_and_data_types():

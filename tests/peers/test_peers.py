@@ -27,7 +27,6 @@ from gossiplib.core import mixing
 from gossiplib.core.averaging import weighted_mean
 from gossiplib.core.client import choose, gossip
 from gossiplib.core.grid import LocalGrid
-from gossiplib.core.models import flat
 from gossiplib.core.server import Gossip
 from gossiplib.peers.bootstrap import Bootstrap
 from gossiplib.peers.launch import Peers
@@ -40,6 +39,7 @@ from gossiplib.protocols.compressed import Choco
 from gossiplib.system import records
 from gossiplib.system.certificates import Authority, Identity
 from gossiplib.system.processes import free_ports
+from gossiplib.system.records import flat
 from gossiplib.system.runs import wait_until
 from notebooks import ROOT
 from toy_apps import drift, drifting_app, zeros

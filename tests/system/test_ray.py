@@ -412,6 +412,15 @@ def test_run_on_ray_returns_what_main_returns_and_leaves_the_log_as_it_was(monke
     assert [options["num_cpus"] for options in started] == [2]  # of the whole cluster
 
 
+def test_ray_does_not_outlive_a_run_that_flower_never_began(monkeypatch):
+    calls = []
+    monkeypatch.setattr("ray.init", lambda **options: calls.append("init"))
+    monkeypatch.setattr("ray.shutdown", lambda: calls.append("shutdown"))
+    with pytest.raises((RuntimeError, ValueError)):  # it is no ClientApp
+        run_on_ray(None, N, drift_on)
+    assert calls == ["init", "shutdown"]
+
+
 @pytest.mark.parametrize("failures", [1, 3])
 def test_a_ray_that_does_not_start_is_tried_again(monkeypatch, failures):
     tries = []

@@ -543,8 +543,11 @@ def test_an_interrupted_run_returns_what_it_has():
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    with pytest.warns(UserWarning, match="that of 2 of 50 rounds"):
+    with pytest.warns(UserWarning, match="that of 2 of 50 rounds") as warned:
         result = gossip_learning(task, named("ring", N), 50, evaluate_fn=press)
+    assert __file__ in {
+        one.filename for one in warned
+    }  # it is told where it was called
     assert signal.getsignal(signal.SIGINT) is before
     assert difference(result, gossip_learning(task, named("ring", N), 2)) == 0
     assert list(result.messages) == [1, 2]

@@ -45,7 +45,7 @@ from gossiplib.core.result import GossipResult, Loss
 from gossiplib.system import archive
 from gossiplib.system.archive import Member
 from gossiplib.system.numbers import check_whole
-from gossiplib.system.records import StackedMetrics, dump, load
+from gossiplib.system.records import StackedMetrics, dump, load, record_of
 
 __all__ = [
     "Checkpoint",
@@ -338,7 +338,7 @@ def restore(kept: Checkpoint, clients: Membership) -> None:
     clients.late.update(kept.more["late"], set(calls.nodes).difference(states))
     for i in kept.more["first"]:
         first = load(cast(bytes, kept.members[f"first/{i}"]))
-        clients.first[i] = first.array_records["arrays"]
+        clients.first[i] = record_of(first, "arrays", ArrayRecord)
     clients.chosen.update(kept.more["chosen"])
 
 

@@ -21,7 +21,7 @@ from gossiplib.core.averaging import Average, as_dtype, name_of, weighted_mean
 from gossiplib.core.context import RoundContext
 from gossiplib.core.models import check_arrays, check_model
 from gossiplib.system.numbers import Seed, rng, seed_of
-from gossiplib.system.records import only_arrays, pack, unpack, whole, wholes
+from gossiplib.system.records import only_arrays, pack, record_of, unpack, whole, wholes
 
 __all__ = ["accept_all", "choose", "gossip"]
 
@@ -125,7 +125,7 @@ def gossip(
     @gossiping.query("discover")
     def discover_neighbours(message: Message, context: Context) -> Message:
         """Choose neighbours among the candidates."""
-        offer = message.content.config_records["gossip"]
+        offer = record_of(message.content, "gossip", ConfigRecord)
         candidates = wholes(offer, "candidates")
         found = discover(candidates, whole(offer, "server-round"), context)
         chosen = sorted({int(j) for j in found})
@@ -140,7 +140,7 @@ def gossip(
         """Train the own model: M_i^(t) becomes M_i^(t+1/2)."""
         if "gossip" not in message.content:
             return app(message, context)
-        call = message.content.config_records["gossip"]
+        call = record_of(message.content, "gossip", ConfigRecord)
         if call.get("run", _run(context)) != _run(context):
             forgot = ConfigRecord({"joined": False})
             return Message(RecordDict({"gossip": forgot}), reply_to=message)
@@ -156,7 +156,7 @@ def gossip(
             )
             encoded = send(unpack(trained), now)
             check_model(encoded, encoded, whose="the message of send:")
-            name = next(iter(reply.content.array_records))
+            (name,) = (k for k, v in reply.content.items() if v is trained)
             reply.content[name] = ArrayRecord(list(map(np.asarray, encoded)))
             reply.content["gossip"] = ConfigRecord({"encoded": True})
             context.state.update(now.state)
@@ -166,16 +166,18 @@ def gossip(
     @gossiping.train("average")
     def average_models(message: Message, context: Context) -> Message:
         """Average with the neighbours: M_i^(t+1/2) becomes M_i^(t+1)."""
-        call = message.content.config_records["gossip"]
+        call = record_of(message.content, "gossip", ConfigRecord)
         senders = wholes(call, "senders")
         if NEIGHBOURS not in context.state or MODEL not in context.state:
             raise ValueError("this client has no neighbours or no model to average")
-        known = wholes(context.state.config_records[NEIGHBOURS], "neighbours")
+        known = wholes(record_of(context.state, NEIGHBOURS, ConfigRecord), "neighbours")
         if not set(senders) <= set(known):
             raise ValueError(f"models came from {senders}, but neighbours are {known}")
-        model = context.state.array_records[MODEL]
-        own, came = unpack(model), message.content.array_records
-        neighbours = [unpack(came[str(j)]) for j in senders]
+        model = record_of(context.state, MODEL, ArrayRecord)
+        own = unpack(model)
+        neighbours = [
+            unpack(record_of(message.content, str(j), ArrayRecord)) for j in senders
+        ]
         for j, neighbour in zip(senders, neighbours, strict=True):
             like = own if send is None else neighbour
             check_model(neighbour, like, whose=f"client {j}'s")
@@ -211,7 +213,7 @@ def gossip(
     def restore_state(message: Message, context: Context) -> Message:
         """Go back to what a checkpoint has kept, the number of the run included."""
         content = RecordDict({**message.content})
-        was = content.config_records[RULE]["average"]
+        was = record_of(content, RULE, ConfigRecord)["average"]
         if was != name_of(average):
             raise ValueError(
                 f"the checkpoint is of clients that average by {was!r}, and this one "
@@ -228,7 +230,7 @@ def gossip(
 def _run(context: Context) -> int | None:
     """Return the number of the run that the client joined."""
     return (
-        whole(context.state.config_records[RUN], "run")
+        whole(record_of(context.state, RUN, ConfigRecord), "run")
         if RUN in context.state
         else None
     )
@@ -238,7 +240,7 @@ def _own_model(message: Message, context: Context) -> ArrayRecord:
     """Return the client's model; in its first round, the one that the server sends."""
     for source, name in ((context.state, MODEL), (message.content, "arrays")):
         if name in source:
-            return source.array_records[name]
+            return record_of(source, name, ArrayRecord)
     raise ValueError("this client has no model yet: it missed the start of the run")
 
 

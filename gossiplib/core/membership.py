@@ -101,9 +101,8 @@ class Membership:
             messages.append(self.calls.message("query.discover", i, gossip=offer))
         for reply in self.calls.send(messages):
             i = self.calls.client_of(reply)
-            chosen = reply.content.config_records.get("gossip", ConfigRecord()).get(
-                "neighbours"
-            )
+            answer = reply.content.config_records.get("gossip", ConfigRecord())
+            chosen = answer.get("neighbours")
             if isinstance(chosen, list) and set(chosen) <= set(offered[i]):
                 self.chosen[i] = sorted({int(j) for j in chosen})
             else:

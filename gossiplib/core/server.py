@@ -320,8 +320,8 @@ class Gossip(Strategy):
         result.node_train_metrics[server_round] = metrics
         for reply in replies:
             i = calls.client_of(reply)
-            gossip = reply.content.config_records.get("gossip", ConfigRecord())
-            if not gossip.get("joined", True):
+            gossip = reply.content.get("gossip")
+            if isinstance(gossip, ConfigRecord) and not gossip.get("joined", True):
                 calls.lapse(i, "train")
                 continue
             clients.have_model.add(i)

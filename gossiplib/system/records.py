@@ -37,11 +37,14 @@ __all__ = [
     "only_arrays",
     "pack",
     "ravel",
+    "record_of",
     "unpack",
     "unravel",
     "whole",
     "wholes",
 ]
+
+Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)
 
 
 def unpack(arrays: ArrayRecord) -> list[np.ndarray]:
@@ -68,6 +71,20 @@ def _unpack(array: Array) -> np.ndarray:
 @functools.lru_cache(maxsize=1024)
 def _header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
     return np.lib.format.read_array_header_1_0(io.BytesIO(header))
+
+
+def record_of(
+    content: RecordDict, name: str, kind: type[Record], missing: Record | None = None
+) -> Record:
+    """Return a record by its name and kind; raise ValueError if there is another.
+
+    Flower's `content.array_records[name]` copies all of its kind to look one up.
+    """
+    record = content.get(name, missing)
+    if not isinstance(record, kind):
+        found = type(record).__name__
+        raise ValueError(f"{name!r} must be a {kind.__name__}; it is a {found}")
+    return record
 
 
 def array_records(content: RecordDict) -> list[ArrayRecord]:
@@ -313,7 +330,8 @@ def flat(arrays: ArrayRecord) -> np.ndarray:
 
 def first_metrics(content: RecordDict) -> MetricRecord:
     """Return the first MetricRecord of a reply; an empty one if it has none."""
-    return next(iter(content.metric_records.values()), MetricRecord())
+    found = (record for record in content.values() if isinstance(record, MetricRecord))
+    return next(found, MetricRecord())
 
 
 def mean_metrics(clients: Mapping[int, MetricRecord]) -> MetricRecord:

@@ -27,6 +27,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from gossiplib.system.numbers import check_share, check_whole, rng
+from gossiplib.system.records import record_of
 from gossiplib.tasks.partition import deal, parts, spread
 from gossiplib.tasks.training import (
     check_training,
@@ -214,10 +215,10 @@ class Task:
         @app.train()
         def train_client(message: Message, context: Context) -> Message:
             client = self._client(context)
-            model = self._load(message.content.array_records["arrays"])
+            model = self._load(record_of(message.content, "arrays", ArrayRecord))
             if not self.same_start and "task.started" not in context.state:
                 model.load_state_dict(self.model(client).state_dict())
-            config = message.content.config_records["config"]
+            config = record_of(message.content, "config", ConfigRecord)
             server_round = check_whole("server-round", config["server-round"], 0)
             x, y = self.part(client, "train")
             batches = self.batches(client, server_round, epochs, batch_size)
@@ -232,7 +233,7 @@ class Task:
         @app.evaluate()
         def evaluate_client(message: Message, context: Context) -> Message:
             client = self._client(context)
-            model = self._load(message.content.array_records["arrays"])
+            model = self._load(record_of(message.content, "arrays", ArrayRecord))
             x, y = self.part(client, "test")
             if not len(y):
                 raise ValueError(f"client {client} has no test part: holdout is 0")

@@ -227,13 +227,10 @@ def gossip(
     return gossiping
 
 
-def _run(context: Context) -> int | None:
-    """Return the number of the run that the client joined."""
-    return (
-        whole(record_of(context.state, RUN, ConfigRecord), "run")
-        if RUN in context.state
-        else None
-    )
+def _run(context: Context) -> object:
+    """Return the number of the run that the client joined, if it was told one."""
+    none = ConfigRecord()
+    return record_of(context.state, RUN, ConfigRecord, none).get("run")
 
 
 def _own_model(message: Message, context: Context) -> ArrayRecord:

@@ -433,3 +433,10 @@ def test_a_stock_app_runs_under_fedavg_bare_or_wrapped(name):
     for one, other in zip(*models, strict=True):
         # FedAvg takes the clients in a random order, so sums are rounded differently.
         assert np.allclose(one, other, atol=1e-4)
+
+
+def test_a_server_of_your_own_need_not_number_its_runs():
+    client = Client(gossip(drifting_app()))
+    client.call("query.join", gossip=ConfigRecord({"mine": 1}))
+    client.discover([1])
+    assert client.train(arrays=zeros()).array_records

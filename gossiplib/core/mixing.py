@@ -248,7 +248,7 @@ def check_weights(W: Matrix, graph: nx.Graph) -> None:
             f"the weights of each client must sum to 1: those of client {bad[0]} sum "
             f"to {sums[bad[0]]:.6g}"
         )
-    i, j, _, _ = _links(graph)
+    i, j = links(graph)
     rows, columns = (indices.astype(np.int64) for indices in W.nonzero())
     heard = np.concatenate([i * n + j, np.arange(n) * (n + 1)])
     if (unheard := np.setdiff1d(rows * n + columns, heard)).size:

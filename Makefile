@@ -47,7 +47,7 @@ test: .venv/made
 	.venv/bin/ruff format --check
 	.venv/bin/lint-imports
 	.venv/bin/mypy
-	.venv/bin/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder --durations=20 --nbval-lax --nbval-current-env notebooks tests
+	.venv/bin/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=20 --nbval-lax --nbval-current-env notebooks tests
 
 notebooks: .venv/made
 	.venv/bin/python tests/notebooks.py execute

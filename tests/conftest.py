@@ -1,9 +1,8 @@
 """Settings for all tests: quiet libraries, and who runs what when, on several workers.
 
 What takes long begins first, so that no worker is left with it at the end: notebooks,
-by the time that they state, then the files in `LONG`. Each of these stays together on
-one worker, as its cells or tests share what they have built; all other tests go to
-whoever is free.
+by the time that they state, then the files in `LONG`. `make test` lets xdist give whole
+files to its workers, in this order, as the cells or tests of one share what they built.
 """
 
 import logging
@@ -20,7 +19,7 @@ os.environ |= QUIET
 #: Workers share the cores: more threads of one would wait for those of the others.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-#: Files whose tests share something costly, the longest first.
+#: Files that take long, the longest first.
 LONG = (
     "test_peers",
     "test_deployment",
@@ -42,11 +41,10 @@ def pytest_configure(config):
 
 
 class Order:
-    """Put the long ones first, and keep together what shares something costly."""
+    """Put the long ones first."""
 
-    @pytest.hookimpl(tryfirst=True)  # xdist then reads the marks
     def pytest_collection_modifyitems(self, items):
-        """Sort the tests, and mark those that stay together."""
+        """Sort the tests by file."""
         seconds = {}
         for item in items:
             file = item.parent
@@ -54,9 +52,6 @@ class Order:
                 if file not in seconds:
                     found = RUN_TIME.search(read(file.path).cells[0].source)
                     seconds[file] = int(found[1]) if found else 0
-                item.add_marker(pytest.mark.xdist_group(file.path.stem))
-            elif item.path.stem in LONG:
-                item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
         def turn(item):
             if isinstance(item.parent, IPyNbFile):

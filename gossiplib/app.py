@@ -19,6 +19,7 @@ from gossiplib.core.client import gossip
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
 from gossiplib.core.topology import named
+from gossiplib.system.runs import due
 from gossiplib.tasks.task import Task, digits
 
 
@@ -65,7 +66,8 @@ def main(grid: Grid, context: Context) -> None:
     n, rounds, every = config["num-clients"], config["num-rounds"], config["every"]
 
     def evaluate(t: int, arrays: ArrayRecord) -> MetricRecord | None:
-        return None if t % every and t != rounds else task.evaluate_fn(t, arrays)
+        seen = due(t, every) or t == rounds
+        return task.evaluate_fn(t, arrays) if seen else None
 
     run: dict[str, Any] = {
         "initial_arrays": task.initial_arrays(),

@@ -9,11 +9,11 @@ gives the same models.
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import networkx as nx
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -24,7 +24,7 @@ from gossiplib.asynchronous.network import (
     Traffic,
 )
 from gossiplib.core.calls import Calls
-from gossiplib.core.models import check_initial, check_model
+from gossiplib.core.models import check_arrays, check_initial, check_model
 from gossiplib.core.result import GossipResult
 from gossiplib.system.numbers import Seed, check_whole, seed_of
 from gossiplib.system.records import (
@@ -37,6 +37,8 @@ from gossiplib.system.records import (
 from gossiplib.system.runs import each_round
 
 __all__ = ["AsyncServer"]
+
+T = TypeVar("T")
 
 
 class AsyncServer(Strategy):
@@ -168,14 +170,11 @@ class _Run:
 
     def end(self, num_clients: int) -> None:
         """Keep the clients' metrics; raise an error if nobody is left."""
-        result, lost = self.result, self.result.lost
+        result = self.result
         result.node_train_metrics[self.cycle] = self.metrics
         result.train_metrics_clientapp[self.cycle] = mean_metrics(self.metrics)
-        if not self.have_model and len({loss.client for loss in lost}) == num_clients:
-            raise RuntimeError(
-                f"all clients failed by cycle {self.cycle}; client {lost[-1].client}: "
-                f"{lost[-1].reason}"
-            )
+        if not self.have_model:
+            result.raise_if_all_lost(num_clients, f"cycle {self.cycle}")
 
     def messages(
         self, call: str, clients: Iterable[int], **records: Any
@@ -190,16 +189,15 @@ class _Run:
 
     def collect(self, senders: np.ndarray) -> None:
         """Ask the senders for their newest models, and put these on their way."""
-        models, like = {}, unpack(self.initial)
+        like = unpack(self.initial)
+
+        def parse(content: RecordDict) -> ArrayRecord:
+            arrays = only_arrays(content)
+            check_model(unpack(arrays)[:-1], like)  # the last one is the age
+            return arrays
+
         calls = self.messages("query.send", np.unique(senders).tolist())
-        for reply in self.calls.send(calls):
-            client = self.calls.client_of(reply)
-            try:
-                arrays = only_arrays(reply.content)
-                check_model(unpack(arrays)[:-1], like)  # the last one is the age
-                models[client] = arrays
-            except ValueError as error:
-                self.calls.lose(client, "query.send", f"cannot be used: {error}")
+        models = self._read(self.calls.send(calls), parse)
         self.have_model |= set(models)
         for number, client in enumerate(senders.tolist(), self.sent):
             if client in models:
@@ -220,19 +218,41 @@ class _Run:
         for number, client in zip(numbers.tolist(), receivers.tolist(), strict=True):
             if arrays := self.flying.get(number):
                 calls += self.messages("train", [client], arrays=arrays, **records)
-        replies = self.calls.send(calls)
-        learned = {self.calls.client_of(r): first_metrics(r.content) for r in replies}
+        learned = self._read(self.calls.send(calls), _what_it_learned, "its reply")
         self.metrics |= learned
         self.have_model |= set(learned)
         useful = [bool(metrics["useful"]) for metrics in learned.values()]
         return np.array(list(learned), np.int64), np.array(useful, bool)
+
+    def _read(
+        self,
+        replies: list[Message],
+        parse: Callable[[RecordDict], T],
+        what: str = "its model",
+    ) -> dict[int, T]:
+        """Return what `parse` makes of the replies, by clients; the others are lost."""
+        calls = self.calls
+        read = {calls.client_of(r): calls.read(r, parse, what) for r in replies}
+        return {i: one for i, one in read.items() if one is not None}
 
     def observe(self, cycle: int) -> None:
         """Measure all clients' models. Gossip itself does not need this look."""
         with self.result.timed("measure"):
             calls = self.messages("query.model", sorted(self.have_model))
             replies = self.calls.send(calls, counted=False)
-            models = {self.calls.client_of(r): only_arrays(r.content) for r in replies}
+            models = self._read(replies, self._model)
             self.result.node_arrays = models
             if self.evaluate_fn:
                 self.result.evaluate(cycle, models, self.evaluate_fn)
+
+    def _model(self, content: RecordDict) -> ArrayRecord:
+        arrays = only_arrays(content)
+        check_arrays(arrays, self.initial)
+        return arrays
+
+
+def _what_it_learned(content: RecordDict) -> MetricRecord:
+    metrics = first_metrics(content)
+    if "useful" not in metrics:
+        raise ValueError("it does not tell whether the model was useful")
+    return metrics

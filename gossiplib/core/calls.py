@@ -10,8 +10,8 @@ and come back, with an empty state, or the client come back on another node.
 import logging
 import re
 import secrets
-from collections.abc import Iterable
-from typing import TypeAlias
+from collections.abc import Callable, Iterable
+from typing import TypeAlias, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -27,6 +27,7 @@ _RAISED = re.compile(r"Exception ClientAppException occurred\. Message: (.*)'>",
 #: How Flower reports other errors of a worker; Ray adds more lines, with its paths.
 _FAILED = re.compile(r"<class '(?:\w+\.)*(\w+)'>:<['\"](.*?)(?:['\"]>)?$", re.M)
 
+T = TypeVar("T")
 Record: TypeAlias = ArrayRecord | MetricRecord | ConfigRecord
 
 logger = logging.getLogger("gossiplib")
@@ -165,6 +166,17 @@ class Calls:
     def client_of(self, message: Message) -> int:
         """Return the partition id of the client that sent a reply."""
         return self._clients[message.metadata.src_node_id]
+
+    def read(
+        self, reply: Message, parse: Callable[[RecordDict], T], what: str = "its model"
+    ) -> T | None:
+        """Return what `parse` makes of a reply, or book the call as lost."""
+        try:
+            return parse(reply.content)
+        except Exception as error:  # whatever comes of bytes that a client has made up
+            reason = f"{what} cannot be used: {error}"
+            self.lose(self.client_of(reply), reply.metadata.message_type, reason)
+            return None
 
     def send(
         self, messages: Iterable[Message], *, counted: bool = True

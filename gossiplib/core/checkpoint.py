@@ -294,11 +294,9 @@ def take(clients: Membership) -> tuple[dict[str, Any], dict[str, Member]]:
     states = set()
     for reply in calls.send(asked, counted=False):
         i = calls.client_of(reply)
-        try:
-            kept[f"state/{i}"] = dump(reply.content)
+        if (state := calls.read(reply, dump, "its state")) is not None:
+            kept[f"state/{i}"] = state
             states.add(i)
-        except (ValueError, TypeError, AttributeError, EOFError) as error:
-            calls.lose(i, "query.state", f"its state cannot be kept: {error}")
     for i, arrays in clients.first.items():
         kept[f"first/{i}"] = dump(RecordDict({"arrays": arrays}))
     more = {

@@ -20,8 +20,8 @@ from flwr.clientapp import ClientApp
 from gossiplib.core.averaging import Average, as_dtype, name_of, weighted_mean
 from gossiplib.core.context import RoundContext
 from gossiplib.core.models import check_arrays, check_model
-from gossiplib.system.numbers import Seed, rng, seed_of
-from gossiplib.system.records import only_arrays, pack, record_of, unpack, whole, wholes
+from gossiplib.system.numbers import Seed, check_whole, rng, seed_of
+from gossiplib.system.records import only_arrays, pack, record_of, unpack, wholes
 
 __all__ = ["accept_all", "choose", "gossip"]
 
@@ -127,7 +127,8 @@ def gossip(
         """Choose neighbours among the candidates."""
         offer = record_of(message.content, "gossip", ConfigRecord)
         candidates = wholes(offer, "candidates")
-        found = discover(candidates, whole(offer, "server-round"), context)
+        server_round = check_whole("server-round", offer.get("server-round"), 0)
+        found = discover(candidates, server_round, context)
         chosen = sorted({int(j) for j in found})
         if not set(chosen) <= set(candidates):
             raise ValueError(f"discover chose {chosen}, but was offered {candidates}")
@@ -152,7 +153,9 @@ def gossip(
         check_arrays(trained, model)
         if send is not None:
             now = RoundContext(
-                context, whole(call, "server-round"), receivers=whole(call, "receivers")
+                context,
+                check_whole("server-round", call.get("server-round"), 0),
+                receivers=check_whole("receivers", call.get("receivers"), 0),
             )
             encoded = send(unpack(trained), now)
             check_model(encoded, encoded, whose="the message of send:")
@@ -182,7 +185,8 @@ def gossip(
             like = own if send is None else neighbour
             check_model(neighbour, like, whose=f"client {j}'s")
         # A server of your own need not count its rounds.
-        now = RoundContext(context, whole(call, "server-round", 0), senders=senders)
+        server_round = check_whole("server-round", call.get("server-round", 0), 0)
+        now = RoundContext(context, server_round, senders=senders)
         mixed = average(own, neighbours, np.array(call["weights"]), now)
         check_model(mixed, own)
         mixed = [as_dtype(m, o.dtype) for m, o in zip(mixed, own, strict=True)]

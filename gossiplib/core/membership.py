@@ -9,12 +9,13 @@ How a call can fail is in `calls`; what the server does with models in `server`.
 from typing import Protocol
 
 import networkx as nx
-from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from gossiplib.core import mixing, topology
 from gossiplib.core.calls import Calls
 from gossiplib.core.models import check_arrays, check_model
 from gossiplib.system.records import only_arrays, unpack
+from gossiplib.system.runs import due
 
 __all__ = ["Membership"]
 
@@ -74,7 +75,7 @@ class Membership:
         offer = topology.at(plan.schedule, server_round)
         if begins or not self._static:
             topology.check_graph(offer, plan.num_clients, connected=self._static)
-        if plan.discover_every and (server_round - 1) % plan.discover_every == 0:
+        if due(server_round - 1, plan.discover_every):
             self.chosen = {}
         online = [i for i in self.calls.nodes if topology.is_online(offer, i)]
         offered = {i: topology.senders(offer, i) for i in online}
@@ -146,15 +147,13 @@ class Membership:
         A message that the client has encoded (see `averaging`, `send`) is for its
         neighbours to read.
         """
-        call = reply.metadata.message_type
-        try:
-            arrays = only_arrays(reply.content)
-            if call == "train" and "gossip" in reply.content:
+
+        def parse(content: RecordDict) -> ArrayRecord:
+            arrays = only_arrays(content)
+            if reply.metadata.message_type == "train" and "gossip" in content:
                 check_model(unpack(arrays), unpack(arrays), whose="its encoded")
             else:
                 check_arrays(arrays, self._initial)
-        except Exception as error:  # whatever comes of bytes that a client has made up
-            reason = f"its model cannot be used: {error}"
-            self.calls.lose(self.calls.client_of(reply), call, reason)
-            return None
-        return arrays
+            return arrays
+
+        return self.calls.read(reply, parse)

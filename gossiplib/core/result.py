@@ -96,14 +96,15 @@ class GossipResult(Result):
             self.node_server_metrics[server_round] = metrics
             self.evaluate_metrics_serverapp[server_round] = mean_metrics(metrics)
 
-    def raise_if_all_lost(self, num_clients: int, server_round: int, call: str) -> None:
-        """Raise an error if `call` failed at all `num_clients` by `server_round`."""
-        failed = {loss.client for loss in self.lost if loss.call == call}
+    def raise_if_all_lost(
+        self, num_clients: int, when: str, call: str | None = None
+    ) -> None:
+        """Raise an error if `call`, or any at all, failed at all `num_clients`."""
+        failed = {loss.client for loss in self.lost if call in (None, loss.call)}
         if len(failed) == num_clients:
-            last = self.lost[-1]
+            last, to = self.lost[-1], f" to {call}" if call else ""
             raise RuntimeError(
-                f"all clients failed to {call} by round {server_round}; client "
-                f"{last.client}: {last.reason}"
+                f"all clients failed{to} by {when}; client {last.client}: {last.reason}"
             )
 
     def __repr__(self) -> str:

@@ -329,7 +329,7 @@ class Gossip(Strategy):
                 clients.trained[i] = arrays
                 metrics[i] = first_metrics(reply.content)
         if not clients.have_model:
-            result.raise_if_all_lost(self.num_clients, server_round, "train")
+            result.raise_if_all_lost(self.num_clients, f"round {server_round}", "train")
         return None, mean_metrics(metrics)
 
     def configure_average(self, server_round: int) -> Iterable[Message]:

@@ -28,15 +28,14 @@ from gossiplib.system.certificates import Authority
 from gossiplib.system.processes import Processes, free_ports
 from gossiplib.system.records import flat, mean_metrics
 from gossiplib.system.runs import wait_until
+from gossiplib.system.simulation import QUIET
 
 __all__ = ["Peers", "can_start", "stored_events"]
 
 #: One thread each, no telemetry, and no log of gRPC's own.
-_ENV = {
+_ENV = QUIET | {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
     "GRPC_VERBOSITY": "NONE",
     "PYTHONWARNINGS": "ignore",
 }

@@ -42,7 +42,7 @@ from gossiplib.system import records
 from gossiplib.system.certificates import Identity
 from gossiplib.system.numbers import check_whole, rng
 from gossiplib.system.records import only_arrays, wholes
-from gossiplib.system.runs import wait_until
+from gossiplib.system.runs import due, wait_until
 
 __all__ = ["PeerConfig"]
 
@@ -79,7 +79,8 @@ class PeerConfig:
         start.
     evaluate_every, observe_every : int
         Evaluate, and write the model down, in rounds k, 2k, ...; 0 is never, but the
-        model of the last round is written in any case.
+        model of the last round is written in any case. Without rounds, k counts
+        sends, and nothing is evaluated.
     config : dict
         For the client, with `server-round` added.
 
@@ -214,9 +215,9 @@ class Peer:
             if t > self.round + 1:
                 self.log.write("skipped", t, rounds=t - self.round - 1)
             self._run_round(t)
-            if config.evaluate_every and t % config.evaluate_every == 0:
+            if due(t, config.evaluate_every):
                 self.call("evaluate", t, gossip=ConfigRecord())
-            if t == last or (config.observe_every and t % config.observe_every == 0):
+            if t == last or due(t, config.observe_every):
                 self.log.write_model(t, self.model)
             self.log.write("round", t, refused=dict(self.mailbox.refused))
 
@@ -279,7 +280,8 @@ class Peer:
                     to = [int(stream.choice(neighbours))]
                     self.outbox.send(t, len(neighbours), only_arrays(newest), to)
                 self._finish_round(t)
-                self.log.write_model(t, self.model)
+                if due(t, config.observe_every):
+                    self.log.write_model(t, self.model)
                 self.log.write("round", t, refused=dict(self.mailbox.refused))
         neighbours = sorted(self.mailbox.neighbours)
         self.outbox.send(last + 1, len(neighbours), None, neighbours)

@@ -1,4 +1,4 @@
-"""Numbers: checked where they enter, and drawn from streams that share nothing.
+"""Numbers: checked where they enter, and drawn from streams of their own.
 
 Each use of random numbers has a stream of its own, which depends on what it is for
 (client, round, ...) and not on what was drawn before. So two engines that draw in
@@ -48,7 +48,8 @@ def seed_of(seed: Seed) -> int:
 def rng(seed: int, *key: int, use: str = "") -> np.random.Generator:
     """Return the random stream of a use: `key` is a round, a client and a round, ...
 
-    Two uses of one key need two names, `use`.
+    Two uses of one key need two names, `use`; the same holds where one key is another
+    with zeros behind it, which numpy takes for the same.
     """
     return np.random.default_rng([seed, *key, *use.encode()])
 

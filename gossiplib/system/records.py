@@ -40,7 +40,6 @@ __all__ = [
     "record_of",
     "unpack",
     "unravel",
-    "whole",
     "wholes",
 ]
 
@@ -113,7 +112,7 @@ def ravel(model: Sequence[np.ndarray], batch: tuple[int, ...] = ()) -> np.ndarra
     model : list of numpy.ndarray
         Arrays of the shapes ``(*batch, ...)``.
     batch : tuple of int
-        The axis of many clients, see `RoundContext.batch`; () for one model.
+        The axis of many models; () for one.
     """
     parts = [np.reshape(array, (*batch, -1)) for array in model]
     return np.concatenate(parts, axis=-1) if parts else np.empty((*batch, 0))
@@ -191,7 +190,7 @@ class StackedMetrics(Mapping[int, MetricRecord]):
         return len(self.clients)
 
     def mean(self) -> MetricRecord:
-        """Return the plain mean of each metric, see `result.mean_metrics`."""
+        """Return the plain mean of each metric, see `mean_metrics`."""
         columns = self.columns.items() if len(self) else []
         return MetricRecord(
             {k: float(v.mean()) for k, v in columns if k != "num-examples"}
@@ -295,14 +294,6 @@ def pack(model: list[np.ndarray], like: ArrayRecord) -> ArrayRecord:
     for name, array in zip(like, model, strict=True):
         arrays[name] = Array(np.asarray(array))
     return arrays
-
-
-def whole(record: ConfigRecord, key: str, missing: int | None = None) -> int:
-    """Return a whole number of a record; raise ValueError where there is none."""
-    value = record.get(key, missing)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{key} must be a whole number; got {value!r}")
-    return value
 
 
 def wholes(record: ConfigRecord, key: str) -> list[int]:

@@ -127,8 +127,9 @@ class Exchange:
     first rounds, one of each group is also called alone, since a function that takes
     the first axis for one of a model's would go wrong in silence.
 
-    Clients of different `kinds`, shape (n,), are not called together. `message_bytes`
-    is the size of a message that `send` made, as Flower encodes it, or 0.
+    Clients of different `kinds`, shape (n,), are not called together. `messages` is how
+    many were received in the last round; `message_bytes` is the size of one that `send`
+    made, as Flower encodes it, or 0.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class Exchange:
         self._kinds = np.zeros(n, dtype=np.int64) if kinds is None else kinds
         self._compared: Counter[tuple[int, ...]] = Counter()
         self.states = StackedStates(n)
-        self.message_bytes = 0
+        self.messages = self.message_bytes = 0
 
     def __call__(
         self, trained: torch.Tensor, W: csr_array, here: np.ndarray, server_round: int
@@ -155,18 +156,20 @@ class Exchange:
         (n,). Yields clients that have senders, and their averages.
         """
         payload = self._messages(trained, W, here, server_round)
-        groups = by_degree(among(W, here), self._kinds, self.states.kinds())
+        received = among(W, here)
+        self.messages = received.nnz - self._n
+        groups = by_degree(received, self._kinds, self.states.kinds())
         for clients, senders, weights in groups:
             alike = len(weights), int(self._kinds[clients[0]])
             size = max(1, self._chunk // len(weights))
             for some in chunks(np.arange(len(clients)), size):
                 ids, near = clients[some], senders[:, some]
                 own = self._models(trained, ids)
-                received = [
+                others = [
                     self._models(trained, j) if payload is None else _read(payload, j)
                     for j in near
                 ]
-                given, about = [own, received, weights[:, some]], {"senders": near}
+                given, about = [own, others, weights[:, some]], {"senders": near}
                 shapes = [a.shape for a in own]
                 mixed = self._call(
                     self._average, given, about, ids, server_round, alike, shapes

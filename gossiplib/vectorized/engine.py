@@ -281,7 +281,7 @@ class _Run:
                 bar.update(len(ids))
         self.have_model |= self.trained
         if not self.have_model.any():
-            self.result.raise_if_all_lost(self.n, server_round, "train")
+            self.result.raise_if_all_lost(self.n, f"round {server_round}", "train")
         means = MetricRecord()
         if self.trained.any():
             means["loss"] = float(losses[self.trained].mean())
@@ -310,7 +310,6 @@ class _Run:
 
     def average(self, server_round: int) -> None:
         """Average the models of the clients that trained with their neighbours'."""
-        W = among(self.W, self.trained)
         message_bytes = array_bytes(self.initial_arrays)
         with self.result.timed("average"):
             if exchange := self._exchange:
@@ -320,14 +319,17 @@ class _Run:
                     at, new = place(ids, self.X.device), mixed.to(self.X.device)
                     self._undo("train.average", ids, take(self.Y, at), new)
                     put(self.X, at, new)
+                messages = exchange.messages
                 message_bytes = exchange.message_bytes or message_bytes
             else:
+                W = among(self.W, self.trained)
+                messages = W.nnz - self.n
                 if self._product is None or self._product[0] is not W:
                     self._product = W, to_torch(W, self.X)
                 torch.addmm(self.X, self._product[1], self.Y, beta=0, out=self.X)
                 self._undo("train.average", np.arange(self.n), self.Y, self.X)
-        self.result.messages[server_round] = W.nnz - self.n
-        self.result.bytes[server_round] = (W.nnz - self.n) * message_bytes
+        self.result.messages[server_round] = messages
+        self.result.bytes[server_round] = messages * message_bytes
         self.result.server_bytes[server_round] = 0
 
     def evaluate(self, server_round: int) -> None:

@@ -193,6 +193,16 @@ def offline(graph, client):
     return graph
 
 
+def test_models_whose_sum_is_too_large_for_a_float_are_sound():
+    """Twenty clients' weights of 1e37 are numbers; their sum, in float32, is none."""
+
+    def large(received, before, update):
+        return Linear(np.full_like(received.w, 1e37), received.age)
+
+    models = gossip_cycles(one_record(clients=20), 2, create=large).models()
+    assert np.isfinite(models).all() and models.max() == np.float32(1e37)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

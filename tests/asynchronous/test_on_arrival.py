@@ -4,7 +4,7 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
@@ -205,6 +205,43 @@ def test_it_ends_if_all_fail_at_once():
     app = gossip_on_arrival(drifting_app())
     with pytest.raises(RuntimeError, match="all clients failed by cycle 1; client"):
         run(None, 2, grid=Mute(app, N))
+
+
+def made_up(data=b"", stype="numpy.ndarray"):
+    """Return arrays that no client could have trained."""
+    return ArrayRecord({"0": Array("float64", (3,), stype, data)})
+
+
+MADE_UP = {
+    "no bytes": ("query.send", {"arrays": made_up()}, "its model"),
+    "other kind": ("query.send", {"arrays": made_up(stype="torch")}, "its model"),
+    "no model": ("query.model", {}, "its model"),
+    "no bytes to look at": ("query.model", {"arrays": made_up()}, "its model"),
+    "other shape": ("query.model", {"arrays": ArrayRecord([np.ones(2)])}, "its model"),
+    "no metrics": ("train", {}, "its reply"),
+    "metrics of others": ("train", {"m": MetricRecord({"loss": 1.0})}, "its reply"),
+}
+
+
+@pytest.mark.parametrize("fault", MADE_UP)
+def test_a_reply_that_makes_no_sense_is_lost_and_the_run_goes_on(fault):
+    call, content, what = MADE_UP[fault]
+
+    class Liar(SpyGrid):
+        def send_and_receive(self, messages, *, timeout=None):
+            replies = list(super().send_and_receive(messages, timeout=timeout))
+            for reply in replies:
+                about = reply.metadata
+                if (self._client[about.src_node_id], about.message_type) == (2, call):
+                    reply.content = RecordDict(content)
+            return replies
+
+    grid = Liar(gossip_on_arrival(drifting_app(), random_walk), N)
+    result = run(None, 4, grid=grid)
+    assert result.lost and {loss[1:3] for loss in result.lost} == {(2, call)}
+    assert all(f"{what} cannot be used" in loss.reason for loss in result.lost)
+    assert len(result.messages) == 4 and len(result.node_arrays) >= N - 1
+    assert all(unpack(a)[0].shape == (3,) for a in result.node_arrays.values())
 
 
 def test_create_that_makes_no_numbers_is_named():

@@ -19,7 +19,7 @@ from dataclasses import fields
 import networkx as nx
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 from flwr.clientapp import ClientApp
 
 from faults import shows
@@ -283,20 +283,29 @@ def test_a_client_that_did_not_tell_its_state_starts_anew(tmp_path):
     assert np.allclose(result.models(), X)
 
 
-def test_a_state_that_cannot_be_kept_is_lost_and_said(tmp_path, caplog):
+STATES = {
+    "words": (ArrayRecord([np.array(["a", "b"])]), "arrays of <U1 are not accepted"),
+    "zip": (ArrayRecord({"0": Array("f8", (1,), "numpy.ndarray", b"PK\3\4junk")}), ""),
+}
+
+
+@pytest.mark.parametrize("kept", STATES)
+def test_a_state_that_cannot_be_kept_is_lost_and_said(kept, tmp_path, caplog):
     inner, app = drifting_app(), ClientApp()
+    state, says = STATES[kept]
 
     @app.train()
     def train(message, context):
         if context.node_config["partition-id"] == 1:
-            context.state["words"] = ArrayRecord([np.array(["a", "b"])])
+            context.state["kept"] = state
         return inner(message, context)
 
     app.evaluate()(inner)
     strategy = Gossip(RING, checkpoint=tmp_path / "run.zip")
     result = strategy.start(LocalGrid(gossip(app), N), zeros(), 2)
-    reason = "its state cannot be kept: arrays of <U1 are not accepted"
-    assert result.lost == [(t, 1, "query.state", reason) for t in (1, 2)]
+    assert [loss[:3] for loss in result.lost] == [(t, 1, "query.state") for t in (1, 2)]
+    reason = result.lost[0].reason
+    assert reason.startswith("its state cannot be used: " + says)
     assert reason in caplog.text
 
 

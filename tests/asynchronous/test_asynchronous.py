@@ -119,7 +119,7 @@ def test_many_messages_at_once_are_as_one_after_the_other(
     )
     expected = by_messages(task, create, loss, 0.1, Diary.events)
     assert np.abs(expected[:, :-1]).max() > 0.3
-    assert np.allclose(result.models(), expected, atol=1e-10)
+    assert np.allclose(result.models(), expected, rtol=1e-10, atol=1e-10)
 
 
 def test_an_account_without_room_is_plain_gossip():

@@ -24,7 +24,7 @@ def image(widget):
     return bytes(widget.children[1].value)
 
 
-def test_the_explorer_shows_every_choice_or_says_why_not():
+def test_the_explorer_shows_each_rule_and_name_or_says_why_not():
     explorer = widgets.explorer()
     name, size, rule = explorer.children[0].children
     name.value = "barbell"  # the rules weigh its bridge differently

@@ -653,7 +653,7 @@ def test_all_join_through_one_and_the_graph_they_find_is_as_good_as_a_given_one(
 
 def test_without_rounds_models_learn_and_all_have_joined_through_one():
     options = {"num_sends": 25, "send_interval": 0.2, "timeout": 60}
-    options |= {"start_timeout": 120}
+    options |= {"start_timeout": 120, "observe_every": 10}
     names = ("arriving_apps:client", "arriving_apps:initial")
     with Peers(*names, 3, path=HERE, **options) as all_:
         all_.wait(240)
@@ -670,6 +670,7 @@ def test_without_rounds_models_learn_and_all_have_joined_through_one():
     no_room = sum(counts.get("no room", 0) for counts in refused.values())
     assert sum(result.messages.values()) + no_room == 75
     assert result.lost == []
+    assert sorted(result.consensus_distance) == [10, 20, 25]
     assert all(accuracy(arrays) > 0.8 for arrays in result.node_arrays.values())
     assert accuracy(arriving_apps.initial()) < 0.6
 

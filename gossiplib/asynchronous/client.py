@@ -17,8 +17,8 @@ from flwr.app import (
 from flwr.clientapp import ClientApp
 
 from gossiplib.asynchronous.merging import CreateModel, Linear, check_made, merge_update
-from gossiplib.core.averaging import as_dtype
-from gossiplib.core.client import MODEL, gossip
+from gossiplib.core.averaging import as_dtypes
+from gossiplib.core.client import MODEL, call_app, gossip
 from gossiplib.core.models import check_arrays, check_model
 from gossiplib.system.numbers import check_whole
 from gossiplib.system.records import (
@@ -73,7 +73,7 @@ def gossip_on_arrival(app: ClientApp, create: CreateModel = merge_update) -> Cli
     def receive(message: Message, context: Context) -> Message:
         """Make a new model of the one that arrived, and of the one before it."""
         if "gossip" not in message.content:
-            return app(message, context)
+            return call_app(app, message, context)
         like, before, ages = _state(message, context)
         arrived, configs = message.content.array_records, message.content.config_records
         cycle = check_whole("cycle", configs["gossip"]["cycle"], 0)
@@ -86,15 +86,10 @@ def gossip_on_arrival(app: ClientApp, create: CreateModel = merge_update) -> Cli
             aged = ConfigRecord({**configs["config"], "age": float(models.age[0])})
             arrays = _record(models, like)
             message.content = RecordDict({"arrays": arrays, "config": aged})
-            reply = app(message, context)
-            if not isinstance(reply, Message):
-                raise TypeError(
-                    f"the ClientApp returned {reply!r} instead of a Message"
-                )
+            reply = call_app(app, message, context)
             if reply.has_error():
                 raise RuntimeError(reply.error.reason)
-            trained = only_arrays(reply.content)
-            check_arrays(trained, like)
+            trained = check_arrays(only_arrays(reply.content), like)
             metrics.update(first_metrics(reply.content))
             return _row(unpack(trained), models.age[0] + metrics.get("num-examples", 1))
 
@@ -126,13 +121,14 @@ def _state(
 
 
 def _row(arrays: list[np.ndarray], age: Any) -> Linear:
-    """Return a model as a row, all its arrays end to end."""
+    """Return a model as a row, all its arrays end to end, with 0 for what is masked."""
     w = ravel(arrays)[None]
+    w = np.where(np.isinf(w), 0, w)
     return Linear(w, np.asarray([age], dtype=w.dtype))
 
 
 def _record(model: Linear, like: ArrayRecord) -> ArrayRecord:
     """Return a model of one row with names, shapes and data types of another."""
-    olds = dict(zip(like, unpack(like), strict=True))
-    news = unravel(model.w[0], {name: old.shape for name, old in olds.items()})
-    return pack([as_dtype(news[k], old.dtype) for k, old in olds.items()], like)
+    own = unpack(like)
+    shapes = {name: old.shape for name, old in zip(like, own, strict=True)}
+    return pack(as_dtypes(unravel(model.w[0], shapes).values(), own), like)

@@ -246,9 +246,7 @@ class _Run:
                 self.result.evaluate(cycle, models, self.evaluate_fn)
 
     def _model(self, content: RecordDict) -> ArrayRecord:
-        arrays = only_arrays(content)
-        check_arrays(arrays, self.initial)
-        return arrays
+        return check_arrays(only_arrays(content), self.initial)
 
 
 def _what_it_learned(content: RecordDict) -> MetricRecord:

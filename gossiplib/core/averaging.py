@@ -7,7 +7,7 @@ Algorithm 2. Nothing here knows graphs or Flower; `protocols` has more of them.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, is_dataclass
 from types import MethodType
 from typing import Any, Protocol, TypeAlias
@@ -89,8 +89,8 @@ def weighted_mean(
     Returns
     -------
     list of numpy.ndarray
-        The new model, in the data types of `own`. Sums are formed in float64; arrays
-        of integers (counters) are rounded.
+        The new model, in the data types of `own`, see `as_dtypes`. Sums are formed in
+        float64, of complex numbers in complex128.
 
     Raises
     ------
@@ -105,14 +105,15 @@ def weighted_mean(
     sums = weights.sum(axis=0)
     if not np.all(np.abs(sums - 1) <= 1e-6):
         raise ValueError(f"the weights must sum to 1, not to {np.min(sums):.6g}")
-    mixed = []
-    for layer in zip(own, *neighbours, strict=True):
-        mean = sum(
-            per_client(w, a) * a.astype(np.float64)
+    means = (
+        sum(
+            per_client(w, a) * a.astype(np.result_type(a, np.float64))
             for w, a in zip(weights, layer, strict=True)
         )
-        mixed.append(as_dtype(mean, layer[0].dtype))
-    return mixed
+        for layer in zip(own, *neighbours, strict=True)
+    )
+    with np.errstate(invalid="ignore"):  # infinite values, see `as_dtypes`
+        return as_dtypes(means, own, neighbours)
 
 
 def per_client(values: np.ndarray, array: np.ndarray) -> np.ndarray:
@@ -134,10 +135,42 @@ def per_client(values: np.ndarray, array: np.ndarray) -> np.ndarray:
     return values.reshape(values.shape + (1,) * (np.ndim(array) - values.ndim))
 
 
-def as_dtype(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return an array in a data type; integers and booleans are rounded."""
-    rounded = np.rint(array) if dtype.kind in "biu" else array
-    return np.asarray(rounded, dtype=dtype)
+def as_dtypes(mixed: Iterable[Any], own: Model, neighbours: Models = ()) -> Model:
+    """Return an average in the data types of the own model, whole numbers rounded.
+
+    Where all models agree, whole numbers stay as they are to the last digit, as ids and
+    seeds must, and so do infinite values, as masks have.
+
+    Parameters
+    ----------
+    mixed, own, neighbours
+        The average, and what it is of.
+
+    Raises
+    ------
+    ValueError
+        If a whole number is out of the range of its data type.
+    """
+    cast = []
+    for k, (mean, mine) in enumerate(zip(mixed, own, strict=True)):
+        mean, dtype = np.asarray(mean), mine.dtype
+        if dtype.kind in "fc":
+            if (masked := np.isinf(mine)).any():  # a weight of 0 makes NaN
+                mean = np.where(masked, mine, mean)
+            cast.append(mean.astype(dtype, copy=False))
+            continue
+        same = mean == mine.astype(np.float64)  # or nearer than float64 can tell
+        if neighbours:
+            same |= np.all([mine == model[k] for model in neighbours], axis=0)
+        whole = mean if mean.dtype == dtype else np.rint(mean)
+        info = np.iinfo(np.uint8 if dtype.kind == "b" else dtype)
+        if not np.all(same | ((info.min <= whole) & (whole < info.max + 1.0))):
+            raise ValueError(
+                f"an average is out of the range of {dtype}, {info.min} to {info.max}: "
+                "weights below 0 do not go together with whole numbers"
+            )
+        cast.append(np.where(same, mine, np.where(same, 0, whole).astype(dtype)))
+    return cast
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from gossiplib.core.averaging import Average, as_dtype, name_of, weighted_mean
-from gossiplib.core.context import RoundContext
-from gossiplib.core.models import check_arrays, check_model
+from gossiplib.core.averaging import Average, as_dtypes, name_of, weighted_mean
+from gossiplib.core.context import RoundContext, keep, owned
+from gossiplib.core.models import check_arrays, check_model, check_variances
 from gossiplib.system.numbers import Seed, check_whole, rng, seed_of
 from gossiplib.system.records import only_arrays, pack, record_of, unpack, wholes
 
@@ -64,8 +64,7 @@ def choose(k: int, seed: Seed = 0) -> Discover:
     ValueError
         If k is not at least 1.
     """
-    if k < 1:
-        raise ValueError(f"a client must choose at least 1 neighbour; k is {k}")
+    check_whole("k", k, 1)
     number = seed_of(seed)
 
     def discover(
@@ -106,7 +105,15 @@ def gossip(
         `query.model`, and for checkpoints `query.state` and `query.restore`.
         Train and evaluate messages that do not come from `server.Gossip` go to `app`
         as they are, so it works with `FedAvg` too.
+
+    Raises
+    ------
+    TypeError
+        If one of the three cannot be called.
     """
+    for name, function in (("app", app), ("average", average), ("discover", discover)):
+        if not callable(function):
+            raise TypeError(f"{name} must be callable, not {function!r}")
     gossiping = ClientApp()
     send = getattr(average, "send", None)
 
@@ -140,7 +147,7 @@ def gossip(
     def train(message: Message, context: Context) -> Message:
         """Train the own model: M_i^(t) becomes M_i^(t+1/2)."""
         if "gossip" not in message.content:
-            return app(message, context)
+            return call_app(app, message, context)
         call = record_of(message.content, "gossip", ConfigRecord)
         if call.get("run", _run(context)) != _run(context):
             forgot = ConfigRecord({"joined": False})
@@ -149,20 +156,21 @@ def gossip(
         reply = _call(app, message, context, model)
         if reply.has_error():
             return reply
-        trained = only_arrays(reply.content)
-        check_arrays(trained, model)
+        replied = only_arrays(reply.content)
+        (name,) = (k for k, v in reply.content.items() if v is replied)
+        trained = reply.content[name] = check_arrays(replied, model)
         if send is not None:
             now = RoundContext(
-                context,
+                owned(context, "average"),
                 check_whole("server-round", call.get("server-round"), 0),
                 receivers=check_whole("receivers", call.get("receivers"), 0),
             )
             encoded = send(unpack(trained), now)
-            check_model(encoded, encoded, whose="the message of send:")
-            (name,) = (k for k, v in reply.content.items() if v is trained)
-            reply.content[name] = ArrayRecord(list(map(np.asarray, encoded)))
+            encoded = list(map(np.asarray, encoded))
+            check_model(encoded, whose="the message of send:")
+            reply.content[name] = ArrayRecord(encoded)
             reply.content["gossip"] = ConfigRecord({"encoded": True})
-            context.state.update(now.state)
+            keep(context, "average", now.state)
         context.state[MODEL] = trained
         return reply
 
@@ -177,20 +185,25 @@ def gossip(
         if not set(senders) <= set(known):
             raise ValueError(f"models came from {senders}, but neighbours are {known}")
         model = record_of(context.state, MODEL, ArrayRecord)
-        own = unpack(model)
-        neighbours = [
-            unpack(record_of(message.content, str(j), ArrayRecord)) for j in senders
-        ]
-        for j, neighbour in zip(senders, neighbours, strict=True):
-            like = own if send is None else neighbour
-            check_model(neighbour, like, whose=f"client {j}'s")
+        own, neighbours = unpack(model), []
+        for j in senders:
+            came, whose = (
+                record_of(message.content, str(j), ArrayRecord),
+                f"client {j}'s",
+            )
+            if send is None:
+                came = check_arrays(came, model, whose)
+            else:
+                check_model(unpack(came), whose=whose)
+            neighbours.append(unpack(came))
         # A server of your own need not count its rounds.
         server_round = check_whole("server-round", call.get("server-round", 0), 0)
-        now = RoundContext(context, server_round, senders=senders)
+        now = RoundContext(owned(context, "average"), server_round, senders=senders)
         mixed = average(own, neighbours, np.array(call["weights"]), now)
-        check_model(mixed, own)
-        mixed = [as_dtype(m, o.dtype) for m, o in zip(mixed, own, strict=True)]
-        context.state.update(now.state)
+        check_model(mixed, own, "the average: its", model)
+        check_variances(mixed, own, model)
+        mixed = as_dtypes(mixed, own, neighbours if send is None else ())
+        keep(context, "average", now.state)
         context.state[MODEL] = pack(mixed, like=model)
         return Message(RecordDict(), reply_to=message)
 
@@ -198,7 +211,7 @@ def gossip(
     def evaluate(message: Message, context: Context) -> Message:
         """Evaluate the own model."""
         if "gossip" not in message.content:
-            return app(message, context)
+            return call_app(app, message, context)
         return _call(app, message, context, _own_model(message, context))
 
     @gossiping.query("model")
@@ -252,7 +265,14 @@ def _call(
     # A copy: the app may take the record apart.
     content = {"arrays": model.copy(), "config": message.content["config"]}
     message.content = RecordDict(content)
-    reply = app(message, context)
+    return call_app(app, message, context)
+
+
+def call_app(app: ClientApp, message: Message, context: Context) -> Message:
+    """Call a wrapped app, which has a state of its own in the context."""
+    own = owned(context, "app")
+    reply = app(message, own)
+    keep(context, "app", own.state)
     if not isinstance(reply, Message):
         raise TypeError(f"the ClientApp returned {reply!r} instead of a Message")
     return reply

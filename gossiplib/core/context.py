@@ -1,15 +1,39 @@
-"""What an average function is told beside the models: who, when, and from whom.
+"""Whose is what in a client's Context; and what an average function is told.
 
-A `RoundContext` is Flower's `Context` of the client, and a little more. An average
-function may keep records in its `state` from one round to the next.
+Three share what a client keeps in its `context.state`: gossip, the wrapped app and the
+average function. Each has a state of its own, and none sees the others'.
+
+A `RoundContext` is Flower's `Context` of the client, and a little more: who, when, and
+from whom. An average function may keep records in its `state` for later rounds.
 """
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
 from flwr.app import Context, RecordDict
 
-__all__ = ["RoundContext", "uniforms"]
+__all__ = ["RoundContext", "keep", "owned", "uniforms"]
+
+
+def owned(context: Context, owner: str) -> Context:
+    """Return a Context whose state has what an `owner` keeps, and nothing else."""
+    own, prefix = copy.copy(context), f"{owner}."
+    own.state = RecordDict(
+        {
+            name.removeprefix(prefix): record
+            for name, record in context.state.items()
+            if name.startswith(prefix)
+        }
+    )
+    return own
+
+
+def keep(context: Context, owner: str, state: RecordDict) -> None:
+    """Put what an `owner` keeps now in the place of what it kept."""
+    for name in [name for name in context.state if name.startswith(f"{owner}.")]:
+        del context.state[name]
+    context.state.update({f"{owner}.{name}": one for name, one in state.items()})
 
 
 class RoundContext(Context):

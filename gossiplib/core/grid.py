@@ -16,6 +16,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
+from gossiplib.system.numbers import check_whole
+
 __all__ = ["LocalGrid", "LocalNode"]
 
 #: flwr's code for "the ClientApp raised an exception".
@@ -70,24 +72,27 @@ class LocalNode:
         -------
         flwr.app.Message or None
             Its reply; an error where it raises; None where it returns None.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            If it is interrupted: that ends the run.
         """
-        # Client and server must not share records: elsewhere, they never do.
-        received = copy.copy(message)
-        received.content = _copied(message.content)
-        context = copy.copy(self.context)
-        context.state = _copied(context.state)
+        # A client shares nothing with the server or with others, as in a process of
+        # its own: it gets copies, and what it changes later counts no more.
+        context = _copied_context(self.context)
         try:
-            reply = self._app(received, context)
-        except Exception as exception:
+            reply = self._app(_copied_message(message), context)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exception:  # sys.exit would end a process, not the run
             reason = f"{type(exception).__name__}: {exception}"
             return Message(Error(code=_RAISED, reason=reason), reply_to=message)
         if not isinstance(reply, Message | None):
             reason = f"TypeError: the ClientApp returned {reply!r} instead of a Message"
             return Message(Error(code=_RAISED, reason=reason), reply_to=message)
-        self.context = context
-        if reply is not None and reply.has_content():
-            reply.content = _copied(reply.content)
-        return reply
+        self.context = _copied_context(context)
+        return None if reply is None else _copied_message(reply)
 
 
 class LocalGrid(Grid):
@@ -125,8 +130,7 @@ class LocalGrid(Grid):
         *,
         run_config: dict[str, Any] | None = None,
     ) -> None:
-        if num_nodes < 1:
-            raise ValueError(f"a grid needs at least 1 node; num_nodes is {num_nodes}")
+        check_whole("num_nodes", num_nodes, 1)
         node_ids = random.Random(num_nodes).sample(range(1, 2**63), num_nodes)
         self._nodes = {
             node_id: LocalNode(client_app, i, num_nodes, node_id, run_config)
@@ -191,6 +195,21 @@ class LocalGrid(Grid):
         if reply is not None:
             self._replies[message_id] = reply
         return message_id, time.perf_counter() - started
+
+
+def _copied_context(context: Context) -> Context:
+    copied = copy.copy(context)
+    copied.state = _copied(context.state)
+    copied.node_config = {**context.node_config}
+    copied.run_config = {**context.run_config}
+    return copied
+
+
+def _copied_message(message: Message) -> Message:
+    copied = copy.copy(message)
+    if message.has_content():
+        copied.content = _copied(message.content)
+    return copied
 
 
 def _copied(records: RecordDict) -> RecordDict:

@@ -6,6 +6,7 @@ round, or again after it was killed, starts from the model of one of its neighbo
 How a call can fail is in `calls`; what the server does with models in `server`.
 """
 
+import logging
 from typing import Protocol
 
 import networkx as nx
@@ -18,6 +19,9 @@ from gossiplib.system.records import only_arrays, unpack
 from gossiplib.system.runs import due
 
 __all__ = ["Membership"]
+
+
+logger = logging.getLogger("gossiplib")
 
 
 class Plan(Protocol):
@@ -53,7 +57,8 @@ class Membership:
         self.trained: dict[int, ArrayRecord] = {}
         self._plan, self._initial = plan, initial
         self._static = not callable(plan.schedule)
-        self._begun = False
+        self._offer: object = None  # what the schedule offered last
+        self._warned = False
 
     def welcome(self) -> None:
         """Let clients join that come late, or come back after they were killed."""
@@ -67,20 +72,23 @@ class Membership:
         """Let clients choose that have to; form the round's graph and its W.
 
         The schedule decides in each round who is online and which links hold. A choice
-        lasts until it is due again. Clients that failed to choose are asked again in
-        the next round; until then they hear nobody. A graph or weights that are not
-        those of the clients raise TypeError or ValueError.
+        lasts until it is due again, or the one graph of all rounds has been changed.
+        Clients that failed to choose are asked again in the next round; until then they
+        hear nobody. A graph or weights that are not those of the clients raise
+        TypeError or ValueError.
         """
-        plan, begins, self._begun = self._plan, not self._begun, True
-        offer = topology.at(plan.schedule, server_round)
-        if begins or not self._static:
+        plan, offer = self._plan, topology.at(self._plan.schedule, server_round)
+        before, self._offer = self._offer, _seen(offer)
+        changed = self._offer != before
+        if changed or not self._static:
             topology.check_graph(offer, plan.num_clients, connected=self._static)
-        if due(server_round - 1, plan.discover_every):
+        replaced = changed and self._static and before is not None
+        if replaced or due(server_round - 1, plan.discover_every):
             self.chosen = {}
         online = [i for i in self.calls.nodes if topology.is_online(offer, i)]
         offered = {i: topology.senders(offer, i) for i in online}
         undecided = {i: offered[i] for i in online if i not in self.chosen}
-        if self._static and not begins and not undecided:
+        if self._static and not changed and not undecided:
             return
         self._choose(undecided, server_round)
         heard = {
@@ -92,6 +100,11 @@ class Membership:
             self.graph.add_nodes_from(offer.nodes(data=True))
         self.W = plan.weights(self.graph)
         mixing.check_weights(self.W, self.graph)
+        if self.W.min() < 0 and not self._warned:
+            self._warned = True
+            logger.warning(
+                "some weights are below 0: averages may leave the range of the models"
+            )
 
     def _choose(self, offered: dict[int, list[int]], server_round: int) -> None:
         """Call the discover function of clients; keep their choices."""
@@ -151,9 +164,13 @@ class Membership:
         def parse(content: RecordDict) -> ArrayRecord:
             arrays = only_arrays(content)
             if reply.metadata.message_type == "train" and "gossip" in content:
-                check_model(unpack(arrays), unpack(arrays), whose="its encoded")
-            else:
-                check_arrays(arrays, self._initial)
-            return arrays
+                check_model(unpack(arrays), whose="its encoded")
+                return arrays
+            return check_arrays(arrays, self._initial)
 
         return self.calls.read(reply, parse)
+
+
+def _seen(graph: nx.Graph) -> object:
+    """Return what tells a graph from itself at another time: links, who is online."""
+    return [*graph.edges], [topology.is_online(graph, i) for i in graph]

@@ -4,23 +4,39 @@ How a record is read, stacked and made bytes of is told in `system.records`, whi
 nothing of gossip.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 from flwr.app import ArrayRecord
 
-from gossiplib.core.averaging import Model, as_dtype
-from gossiplib.system.records import (
-    pack,
-    unpack,
-)
+from gossiplib.core.averaging import Model, as_dtypes
+from gossiplib.system.records import pack, unpack
 
-__all__ = ["check_arrays", "check_initial", "check_model", "mean_arrays"]
+__all__ = [
+    "check_arrays",
+    "check_initial",
+    "check_model",
+    "check_variances",
+    "mean_arrays",
+]
 
 
-def check_arrays(arrays: ArrayRecord, like: ArrayRecord) -> None:
-    """Raise ValueError unless a model is finite and has the layout of another."""
+def check_arrays(
+    arrays: ArrayRecord, like: ArrayRecord, whose: str = "its"
+) -> ArrayRecord:
+    """Return a model with its arrays in the order of another; see `check_model`.
+
+    Arrays are known by their names, as in `FedAvg`.
+    """
     if list(arrays) != list(like):
-        raise ValueError(f"its arrays are named {list(arrays)}, not {list(like)}")
-    check_model(unpack(arrays), unpack(like))
+        if differing := sorted(set(arrays) ^ set(like)):
+            raise ValueError(
+                f"{whose} arrays are named {list(arrays)}, not {list(like)}: look at "
+                f"{differing}"
+            )
+        arrays = ArrayRecord({name: arrays[name] for name in like})
+    check_model(unpack(arrays), unpack(like), whose, like)
+    return arrays
 
 
 def check_initial(arrays: ArrayRecord) -> list[np.ndarray]:
@@ -29,45 +45,80 @@ def check_initial(arrays: ArrayRecord) -> list[np.ndarray]:
         kind = type(arrays).__name__
         raise TypeError(f"initial_arrays must be an ArrayRecord, not a {kind}")
     model = unpack(arrays)
-    check_model(model, model, whose="initial_arrays:")
+    check_model(model, model, "initial_arrays:", arrays)
     return model
 
 
 def mean_arrays(models: list[ArrayRecord]) -> ArrayRecord:
     """Return the mean of models, in the data types of the first."""
-    layers = zip(*map(unpack, models), strict=True)
-    mean = [
-        as_dtype(np.asarray(np.mean(layer, axis=0, dtype=np.float64)), layer[0].dtype)
-        for layer in layers
-    ]
-    return pack(mean, models[0])
+    first, *others = map(unpack, models)
+    means = (
+        np.mean(layer, axis=0, dtype=np.result_type(layer[0], np.float64))
+        for layer in zip(first, *others, strict=True)
+    )
+    return pack(as_dtypes(means, first, others), models[0])
 
 
-def check_model(model: Model, like: Model, whose: str = "its") -> None:
-    """Raise an error unless a model is finite and has the shapes of another.
+def check_model(
+    model: Model,
+    like: Model | None = None,
+    whose: str = "its",
+    names: Iterable[object] | None = None,
+) -> None:
+    """Raise an error unless a model is of finite numbers, in the shapes of another.
+
+    Where the other is infinite, as a mask is, the model must be so as well.
 
     Parameters
     ----------
     model, like : list of numpy.ndarray
-        What is checked, and what it is compared with.
+        What is checked, and what it is compared with. A message that is no model is
+        compared with nothing.
     whose : str
         Names the culprit in the message.
+    names : iterable, optional
+        The arrays' names; by default 0, 1, ...
 
     Raises
     ------
     ValueError
-        If an array is missing, has another shape or holds no finite numbers.
+        If an array is missing, has another shape, or holds something else.
     """
-    if len(model) != len(like):
+    if like is not None and len(model) != len(like):
         raise ValueError(
             f"{whose} model has {len(model)} arrays instead of {len(like)}"
         )
-    for k, (array, other) in enumerate(zip(model, like, strict=True)):
-        if array.shape != other.shape:
+    names = range(len(model)) if names is None else names
+    for k, (name, array) in enumerate(zip(names, model, strict=True)):
+        which, other = f"{whose} array {name}", None if like is None else like[k]
+        if other is not None and array.shape != other.shape:
             raise ValueError(
-                f"{whose} array {k} has shape {array.shape} instead of {other.shape}"
+                f"{which} has shape {array.shape} instead of {other.shape}"
             )
-        if array.dtype.kind not in "biuf":
-            raise ValueError(f"{whose} array {k} holds {array.dtype}, not numbers")
-        if not np.isfinite(array).all():
-            raise ValueError(f"{whose} array {k} has NaN or infinite values")
+        kind = array.dtype.kind
+        if kind not in "biufc" or other is not None and kind == "c" != other.dtype.kind:
+            wanted = "numbers" if other is None else f"numbers as of {other.dtype}"
+            raise ValueError(f"{which} holds {array.dtype}, not {wanted}")
+        finite = np.isfinite(array)
+        if not finite.all():
+            masked = other is not None and np.isinf(other) & (array == other)
+            if not np.all(finite | masked):
+                raise ValueError(f"{which} has NaN or infinite values")
+
+
+def check_variances(mixed: Model, own: Model, names: Iterable[str]) -> None:
+    """Raise ValueError if an average makes a variance negative.
+
+    Layers that normalise hold some, such as PyTorch's `running_var`. Where a weight is
+    below 0, an average may leave the range of what it is of.
+    """
+    for name, new, old in zip(names, mixed, own, strict=True):
+        if (
+            name.endswith(("var", "variance"))
+            and (new < 0).any()
+            and not (old < 0).any()
+        ):
+            raise ValueError(
+                f"the average makes the variance {name!r} negative, as a weight is "
+                "below 0: take weights that are not, such as mixing.metropolis"
+            )

@@ -99,7 +99,10 @@ class GossipResult(Result):
     def raise_if_all_lost(
         self, num_clients: int, when: str, call: str | None = None
     ) -> None:
-        """Raise an error if `call`, or any at all, failed at all `num_clients`."""
+        """Raise an error if `call`, or any at all, failed at all `num_clients`.
+
+        `when` is what the message calls the time.
+        """
         failed = {loss.client for loss in self.lost if call in (None, loss.call)}
         if len(failed) == num_clients:
             last, to = self.lost[-1], f" to {call}" if call else ""

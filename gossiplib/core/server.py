@@ -25,7 +25,7 @@ from gossiplib.core.calls import Calls
 from gossiplib.core.membership import Membership
 from gossiplib.core.models import check_initial, mean_arrays
 from gossiplib.core.result import EvaluateFn, GossipResult
-from gossiplib.system.numbers import check_whole
+from gossiplib.system.numbers import check_seconds, check_whole
 from gossiplib.system.records import first_metrics, flat, mean_metrics
 from gossiplib.system.runs import due, each_round
 
@@ -71,10 +71,11 @@ class Gossip(Strategy):
     Raises
     ------
     TypeError
-        If the schedule gives something else than a simple networkx graph.
+        If the schedule gives something else than a simple networkx graph, or weights
+        are no function.
     ValueError
         If the graph has no nodes, other nodes than 0..n-1, self-loops or, given as it
-        is, several parts; if a number of rounds is not one; if no checkpoint could be
+        is, several parts; if a number is not in its range; if no checkpoint could be
         written there.
 
     Notes
@@ -100,6 +101,12 @@ class Gossip(Strategy):
         if not len(graph):
             raise ValueError("the graph has no nodes; it needs one for each client")
         topology.check_graph(graph, len(graph), connected=not callable(schedule))
+        if not callable(weights):
+            raise TypeError(
+                "weights must be a function, graph -> W, such as mixing.metropolis; "
+                f"got {weights!r}"
+            )
+        check_seconds("join_timeout", join_timeout, zero=True)
         if discover_every is None:
             discover_every = 1 if callable(schedule) else 0
         checkpoints.check_path(checkpoint)
@@ -154,10 +161,10 @@ class Gossip(Strategy):
         Raises
         ------
         TypeError
-            If schedule, weights or initial_arrays are of another kind.
+            If schedule, weights, initial_arrays or a config are of another kind.
         ValueError
-            If graph, weights or clients do not fit each other, or num_rounds is not at
-            least 1.
+            If graph, weights or clients do not fit each other, or num_rounds or timeout
+            is out of range.
         RuntimeError
             If no client joins, or all of them fail in the first round.
         """
@@ -219,7 +226,12 @@ class Gossip(Strategy):
     ) -> GossipResult:
         """Begin a run, or go on with that of a checkpoint; go through its rounds."""
         check_whole("num_rounds", num_rounds, 1)
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         check_initial(records[0])
+        for config in records[1:]:
+            if not isinstance(config, ConfigRecord | None):
+                raise TypeError(f"a config must be a ConfigRecord, not {config!r}")
         self.summary()
 
         def identity(server_round: int) -> checkpoints.Identity:

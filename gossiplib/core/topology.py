@@ -8,6 +8,7 @@ topologies, lost links and churn are all schedules, so every engine gets them at
 This module holds only what networkx lacks. It does not weigh the edges: see `mixing`.
 """
 
+import warnings
 from collections.abc import Callable
 from math import isqrt, log, pi, sqrt
 from typing import TypeAlias
@@ -219,6 +220,11 @@ def check_graph(graph: nx.Graph, n: int, *, connected: bool = True) -> None:
     ValueError
         If nodes are missing or foreign, a client is its own neighbour, or the graph
         is disconnected. The message names the clients.
+
+    Warns
+    -----
+    UserWarning
+        If edges have weights: they are not used.
     """
     _check_kind(graph)
     wanted, found = set(range(n)), set(graph)
@@ -226,12 +232,19 @@ def check_graph(graph: nx.Graph, n: int, *, connected: bool = True) -> None:
         missing, foreign = wanted - found, found - wanted
         raise ValueError(
             f"the nodes of the graph must be the clients 0..{n - 1}: "
-            f"missing {_some(missing)}; not a client {_some(foreign)}"
+            f"missing {_some(missing)}; not a client {_some(foreign)}; "
+            "networkx.convert_node_labels_to_integers(graph) numbers them"
         )
     if loops := {i for i in graph if graph.has_edge(i, i)}:
         raise ValueError(
             f"self-loops at {_some(loops)}: a client always keeps a share of its own "
             "model, so leave them out (graph.remove_edges_from(nx.selfloop_edges(g)))"
+        )
+    if any(weight != 1 for *_, weight in graph.edges(data="weight", default=1)):
+        warnings.warn(
+            "the graph's edges have weights, which gossip does not use: how much "
+            "clients listen to each other is told by a mixing matrix, see mixing",
+            stacklevel=3,
         )
     if connected and n > 1:
         parts = list(
@@ -247,9 +260,10 @@ def check_graph(graph: nx.Graph, n: int, *, connected: bool = True) -> None:
 
 
 def _some(clients: set[int]) -> str:
-    listed = sorted(clients, key=repr)
+    numbers = all(isinstance(one, int) for one in clients)
+    listed = sorted(clients, key=None if numbers else repr)
     more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
-    return (", ".join(map(str, listed[:5])) or "none") + more
+    return (", ".join(map(repr, listed[:5])) or "none") + more
 
 
 def one_peer_exponential(n: int) -> Schedule:

@@ -18,7 +18,7 @@ from flwr.app import Context, RecordDict
 from scipy.special import ndtri
 from scipy.stats import norm
 
-from gossiplib.core.averaging import Average, Model, Models, as_dtype, per_client
+from gossiplib.core.averaging import Average, Model, Models, as_dtypes, per_client
 from gossiplib.core.context import RoundContext, uniforms
 from gossiplib.system.records import unravel
 
@@ -142,8 +142,7 @@ class Byzantine:
             if found != wanted:
                 wrong = f"shapes {found} instead of {wanted}"
                 raise ValueError(f"a lie has arrays of {wrong}")
-            both = zip(lie, models[j], strict=True)
-            models[j] = [as_dtype(a, b.dtype) for a, b in both]
+            models[j] = as_dtypes(lie, models[j])
         return models
 
 

@@ -15,7 +15,7 @@ from hashlib import blake2b
 import numpy as np
 from flwr.app import ArrayRecord
 
-from gossiplib.core.averaging import Model, Models, as_dtype, weighted_mean
+from gossiplib.core.averaging import Model, Models, as_dtypes, weighted_mean
 from gossiplib.core.context import RoundContext
 from gossiplib.protocols.codecs import Codec
 from gossiplib.system.numbers import check_share
@@ -215,4 +215,4 @@ def _model(vector: np.ndarray, like: Model, context: RoundContext) -> Model:
     lead = len(context.batch)
     shapes = {str(k): a.shape[lead:] for k, a in enumerate(like)}
     arrays = unravel(vector, shapes).values()
-    return [as_dtype(a, b.dtype) for a, b in zip(arrays, like, strict=True)]
+    return as_dtypes(arrays, like)

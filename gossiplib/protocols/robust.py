@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from gossiplib.core.averaging import Model, Models, as_dtype, weighted_mean
+from gossiplib.core.averaging import Model, Models, as_dtypes, weighted_mean
 from gossiplib.core.context import RoundContext
 from gossiplib.system.numbers import check_whole
 from gossiplib.system.records import ravel
@@ -48,7 +48,8 @@ def coordinate_median(
         Those of any average function; weights and context are not used.
     """
     layers = zip(own, *neighbours, strict=True)
-    return [as_dtype(np.median(layer, axis=0), layer[0].dtype) for layer in layers]
+    medians = (np.median(layer, axis=0) for layer in layers)
+    return as_dtypes(medians, own, neighbours)
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ class TrimmedMean:
             )
         layers = zip(own, *neighbours, strict=True)
         kept = [np.sort(layer, axis=0)[self.f : models - self.f] for layer in layers]
-        means = [values.mean(axis=0, dtype=np.float64) for values in kept]
-        return [as_dtype(mean, a.dtype) for mean, a in zip(means, own, strict=True)]
+        means = (values.mean(axis=0, dtype=np.float64) for values in kept)
+        return as_dtypes(means, own, neighbours)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from gossiplib.core.averaging import Model, Models, as_dtype, per_client, weighted_mean
+from gossiplib.core.averaging import Model, Models, as_dtypes, per_client, weighted_mean
 
 __all__ = ["variance_corrected"]
 
@@ -41,5 +41,5 @@ def variance_corrected(
         found = mean.var(axis=one, keepdims=True, dtype=np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
             stretch = np.where(found > 0, np.sqrt(wanted / found), 1.0)
-        corrected.append(as_dtype(centre + stretch * (mean - centre), mean.dtype))
-    return corrected
+        corrected.append(centre + stretch * (mean - centre))
+    return as_dtypes(corrected, own, neighbours)

@@ -5,12 +5,21 @@ Each use of random numbers has a stream of its own, which depends on what it is 
 another order see the same numbers, and one fault does not move another.
 """
 
+import math
 import numbers
 from typing import TypeAlias
 
 import numpy as np
 
-__all__ = ["Seed", "check_share", "check_whole", "draw", "rng", "seed_of"]
+__all__ = [
+    "Seed",
+    "check_seconds",
+    "check_share",
+    "check_whole",
+    "draw",
+    "rng",
+    "seed_of",
+]
 
 #: What takes part in randomness: a whole number, or a generator to draw one from.
 Seed: TypeAlias = int | np.random.Generator
@@ -28,6 +37,16 @@ def check_whole(name: str, value: object, least: int, most: int | None = None) -
             return whole
     limits = f"at least {least}" if most is None else f"{least} to {most}"
     raise ValueError(f"{name} must be a whole number, {limits}; got {value!r}")
+
+
+def check_seconds(name: str, value: object, *, zero: bool = False) -> None:
+    """Raise ValueError if a value is no time to wait, finite and above 0 (or 0)."""
+    # A truth value is an int.
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    seconds = float(value) if number else math.nan  # type: ignore[arg-type]
+    if not (0 <= seconds < math.inf) or seconds == 0 and not zero:
+        limit = "0 or more" if zero else "above 0"
+        raise ValueError(f"{name} is in seconds, {limit}, and finite; got {value!r}")
 
 
 def check_share(name: str, value: float, *, zero: bool = True) -> None:

@@ -315,8 +315,18 @@ def only_arrays(content: RecordDict) -> ArrayRecord:
 
 
 def flat(arrays: ArrayRecord) -> np.ndarray:
-    """Return the arrays of a model, end to end, as one vector, float64."""
-    return ravel([array.astype(np.float64) for array in unpack(arrays)])
+    """Return what a model has learned as one vector, float64.
+
+    That are its arrays of floating-point numbers, end to end: no counters, and 0 where
+    a mask is infinite. A complex number is two real ones.
+    """
+    parts = []
+    for array in unpack(arrays):
+        if array.dtype.kind == "c":
+            array = array.ravel().astype(np.complex128).view(np.float64)
+        if array.dtype.kind == "f":
+            parts.append(np.where(np.isinf(array), 0, array.astype(np.float64)))
+    return ravel(parts)
 
 
 def first_metrics(content: RecordDict) -> MetricRecord:

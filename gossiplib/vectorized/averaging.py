@@ -18,7 +18,7 @@ from flwr.app import ArrayRecord, Context, RecordDict
 from scipy.sparse import csr_array
 
 from gossiplib.core import mixing, topology
-from gossiplib.core.averaging import Average, Model, as_dtype
+from gossiplib.core.averaging import Average, Model
 from gossiplib.core.context import RoundContext
 from gossiplib.system.records import Shapes, array_bytes, ravel, unravel
 from gossiplib.vectorized.rows import StackedStates, chunks, place, take
@@ -174,7 +174,7 @@ class Exchange:
                 mixed = self._call(
                     self._average, given, about, ids, server_round, alike, shapes
                 )
-                rows = as_dtype(ravel(mixed, ids.shape), own[0].dtype)
+                rows = ravel(mixed, ids.shape).astype(own[0].dtype, copy=False)
                 yield ids, torch.from_numpy(rows)
 
     def _messages(

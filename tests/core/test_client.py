@@ -106,7 +106,7 @@ def test_choose_takes_k_at_random_by_seed_client_and_round():
     assert chosen(0, 0, 1) == first
     assert first not in [chosen(1, 0, 1), chosen(0, 1, 1), chosen(0, 0, 2)]
     assert Client(gossip(still_app(), discover=choose(4))).discover([1, 3]) == [1, 3]
-    with pytest.raises(ValueError, match="at least 1.*k is 0"):
+    with pytest.raises(ValueError, match="k must be.*at least 1; got 0"):
         choose(0)
 
 

@@ -77,9 +77,10 @@ def test_only_arrays_takes_the_one_record():
 
 
 def test_bytes_and_vectors():
-    record = ArrayRecord([np.ones((2, 3), "f4"), np.array(7), np.zeros((0, 2))])
+    mask = np.array([0.5, -np.inf])
+    record = ArrayRecord([np.ones((2, 3), "f4"), np.array(7), mask, np.array([2 + 3j])])
     assert records.array_bytes(record) == sum(len(a.data) for a in record.values())
-    assert records.flat(record).tolist() == [1] * 6 + [7]
+    assert records.flat(record).tolist() == [1] * 6 + [0.5, 0, 2, 3]
     assert records.flat(record).dtype == np.float64
     assert records.flat(ArrayRecord()).shape == (0,)
 

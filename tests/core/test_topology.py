@@ -229,7 +229,7 @@ def graph_of(*links, nodes=(), kind=nx.Graph):
         (nx.path_graph(4), 3, ValueError, "missing none; not a client 3"),
         (nx.path_graph(9), 3, ValueError, "3, 4, 5, 6, 7 and 1 more"),
         (graph_of((1, 2), (2, 3)), 3, ValueError, "missing 0; not a client 3"),
-        (graph_of((0, "a")), 2, ValueError, "missing 1; not a client a"),
+        (graph_of((0, "a")), 2, ValueError, "missing 1; not a client 'a'"),
         (nx.grid_2d_graph(2, 2), 4, ValueError, r"not a client \(0, 0\)"),
         (graph_of((0, 1), (1, 1)), 2, ValueError, "self-loops at 1"),
         (

@@ -26,7 +26,7 @@ from gossiplib.asynchronous.network import (
 from gossiplib.core.calls import Calls
 from gossiplib.core.models import check_arrays, check_initial, check_model
 from gossiplib.core.result import GossipResult
-from gossiplib.system.numbers import Seed, check_whole, seed_of
+from gossiplib.system.numbers import Seed, check_seconds, check_whole, seed_of
 from gossiplib.system.records import (
     array_bytes,
     first_metrics,
@@ -87,6 +87,7 @@ class AsyncServer(Strategy):
             n, seed, graph=graph, slots=slots, network=network, account=account
         )
         self.observe_every = check_whole("observe_every", observe_every, 0)
+        check_seconds("join_timeout", join_timeout, zero=True)
         self.join_timeout = join_timeout
 
     def start(

@@ -17,6 +17,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 
 from gossiplib.core.result import GossipResult, Loss
+from gossiplib.system.numbers import check_seconds
 from gossiplib.system.records import array_bytes, array_records
 from gossiplib.system.runs import wait_until
 
@@ -48,6 +49,8 @@ class Calls:
         result: GossipResult,
         run: int | None = None,
     ) -> None:
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         self.nodes: dict[int, int] = {}  # partition id -> node id, of all that joined
         self.server_round = 0  # that bytes and losses are booked to
         self.run = secrets.randbits(62) if run is None else run

@@ -226,8 +226,6 @@ class Gossip(Strategy):
     ) -> GossipResult:
         """Begin a run, or go on with that of a checkpoint; go through its rounds."""
         check_whole("num_rounds", num_rounds, 1)
-        if timeout is not None:
-            check_seconds("timeout", timeout)
         check_initial(records[0])
         for config in records[1:]:
             if not isinstance(config, ConfigRecord | None):

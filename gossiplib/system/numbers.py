@@ -41,20 +41,25 @@ def check_whole(name: str, value: object, least: int, most: int | None = None) -
 
 def check_seconds(name: str, value: object, *, zero: bool = False) -> None:
     """Raise ValueError if a value is no time to wait, finite and above 0 (or 0)."""
-    # A truth value is an int.
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    seconds = float(value) if number else math.nan  # type: ignore[arg-type]
-    if not (0 <= seconds < math.inf) or seconds == 0 and not zero:
+    seconds = _real(value)
+    if not 0 <= seconds < math.inf or seconds == 0 and not zero:
         limit = "0 or more" if zero else "above 0"
         raise ValueError(f"{name} is in seconds, {limit}, and finite; got {value!r}")
 
 
-def check_share(name: str, value: float, *, zero: bool = True) -> None:
+def check_share(name: str, value: object, *, zero: bool = True) -> None:
     """Raise ValueError if a value is no share, from 0 to 1; 0 itself may be refused."""
-    if not zero and not 0 < value <= 1:
-        raise ValueError(f"{name} must be above 0 and at most 1; got {value}")
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} is a probability, from 0 to 1; got {value}")
+    share = _real(value)
+    if not zero and not 0 < share <= 1:
+        raise ValueError(f"{name} must be above 0 and at most 1; got {value!r}")
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name} is a probability, from 0 to 1; got {value!r}")
+
+
+def _real(value: object) -> float:
+    """Return a number as a float; NaN if it is none, as a truth value is none."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return float(value) if number else math.nan  # type: ignore[arg-type]
 
 
 def seed_of(seed: Seed) -> int:

@@ -21,7 +21,7 @@ from scipy.special import softmax
 from gossiplib.core import mixing, topology
 from gossiplib.system.numbers import rng as stream
 from gossiplib.tasks.task import digits
-from gossiplib.viz import plots
+from gossiplib.viz import drawings, plots
 
 __all__ = ["CLIENTS", "KINDS", "by_link", "by_round", "case"]
 
@@ -204,7 +204,7 @@ def by_round(seen: Case) -> Figure:
 def by_link(seen: Case) -> Figure:
     """Return a figure of the links in `seen`: planned, what arrived, how far off."""
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
-    plots.graph(seen.graph, ax=axes[0], title="who should talk to whom")
+    drawings.graph(seen.graph, ax=axes[0], title="who should talk to whom")
     linked = nx.to_numpy_array(seen.graph, nodelist=range(CLIENTS)) > 0
     arrived = np.where(linked, seen.arrived, np.nan)
     _map(axes[1], arrived, f"models that arrived in {ROUNDS} rounds", "from client")

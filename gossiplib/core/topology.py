@@ -145,7 +145,7 @@ def named(
     Returns
     -------
     networkx.Graph
-        Connected, nodes 0..n-1; a `networkx.DiGraph` for "exponential".
+        Connected, nodes 0..n-1, of that `name`; a `networkx.DiGraph` for "exponential".
 
     Raises
     ------
@@ -161,7 +161,9 @@ def named(
     if p is not None:
         check_share("p", p)
     graph = _BUILDERS[name](n, seed_of(seed), degree, p)
-    return nx.convert_node_labels_to_integers(graph, ordering="sorted")
+    graph = nx.convert_node_labels_to_integers(graph, ordering="sorted")
+    graph.name = name
+    return graph
 
 
 def at(schedule: Schedule, server_round: int) -> nx.Graph:

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING
 from gossiplib._face import face
 
 if TYPE_CHECKING:
-    from . import plots as plots, timeline as timeline
+    from . import (
+        diagrams as diagrams,
+        drawings as drawings,
+        plots as plots,
+        timeline as timeline,
+    )
+    from .display import show as show
+    from .players import play as play, spread as spread
     from .widgets import explorer as explorer, scrubber as scrubber
 
 __getattr__, __dir__, __all__ = face(__name__)

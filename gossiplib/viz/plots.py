@@ -1,67 +1,49 @@
-"""Pictures: curves of learning and of consensus, tables of numbers, graphs of clients.
+"""Pictures: curves of learning and of consensus, tables of numbers, small images.
 
 Each function returns a matplotlib Figure and shows nothing; `show` displays a figure
-with a text for those who cannot see it. Colours are told apart by colour-blind eyes,
-and lines differ in marker and style too.
+with a text for those who cannot see it. How pictures look is told in `style`, graphs
+are drawn in `drawings`.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib.pyplot as plt
-import networkx as nx
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from gossiplib.viz import style
+from gossiplib.viz.display import show
+from gossiplib.viz.style import COLOURS, INK, QUIET, ROLES
 
 if TYPE_CHECKING:  # Flower, which few pictures need
     from gossiplib.core.result import GossipResult
 
 __all__ = [
     "COLOURS",
+    "INK",
+    "QUIET",
+    "ROLES",
     "accuracy",
     "consensus_distance",
-    "filmstrip",
-    "graph",
-    "graphs",
     "guess",
     "heat_map",
+    "images",
     "label_counts",
-    "mixing_matrix",
+    "label_lines",
     "show",
 ]
 
-#: Okabe and Ito's palette, without its yellow, which is faint on white.
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
+style.use()
 
+#: Colours of lines that have no role of their own.
+_FREE = [
+    c for c in COLOURS if c not in {ROLES[k] for k in ("FedAvg", "liar", "central")}
+]
 _MARKERS = "osD^vPX"
 _STYLES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
-
-
-def png(figure: Figure) -> bytes:
-    """Return a figure as the bytes of a PNG, 90 dots to an inch, without margins."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90, bbox_inches="tight")
-    return buffer.getvalue()
-
-
-def show(figure: Figure, alt: str) -> None:
-    """Display a figure in a notebook, and close it.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-        The picture.
-    alt : str
-        What a reader sees in it, in words: for those who cannot see it.
-    """
-    from IPython.display import display
-
-    data = {"image/png": png(figure), "text/plain": alt}
-    display(data, metadata={"image/png": {"alt": alt}}, raw=True)
-    plt.close(figure)
 
 
 def consensus_distance(
@@ -78,16 +60,16 @@ def consensus_distance(
     """
     ax = plt.subplots(figsize=(6, 3.6))[1]
     for k, (name, distances) in enumerate(measured.items()):
-        rounds, look = np.arange(len(distances)), _look(k)
+        rounds, look = np.arange(len(distances)), _look(name, k)
         points = look | {"linestyle": "none", "markersize": 4}
-        shown = np.maximum(distances, 1e-16)
-        ax.plot(rounds, shown, label=f"{name}: measured", **points)
+        ax.plot(rounds, np.maximum(distances, 1e-16), label=name, **points)
         if theory and name in theory:
             thin = look | {"marker": "", "linewidth": 1}
             line = np.maximum(distances[0] * theory[name] ** rounds, 1e-16)
-            ax.plot(rounds, line, label=f"{name}: theory", **thin)
+            ax.plot(rounds, line, **thin)
     ax.set_yscale("log")
-    return _finished(ax, "distance to consensus")
+    ylabel = "distance to consensus"
+    return _finished(ax, f"{ylabel} (lines: theory)" if theory else ylabel)
 
 
 def accuracy(
@@ -97,6 +79,8 @@ def accuracy(
     value: str = "evaluate_accuracy",
 ) -> Figure:
     """Return a figure of accuracy by round: the mean client, and worst to best.
+
+    A method is drawn in the colour of its role, see `style.ROLES`, if its name is one.
 
     Parameters
     ----------
@@ -109,18 +93,17 @@ def accuracy(
     """
     ax = plt.subplots(figsize=(6, 3.6))[1]
     for name, result in results.items():
-        k = len(ax.lines)
         clients = result.to_pandas().dropna(subset=[value]).groupby("round")[value]
         low, high = clients.min(), clients.max()
-        _line(ax, clients.mean().to_dict(), f"{name} (mean, worst to best client)")
-        ax.fill_between(low.index, low, high, color=_look(k)["color"], alpha=0.15)
+        colour = _line(ax, clients.mean().to_dict(), name)
+        ax.fill_between(low.index, low, high, color=colour, alpha=0.15, linewidth=0)
     for name, points in (lines or {}).items():
         _line(ax, points, name)
-    return _finished(ax, "accuracy")
+    return _finished(ax, "accuracy (bands: worst to best client)")
 
 
-def guess(ax: Axes, value: float | None) -> None:
-    """Draw the reader's guess, if there is one, as a horizontal line.
+def guess(ax: Axes, value: float | None, at: float | None = None) -> None:
+    """Draw the reader's guess, if there is one.
 
     Parameters
     ----------
@@ -128,31 +111,132 @@ def guess(ax: Axes, value: float | None) -> None:
         Where to draw.
     value : float or None
         The guess, in the units of the vertical axis.
+    at : float, optional
+        Where on the horizontal axis it was asked for; by default, all along.
     """
-    if value is not None:
-        ax.axhline(value, color="black", linestyle=":")
-        ax.annotate("your guess", (1, value), xycoords=("axes fraction", "data"))
+    if value is None:
+        return
+    if at is None:
+        ax.axhline(value, color=ROLES["guess"], linestyle=":", linewidth=1)
+        where: dict[str, Any] = {
+            "xy": (0.01, value),
+            "xycoords": ("axes fraction", "data"),
+        }
+    else:
+        ax.plot([at], [value], "*", color=ROLES["guess"], markersize=13, zorder=9)
+        where = {"xy": (at, value), "ha": "right"}
+    where |= {"xytext": (-6, 7), "textcoords": "offset points", "fontsize": 9}
+    ax.annotate("your guess", **where)
 
 
-def _look(k: int) -> dict[str, Any]:
-    """Return colour, marker and line style of the k-th line."""
-    kinds = {"color": COLOURS, "marker": _MARKERS, "linestyle": _STYLES}
-    return {name: kind[k % len(kind)] for name, kind in kinds.items()}
+def label_lines(ax: Axes, room: float = 0.0) -> None:
+    """Write the name of each line at its end, in its colour, none above another.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        With its limits as they shall be.
+    room : float
+        Share of the width to leave free for the names within the axes; by default
+        they stand beside them.
+    """
+    if room:
+        low, high = ax.get_xlim()
+        ax.set_xlim(low, high + room * (high - low))
+    step = 1.25 * plt.rcParams["font.size"] * ax.figure.dpi / 72  # pixels
+    ends = []
+    for line in ax.lines:
+        x, y = (np.asarray(a, float) for a in line.get_data())
+        here = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+        name = str(line.get_label())
+        if not name.startswith("_") and here.size:
+            last = x[here[-1]], y[here[-1]]
+            height = ax.transData.transform(last)[1]
+            ends.append((height, last, name, line.get_color()))
+    ends.sort(key=lambda end: end[0])
+    heights = [end[0] for end in ends]
+    for _ in range(100):  # push apart what is too near, both ways
+        for k in range(1, len(heights)):
+            if (lack := step - (heights[k] - heights[k - 1])) > 0:
+                heights[k] += lack / 2
+                heights[k - 1] -= lack / 2
+    for height, (was, last, name, colour) in zip(heights, ends, strict=True):
+        ax.annotate(
+            name,
+            last,
+            xytext=(7, (height - was) * 72 / ax.figure.dpi),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            annotation_clip=False,
+        )
 
 
-def _line(ax: Axes, points: Mapping[int, float], name: str) -> None:
+def _look(name: str, k: int) -> dict[str, Any]:
+    """Return colour, marker and line style of a name, which is the k-th line."""
+    kinds = {"color": _FREE, "marker": _MARKERS, "linestyle": _STYLES}
+    look: dict[str, Any] = {kind: of[k % len(of)] for kind, of in kinds.items()}
+    return look | {"color": ROLES.get(name, look["color"])}
+
+
+def _line(ax: Axes, points: Mapping[int, float], name: str) -> str:
+    """Draw a line, and return its colour."""
     every = max(1, len(points) // 8)
-    look = _look(len(ax.lines)) | {"markersize": 5, "markevery": every}
+    look = _look(name, len(ax.lines)) | {"markersize": 5, "markevery": every}
     ax.plot(list(points), list(points.values()), label=name, **look)
+    return str(look["color"])
 
 
 def _finished(ax: Axes, ylabel: str) -> Figure:
     ax.set(xlabel="round", ylabel=ylabel)
-    ax.grid(alpha=0.3)
-    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(True)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
+    label_lines(ax)
     return _figure(ax)
+
+
+def images(
+    rows: Mapping[str, np.ndarray],
+    columns: Sequence[str] = (),
+    *,
+    signed: bool = False,
+    size: float = 0.95,
+) -> Figure:
+    """Return a figure of small pictures, such as digits, in rows.
+
+    Parameters
+    ----------
+    rows : dict
+        Name of a row -> its pictures, shape (pictures, height, width).
+    columns : sequence of str
+        What stands above the pictures of the first row.
+    signed : bool
+        Whether values have a sign, as weights have: above 0 is blue, below red, and
+        each row has its own scale. Otherwise black is the largest of all.
+    size : float
+        Width of a picture, in inches.
+    """
+    most = max(len(row) for row in rows.values())
+    figure, axes = plt.subplots(
+        len(rows),
+        most,
+        figsize=(size * most + 0.9, size * len(rows) + 0.3),
+        squeeze=False,
+        layout="constrained",
+    )
+    top = max(np.max(row) for row in rows.values())
+    for line, (name, row) in zip(axes, rows.items(), strict=True):
+        limit = np.abs(row).max() if signed else top
+        look = {"cmap": "RdBu" if signed else "gray_r", "vmax": limit}
+        for ax, picture in zip(line, row, strict=False):
+            ax.imshow(picture, vmin=-limit if signed else 0, **look)
+        for ax in line:
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    for ax, title in zip(axes[0], columns, strict=False):
+        ax.set_title(title, fontsize=9, weight="normal", loc="center")
+    return figure
 
 
 def heat_map(
@@ -213,134 +297,6 @@ def label_counts(counts: np.ndarray) -> Figure:
     heat_map(counts, text, ax=ax, label="training examples", cmap="Blues")
     ax.set(xlabel="class", ylabel="client", xticks=range(counts.shape[1]))
     return figure
-
-
-def layout(graph: nx.Graph) -> dict[int, np.ndarray]:
-    """Place the clients of a graph: at their "pos", if each has one, else on a circle.
-
-    Where the circle would hide the structure (a hub, a bridge), links pull.
-    """
-    n, links = len(graph), graph.number_of_edges()
-    places = nx.get_node_attributes(graph, "pos")
-    if len(places) == n:
-        return places
-    circle = nx.circular_layout(graph)
-    if not graph.is_directed():
-        hub = max(graph, key=graph.degree)
-        if n > 2 and links == graph.degree(hub) == n - 1:
-            return nx.shell_layout(graph, [[hub], sorted(set(graph) - {hub})])
-        if links >= n and nx.has_bridges(graph):
-            return nx.spring_layout(graph, pos=circle, seed=1, iterations=200)
-    return circle
-
-
-def graph(
-    graph: nx.Graph,
-    values: Sequence[float] | None = None,
-    *,
-    ax: Axes | None = None,
-    title: str = "",
-    label: str = "",
-    limits: tuple[float, float] | None = None,
-    pos: Mapping[int, np.ndarray] | None = None,
-) -> Figure:
-    """Return a figure of a graph of clients, coloured by a value each.
-
-    Parameters
-    ----------
-    graph : networkx.Graph
-        Nodes 0..n-1. Directed links are drawn as arrows.
-    values : sequence of float, optional
-        One value a client.
-    ax : matplotlib.axes.Axes, optional
-        Where to draw; by default a new figure.
-    title, label : str
-        Title, and what the values are (drawn beside a colour bar).
-    limits : (float, float), optional
-        Values at the ends of the colour scale.
-    pos : dict, optional
-        Node -> position, shape (2,); by default their "pos", or places on a circle.
-    """
-    ax = ax or plt.subplots(figsize=(4, 3.6))[1]
-    pos = pos or layout(graph)
-    size = 40 if len(graph) > 24 else 160
-    look: dict[str, Any] = {"node_size": size, "edgecolors": "black", "linewidths": 0.8}
-    look["node_color"] = COLOURS[4]
-    if values is not None:
-        low, high = limits or (min(values), max(values))
-        look |= {"node_color": list(values), "cmap": "viridis"}
-        look |= {"vmin": low, "vmax": high}
-    nodelist = range(len(graph))
-    nodes = nx.draw_networkx_nodes(graph, pos, ax=ax, nodelist=nodelist, **look)
-    nx.draw_networkx_edges(graph, pos, ax=ax, edge_color="#666666", node_size=size)
-    if len(graph) <= 24 and values is None:
-        nx.draw_networkx_labels(graph, pos, ax=ax, font_size=7)
-    if label:
-        ax.figure.colorbar(nodes, ax=ax, label=label, shrink=0.8)
-    ax.set_title(title, fontsize=10)
-    ax.set_axis_off()
-    ax.margins(0.12)
-    ax.set_aspect("equal")
-    return _figure(ax)
-
-
-def graphs(named: Mapping[str, nx.Graph]) -> Figure:
-    """Return a figure of several graphs by their names, `named`, four in a row."""
-    rows = -(-len(named) // 4)
-    figure, axes = plt.subplots(rows, 4, figsize=(10.4, 2.6 * rows), squeeze=False)
-    for ax in axes.flat[len(named) :]:
-        ax.set_axis_off()
-    for ax, (name, one) in zip(axes.flat, named.items(), strict=False):
-        graph(one, ax=ax, title=name)
-    return figure
-
-
-def filmstrip(
-    graph_: nx.Graph, frames: Mapping[str, Sequence[float]], *, label: str = ""
-) -> Figure:
-    """Return a figure of one graph in several frames, on one colour scale.
-
-    Parameters
-    ----------
-    graph_ : networkx.Graph
-        Nodes 0..n-1.
-    frames : dict
-        Title -> one value a client.
-    label : str
-        What the values are, beside the colour bar.
-    """
-    limits = (np.min([*frames.values()]), np.max([*frames.values()]))
-    width = 2.3 * len(frames) + 0.8
-    figure, axes = plt.subplots(
-        1, len(frames), figsize=(width, 2.7), squeeze=False, layout="constrained"
-    )
-    pos = layout(graph_)
-    for ax, (title, values) in zip(axes[0], frames.items(), strict=True):
-        graph(graph_, values, ax=ax, title=title, limits=limits, pos=pos)
-    nodes = axes[0, -1].collections[0]
-    figure.colorbar(nodes, ax=axes, label=label, shrink=0.8)
-    return figure
-
-
-def mixing_matrix(W: np.ndarray, *, ax: Axes | None = None, title: str = "W") -> Figure:
-    """Return a figure of a mixing matrix: row i has the weights that client i gives.
-
-    Parameters
-    ----------
-    W : numpy.ndarray
-        Shape (n, n). Negative weights are drawn in red.
-    ax : matplotlib.axes.Axes, optional
-        Where to draw; by default a new figure.
-    title : str
-        Stands above the picture.
-    """
-    ax = ax or plt.subplots(figsize=(4, 3.4))[1]
-    top = max(abs(W).max(), 1e-9)
-    cmap, low = ("RdBu", -top) if W.min() < -1e-9 else ("Blues", 0)
-    image = ax.imshow(W, cmap=cmap, vmin=low, vmax=top)
-    ax.figure.colorbar(image, ax=ax, label="weight", shrink=0.8)
-    ax.set(xlabel="model of client j", ylabel="client i", title=title)
-    return _figure(ax)
 
 
 def _figure(ax: Axes) -> Figure:

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gossiplib.viz.plots import COLOURS
+from gossiplib.viz.style import COLOURS
 
 __all__ = ["messages", "space_time"]
 

@@ -14,7 +14,8 @@ import networkx as nx
 from matplotlib.figure import Figure
 
 from gossiplib.core import mixing, topology
-from gossiplib.viz import plots
+from gossiplib.viz import drawings
+from gossiplib.viz.display import png, width_of
 
 __all__ = ["WEIGHTS", "explorer", "scrubber"]
 
@@ -55,8 +56,8 @@ def _explored(
     rounds = mixing.rounds_to_consensus(W)
     neighbours = f"{min(degrees)} to {max(degrees)} neighbours"
     speed = f"gap {mixing.spectral_gap(W):.3f}, 1 % after {rounds} rounds"
-    plots.graph(graph, ax=left, title=neighbours)
-    plots.mixing_matrix(W, ax=right, title=speed)
+    drawings.graph(graph, ax=left, title=neighbours)
+    drawings.mixing_matrix(W, ax=right, title=speed)
     words = f"{name.value}, {size.value} clients, {rule.value} weights"
     return figure, f"{words}: {neighbours}; {speed}."
 
@@ -78,7 +79,7 @@ def scrubber(
     titles = list(frames)
     values = [v for frame in frames.values() for v in frame]
     limits = (min(values), max(values))
-    pos = plots.layout(graph)
+    pos = drawings.layout(graph)
     play = widgets.Play(max=len(titles) - 1, interval=600)
     slider = widgets.IntSlider(max=len(titles) - 1, description="frame")
     widgets.jslink((play, "value"), (slider, "value"))
@@ -86,7 +87,7 @@ def scrubber(
     def draw() -> tuple[Figure, str]:
         title = titles[slider.value]
         shown = frames[title]
-        figure = plots.graph(
+        figure = drawings.graph(
             graph, shown, title=title, label=label, limits=limits, pos=pos
         )
         return figure, f"{title}: {label} {min(shown):.3g} to {max(shown):.3g}."
@@ -107,7 +108,8 @@ def _picture(
 
     def redraw(change: object = None) -> None:
         figure, words = draw()
-        image.value = plots.png(figure)
+        image.value = shown = png(figure)
+        image.width = f"{width_of(shown)}px"
         caption.value = html.escape(words)
         plt.close(figure)
 

@@ -269,7 +269,10 @@ def test_figures_have_a_map_for_each_thing_that_is_seen(cases):
 
     for draw, maps in ((by_round, 6), (by_link, 3)):
         figure = draw(cases[0])
-        assert sum(bool(ax.get_title()) for ax in figure.axes) == maps
+        assert (
+            sum(bool(ax.get_title("left") or ax.get_title()) for ax in figure.axes)
+            == maps
+        )
         plt.close(figure)
 
 

@@ -1,5 +1,7 @@
 """Pictures and widgets are drawn, for all that a reader may choose."""
 
+import json
+
 import networkx as nx
 import numpy as np
 import pandas as pd
@@ -10,7 +12,7 @@ from gossiplib.core import topology
 from gossiplib.core.client import gossip
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
-from gossiplib.viz import plots, timeline, widgets
+from gossiplib.viz import diagrams, display, drawings, players, plots, timeline, widgets
 from toy_apps import drifting_app, zeros
 
 
@@ -68,8 +70,8 @@ def test_the_theory_line_starts_at_the_first_distance():
 @pytest.mark.parametrize("name", topology.NAMES)
 def test_each_topology_has_a_place_for_each_client(name):
     graph = topology.named(name, 16)
-    assert sorted(plots.layout(graph)) == list(range(16))
-    plots.png(plots.graph(graph, range(16), label="value"))
+    assert sorted(drawings.layout(graph)) == list(range(16))
+    display.png(drawings.graph(graph, range(16), label="value"))
 
 
 def test_the_diagram_has_a_legend_of_what_happened_in_its_part_of_the_time():
@@ -97,3 +99,41 @@ def test_the_diagram_has_a_legend_of_what_happened_in_its_part_of_the_time():
     assert legend() == always | happened
     assert legend(0.5, 1.7) == always
     assert legend(3.5, 4.5) == always | {"skips rounds"}
+
+
+def test_names_at_the_ends_of_lines_do_not_cover_each_other():
+    figure = plots.accuracy(
+        {}, {f"run {k}": {0: 0, 9: 0.5 + k / 999} for k in range(6)}
+    )
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    tops = sorted((box.y0, box.y1) for box in boxes)
+    assert len(boxes) == 6
+    assert all(low[1] <= high[0] + 1 for low, high in zip(tops, tops[1:], strict=False))
+
+
+def test_a_player_has_all_frames_a_still_and_words(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda *a, **k: shown.append((a, k)))
+    frames = {f"round {t}": [0.0, t, float("nan")] for t in range(3)}
+    players.spread(nx.path_graph(3), frames, 'it "moves"', label="value")
+    ((data,), more) = shown[0]
+    assert (
+        data["image/png"].startswith(b"\x89PNG") and data["text/plain"] == 'it "moves"'
+    )
+    assert more["metadata"]["image/png"]["alt"] == 'it "moves"'
+    page = data["text/html"]
+    assert page.count("iVBOR") == 4 and "it &quot;moves&quot;" in page
+    assert all(json.dumps(title) in page for title in frames) and "http" not in page
+
+
+def test_diagrams_say_each_step():
+    steps = ["a round", ("server", "client", "train"), ("client", "client", "trains")]
+    words = diagrams.sequence(["server", "client"], steps).axes[0].texts
+    assert {"server", "client", "a round", "train", "trains"} <= {
+        text.get_text() for text in words
+    }
+    kept = [("", [("model", "-")]), ("train", [("model", "13")])]
+    (ax,) = diagrams.states(kept).axes
+    colours = {text.get_text(): text.get_color() for text in ax.texts}
+    assert colours["13"] != colours["-"]

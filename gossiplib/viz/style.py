@@ -1,0 +1,55 @@
+"""How pictures look: one style, and one colour for each role, through the series.
+
+Who imports `gossiplib.viz.plots` draws in this style; `matplotlib.rcdefaults()` ends
+that. Colours are told apart by colour-blind eyes, and lines differ in more than colour.
+"""
+
+from typing import Any
+
+import matplotlib
+from cycler import cycler
+
+__all__ = ["COLOURS", "INK", "QUIET", "ROLES", "use"]
+
+#: Okabe and Ito's palette, without its yellow, which is faint on white.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
+#: Of words; and of what stands behind: links, axes, grids.
+INK, QUIET = "#222222", "#9a9a9a"
+#: Who is drawn in which colour, everywhere.
+ROLES = {
+    "gossip": COLOURS[0],
+    "FedAvg": COLOURS[1],
+    "alone": "#777777",
+    "central": COLOURS[6],
+    "liar": COLOURS[3],
+    "guess": COLOURS[6],
+}
+
+_STYLE: Any = {
+    "figure.dpi": 90,
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": QUIET,
+    "axes.labelcolor": INK,
+    "axes.prop_cycle": cycler(color=COLOURS),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "grid.color": "#e4e4e4",
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+    "lines.markersize": 5,
+    "xtick.color": QUIET,
+    "xtick.labelcolor": INK,
+    "ytick.color": QUIET,
+    "ytick.labelcolor": INK,
+}
+
+
+def use() -> None:
+    """Draw in this style from now on."""
+    matplotlib.rcParams.update(_STYLE)

@@ -78,7 +78,7 @@ def play(
     Parameters
     ----------
     frames : dict
-        Title -> function that draws the frame. All frames have one size.
+        Title -> function that draws the frame. All are cut as the first one.
     alt : str
         What a reader sees in it, in words: for those who cannot see it.
     first : int
@@ -90,10 +90,11 @@ def play(
     """
     from IPython.display import display
 
-    images = []
+    images, box = [], None
     for draw in frames.values():
         figure = draw()
-        images.append(png(figure, tight=False))
+        box = box or figure.get_tightbbox().padded(0.06)
+        images.append(png(figure, box=box))
         plt.close(figure)
     coded = [base64.b64encode(image).decode() for image in images]
     still = images[first]

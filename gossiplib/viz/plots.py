@@ -27,10 +27,12 @@ __all__ = [
     "QUIET",
     "ROLES",
     "accuracy",
+    "by_round",
     "consensus_distance",
     "guess",
     "heat_map",
     "images",
+    "judged",
     "label_counts",
     "label_lines",
     "show",
@@ -69,7 +71,7 @@ def consensus_distance(
             ax.plot(rounds, line, **thin)
     ax.set_yscale("log")
     ylabel = "distance to consensus"
-    return _finished(ax, f"{ylabel} (lines: theory)" if theory else ylabel)
+    return by_round(ax, f"{ylabel} (lines: theory)" if theory else ylabel)
 
 
 def accuracy(
@@ -99,7 +101,7 @@ def accuracy(
         ax.fill_between(low.index, low, high, color=colour, alpha=0.15, linewidth=0)
     for name, points in (lines or {}).items():
         _line(ax, points, name)
-    return _finished(ax, "accuracy (bands: worst to best client)")
+    return by_round(ax, "accuracy (bands: worst to best client)")
 
 
 def guess(ax: Axes, value: float | None, at: float | None = None) -> None:
@@ -187,7 +189,16 @@ def _line(ax: Axes, points: Mapping[int, float], name: str) -> str:
     return str(look["color"])
 
 
-def _finished(ax: Axes, ylabel: str) -> Figure:
+def by_round(ax: Axes, ylabel: str) -> Figure:
+    """Return a figure of lines over rounds, finished.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        With lines that have labels; these are written at the lines' ends.
+    ylabel : str
+        What the lines show.
+    """
     ax.set(xlabel="round", ylabel=ylabel)
     ax.grid(True)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -282,6 +293,39 @@ def heat_map(
         ax.set_yticks(range(height), rows)
     figure = _figure(ax)
     figure.colorbar(image, ax=ax, label=label)
+    return figure
+
+
+def judged(
+    pictures: np.ndarray, truth: Sequence[int], answers: Mapping[str, Sequence[int]]
+) -> Figure:
+    """Return a figure of digits in a row and, below each, what models take it for.
+
+    Parameters
+    ----------
+    pictures : numpy.ndarray
+        Shape (pictures, height, width).
+    truth : sequence of int
+        What each one is.
+    answers : dict
+        Name of a model -> its answers. Right ones are in colour.
+    """
+    n = len(pictures)
+    size = (0.56 * n + 1.3, 0.62 + 0.3 * len(answers))
+    figure, axes = plt.subplots(1, n, figsize=size, squeeze=False)
+    figure.subplots_adjust(left=1.3 / size[0], right=1, top=1, bottom=1 - 0.6 / size[1])
+    for k, (ax, digit) in enumerate(zip(axes[0], pictures, strict=True)):
+        ax.imshow(digit, cmap="gray_r")
+        ax.set_axis_off()
+        for line, (name, said) in enumerate(answers.items(), 1):
+            at = {"xycoords": "axes fraction", "textcoords": "offset points"}
+            y, right = 2 - 20 * line, said[k] == truth[k]
+            look: dict[str, Any] = {"color": COLOURS[2] if right else QUIET}
+            look |= {"weight": "bold" if right else "normal", "fontsize": 12}
+            look["ha"] = "center"
+            ax.annotate(str(said[k]), (0.5, 0), (0, y - 3), **at, **look)
+            if not k:
+                ax.annotate(name, (0, 0), (-10, y), **at, ha="right", va="center")
     return figure
 
 

@@ -4,6 +4,7 @@ nbval runs them; this reads them. It never compares a cell that was not executed
 passes a failing %pip, so what it cannot see is held here.
 """
 
+import ast
 import os
 import re
 import subprocess
@@ -130,6 +131,21 @@ def test_notebooks_without_flower_run_without_it(number):
         stdout=subprocess.DEVNULL,
         env=os.environ | {"MPLBACKEND": "agg"},
     )
+
+
+def test_the_client_of_notebook_05_is_the_one_that_04_wrote():
+    def functions(number):
+        (path,) = find(ROOT, [number])
+        code = [c.source for c in read(path).cells if c.cell_type == "code"][1:]
+        nodes = [node for one in code for node in ast.parse(one).body]
+        return {n.name: ast.unparse(n) for n in nodes if isinstance(n, ast.FunctionDef)}
+
+    first, again = functions("04"), functions("05")
+    client = ["join", "discover", "train", "average", "show_model", "my_gossip"]
+    client.append("weighted_mean")
+    assert [first[name] for name in client] == [again[name] for name in client]
+    for names in (client, ["send", "meet", "gossip_round", "models_of", "my_server"]):
+        assert sum(len(again[name].splitlines()) for name in names) <= 60
 
 
 def test_the_readme_names_the_tested_torch():

@@ -95,6 +95,7 @@ def graph(
     pos: Mapping[int, np.ndarray] | None = None,
     widths: Mapping[tuple[int, int], float] | None = None,
     door: Collection[tuple[int, int]] = (),
+    names: Sequence[str] | None = None,
 ) -> Figure:
     """Return a figure of a graph of clients, coloured by a value each.
 
@@ -118,6 +119,8 @@ def graph(
         Link -> how wide it is drawn, in points; by default all alike.
     door : collection of links
         Drawn in colour: the only ways through.
+    names : sequence of str, optional
+        What is written on the clients; by default, on few, their numbers.
     """
     ax = ax or plt.subplots(figsize=(4, 3.6))[1]
     pos = layout(graph) if pos is None else pos
@@ -159,11 +162,20 @@ def graph(
         zorder=3,
         clip_on=False,
     )
-    for i in range(n) if n <= 24 else ():
+    for i in range(n) if n <= 24 or names else ():
         light = np.isnan(shown[i]) or np.mean(nodes.to_rgba(shown[i])[:3]) > 0.5
         ink = INK if light else "white"
         x, y = places[i]
-        ax.text(x, y, str(i), ha="center", va="center", color=ink, fontsize=7, zorder=4)
+        ax.text(
+            x,
+            y,
+            names[i] if names else str(i),
+            ha="center",
+            va="center",
+            color=ink,
+            fontsize=7,
+            zorder=4,
+        )
     if label:
         ax.figure.colorbar(nodes, ax=ax, label=label, shrink=0.8)
     ax.set_title(title, loc="center")

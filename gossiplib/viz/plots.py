@@ -35,6 +35,7 @@ __all__ = [
     "judged",
     "label_counts",
     "label_lines",
+    "sawtooth",
     "show",
 ]
 
@@ -201,9 +202,33 @@ def by_round(ax: Axes, ylabel: str) -> Figure:
     """
     ax.set(xlabel="round", ylabel=ylabel)
     ax.grid(True)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     label_lines(ax)
     return _figure(ax)
+
+
+def sawtooth(distances: Sequence[float], bounds: Sequence[float]) -> Figure:
+    """Return a figure of what training and averaging do to the distance to consensus.
+
+    Parameters
+    ----------
+    distances : sequence of float
+        At the start and then, for each round, after training and after averaging.
+    bounds : sequence of float
+        What theory says of averaging: at most so much, after each round.
+    """
+    ax = plt.subplots(figsize=(6.4, 3.2))[1]
+    halves = np.arange(len(distances)) / 2
+    for k in range(len(distances) - 1):
+        colour = COLOURS[0] if k % 2 else COLOURS[5]
+        ax.plot(halves[k : k + 2], distances[k : k + 2], color=colour)
+    rounds = np.arange(1, len(bounds) + 1)
+    look: dict[str, Any] = {"color": INK, "markersize": 12, "label": "theory:\nat most"}
+    ax.plot(rounds, bounds, "_", **look)
+    ax.text(0.7, 1.03 * max(distances), "training", color=COLOURS[5])
+    ax.text(1.2, 0.6 * min(distances[2::2]), "averaging", color=COLOURS[0])
+    ax.set_ylim(0, 1.12 * max(distances))
+    return by_round(ax, "distance to consensus")
 
 
 def images(

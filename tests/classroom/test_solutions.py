@@ -8,19 +8,17 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
+from flwr.app import ConfigRecord
 
 from gossiplib.asynchronous import merging, network
 from gossiplib.classroom.checking import CHECKS, checks_of, predicts, verdict
 from gossiplib.core import averaging, mixing, topology
-from gossiplib.core.client import choose, gossip
-from gossiplib.core.grid import LocalGrid
-from gossiplib.core.server import Gossip
+from gossiplib.core.client import choose
 from gossiplib.core.topology import named
 from gossiplib.protocols import privacy, robust
 from gossiplib.protocols.codecs import Qsgd, RandomK, TopK
 from gossiplib.vectorized.engine import gossip_learning
 from notebooks import ROOT, find, read
-from toy_apps import still_app, zeros
 
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.py"))
 EXERCISES = list(checks_of())
@@ -40,8 +38,6 @@ ANSWER_IN_WORDS = {
     "03.2": ("sum to 0", "every three"),
     "03.3": ("three rounds", "3 rounds"),
     "04.1": ("0.45", "0.15"),
-    "05.1": ("5000", "5,000"),
-    "05.2": ("0.7", "churn"),
     "08.1": ("80000", "80,000", "uint32"),
     "08.3": ("mean", "packbits"),
     "08.4": ("seed",),
@@ -80,10 +76,51 @@ def fedavg_run(share, rounds):
     return solution("01").run(share, rounds)
 
 
-def toy_run(schedule, rounds=20, n=16):
-    """Run gossip where training costs nothing."""
-    grid = LocalGrid(gossip(still_app()), num_nodes=n)
-    return Gossip(schedule, evaluate_every=0).start(grid, zeros(), num_rounds=rounds)
+def losing(share, *, again=False, shares=False, for_good=False):
+    """Return a round that loses messages: the same each time, or for good, or ..."""
+
+    def lossy_round(grid, heard, W, t, first=None):
+        rng = np.random.default_rng(0 if again else t)
+        came = {i: [j for j in heard[i] if rng.random() >= share] for i in heard}
+        if for_good:
+            heard.update(came)
+        if shares:  # what is lost goes to those that came
+            W = W.copy()
+            for i, near in came.items():
+                W[i, near] *= (1 - W[i, i]) / W[i, near].sum() if near else 1
+        return solution("05").gossip_round(grid, came, W, t, first)
+
+    return lossy_round
+
+
+def coin():
+    return np.flatnonzero(np.random.default_rng().random(16) < 0.5)
+
+
+def random_half():
+    return np.random.default_rng().permutation(16)[:8]
+
+
+def halving(draw, *, among=True, alone=False):
+    """Return a round of those who are drawn; they may hear others too, or nobody."""
+
+    def half_round(grid, heard, W, t, first=None):
+        here = sorted(map(int, draw()))
+        near = {i: [j for j in heard[i] if j in here or not among] for i in here}
+        if alone:
+            near = {i: [] for i in here}
+        if among:
+            return solution("05").gossip_round(grid, near, W, t, first)
+        told, send = ConfigRecord({"server-round": t}), solution("05").send
+        call = {"config": told, "gossip": told, "arrays": first}
+        send(grid, "train", dict.fromkeys(here, call))
+        for i in here:
+            weights = [float(W[i, j]) for j in near[i]]
+            about = {"senders": near[i], "weights": [1 - sum(weights), *weights]}
+            sent = {"gossip": ConfigRecord(about)} | {str(j): first for j in near[i]}
+            send(grid, "train.average", {i: sent})
+
+    return half_round
 
 
 def most_links(graph):
@@ -424,15 +461,16 @@ WRONG = [
     ("04.4", "half for the copy", lambda: [2, "half"]),
     ("04.4", "a copy has nothing to say", lambda: [2, "none"]),
     ("04.4", "weights", lambda: [0.49, 0.5]),
-    ("05.1", "out only", lambda: [4000]),
-    ("05.1", "FedAvg", lambda: [2000]),
-    ("05.1", "links once", lambda: [1000 + 2000]),
-    ("05.1", "both ways", lambda: [8000]),
-    ("05.2", "all online", lambda: [toy_run(REGULAR)]),
-    ("05.2", "0.9 online", lambda: [toy_run(topology.churn(REGULAR, 0.9))]),
-    ("05.2", "mostly offline", lambda: [toy_run(topology.churn(REGULAR, 0.3))]),
-    ("05.2", "too few rounds", lambda: [toy_run(topology.churn(REGULAR, 0.7), 5)]),
-    ("05.2", "too few clients", lambda: [toy_run(named("ring", 8), n=8)]),
+    ("05.1", "loses nothing", lambda: [solution("05").gossip_round]),
+    ("05.1", "the same each time", lambda: [losing(0.1, again=True)]),
+    ("05.1", "half", lambda: [losing(0.5)]),
+    ("05.1", "weights of what came", lambda: [losing(0.1, shares=True)]),
+    ("05.1", "for good", lambda: [losing(0.1, for_good=True)]),
+    ("05.2", "all", lambda: [solution("05").gossip_round]),
+    ("05.2", "always the first", lambda: [halving(lambda: range(8))]),
+    ("05.2", "each with a chance", lambda: [halving(coin)]),
+    ("05.2", "hears who is away", lambda: [halving(random_half, among=False)]),
+    ("05.2", "nobody is heard", lambda: [halving(random_half, alone=True)]),
     ("05.3", "the ring", lambda: [lambda t: RING]),
     ("05.3", "four neighbours", lambda: [lambda t: REGULAR]),
     ("05.3", "pairs of a ring", lambda: [topology.random_matching(RING)]),
@@ -685,7 +723,8 @@ RIGHT_TOO = [
         "a tuple",
         lambda: [lambda c, t, context: tuple(by_distance(c, context)[:2])],
     ),
-    ("05.2", "a ring", lambda: [toy_run(topology.churn(RING, 0.7))]),
+    ("05.1", "by the matrix", lambda: [losing(0.1)]),
+    ("05.2", "evens and odds", lambda: [halving(random_half)]),
     ("05.3", "pairs", lambda: [topology.random_matching(named("complete", 16))]),
     ("05.3", "ring, other places", lambda: [shuffled_ring]),
 ]

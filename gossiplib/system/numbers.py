@@ -10,7 +10,15 @@ from typing import TypeAlias
 
 import numpy as np
 
-__all__ = ["Seed", "check_share", "check_whole", "draw", "rng", "seed_of"]
+__all__ = [
+    "Seed",
+    "check_number",
+    "check_share",
+    "check_whole",
+    "draw",
+    "rng",
+    "seed_of",
+]
 
 #: What takes part in randomness: a whole number, or a generator to draw one from.
 Seed: TypeAlias = int | np.random.Generator
@@ -28,6 +36,13 @@ def check_whole(name: str, value: object, least: int, most: int | None = None) -
             return whole
     limits = f"at least {least}" if most is None else f"{least} to {most}"
     raise ValueError(f"{name} must be a whole number, {limits}; got {value!r}")
+
+
+def check_number(name: str, value: object) -> float:
+    """Return a number as a float; raise ValueError if it is none, or a truth value."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return float(value)
+    raise ValueError(f"{name} must be a number; got {value!r}")
 
 
 def check_share(name: str, value: float, *, zero: bool = True) -> None:

@@ -205,33 +205,34 @@ def as_taken(
     """
     try:
         floats = to_floats(x, dtype)
-        _try_model(model, floats[:2], num_classes)
+        _try_model(model, floats[[0, -1]], num_classes)
         return floats
     except ValueError:
         if x.dtype.kind in "iu":
             with contextlib.suppress(ValueError):
                 whole = torch.tensor(x.astype(np.int64))
-                _try_model(model, whole[:2], num_classes)
+                _try_model(model, whole[[0, -1]], num_classes)
                 return whole
         raise
 
 
 @torch.no_grad()
 def _try_model(model: nn.Module, x: torch.Tensor, num_classes: int) -> None:
-    """Raise ValueError unless a model gives an output to each class, for some x."""
-    how = f"build's model, given examples of shape {tuple(x.shape)} and {x.dtype},"
-    try:
-        with torch.random.fork_rng(devices=[]):
-            out = model.eval()(x.clone())
-    except Exception as error:
-        raise ValueError(f"{how} fails: {error}") from error
-    if not isinstance(out, torch.Tensor):
-        raise ValueError(f"{how} makes {type(out).__name__}; it must give logits")
-    made = tuple(out.shape)
-    if len(made) != 2 or made[0] != len(x) or made[1] < num_classes:
-        raise ValueError(
-            f"{how} makes {made}; it must give logits, an output to each of "
-            f"{num_classes} classes: ({len(x)}, {num_classes})"
-        )
-    if not out.is_floating_point():
-        raise ValueError(f"{how} makes {out.dtype}; it must give logits, floats")
+    """Raise ValueError unless a model makes logits of examples, in both its modes."""
+    for mode in ("training", "evaluation"):
+        how = f"build's model, given {x.dtype} of shape {tuple(x.shape)} in {mode},"
+        try:
+            with torch.random.fork_rng(devices=[]):
+                out = model.train(mode == "training")(x.clone())
+        except Exception as error:
+            raise ValueError(f"{how} fails: {error}") from error
+        if not isinstance(out, torch.Tensor):
+            raise ValueError(f"{how} makes {type(out).__name__}; it must give logits")
+        made = tuple(out.shape)
+        if len(made) != 2 or made[0] != len(x) or made[1] < num_classes:
+            raise ValueError(
+                f"{how} makes {made}; it must give logits, an output to each of "
+                f"{num_classes} classes: ({len(x)}, {num_classes})"
+            )
+        if not out.is_floating_point():
+            raise ValueError(f"{how} makes {out.dtype}; it must give logits, floats")

@@ -38,6 +38,8 @@ class Parts(NamedTuple):
             raise ValueError(f"no part {name!r}; there are {', '.join(PARTS)}")
         if np.ndim(clients) == 0:
             clients = check_whole("client", clients, 0, len(self.held) - 1)
+        elif np.less(clients, 0).any():  # which would count from the end
+            raise ValueError(f"clients must be 0 or more; got {np.min(clients)}")
         start, held = self.starts[clients], self.held[clients]
         if name == "train":
             first = start + 2 * held

@@ -238,7 +238,8 @@ class Task:
         ----------
         epochs, batch_size : int
             n_ep and B of Algorithm 1: passes over the training part in a round, and
-            examples in a step.
+            examples in a step. The last of a pass may have fewer; batch normalisation
+            cannot train on one.
         lr, momentum, weight_decay : float
             Options of the gradient descent, `torch.optim.SGD`. Momentum starts afresh
             in each round.
@@ -347,7 +348,8 @@ class Task:
         client = context.node_config["partition-id"]
         x, y = self.part(client, "validation")
         if not y.numel():
-            raise ValueError(f"client {client} has no validation part: holdout is 0")
+            one = np.ravel(client)[0]
+            raise ValueError(f"client {one} has no validation part: holdout is 0")
         tensors = map(torch.tensor, model)  # a copy: the arrays are read-only
         named = dict(zip(self._module.state_dict(), tensors, strict=True))
         forward = functools.partial(functional_call, self._module)

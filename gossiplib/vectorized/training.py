@@ -40,11 +40,12 @@ class Options(NamedTuple):
 
 def _around(model: nn.Module, x: torch.Tensor) -> dict[str, str]:
     """Return what a call of a model may change, beside its parameters."""
-    state = {"numpy.random": np.random.get_state(), "random": random.getstate()}
-    state["its examples"] = x.cpu().numpy().tobytes()
+    tensors = {"its examples": x, **dict(model.named_buffers())}
+    state: dict[str, Any] = {k: a.cpu().numpy().tobytes() for k, a in tensors.items()}
+    state |= {"numpy.random": np.random.get_state(), "random": random.getstate()}
     for path, module in model.named_modules():
         for name, value in vars(module).items():
-            if name not in {"_parameters", "_modules"}:
+            if name not in {"_parameters", "_buffers", "_modules"}:
                 state[f"{path}.{name}".lstrip(".")] = value
     return {name: repr(value) for name, value in state.items()}
 

@@ -143,6 +143,15 @@ def by_numpy():
     return layer
 
 
+class Auxiliary(nn.Linear):  # as GoogLeNet's second output, which is for training
+    def __init__(self):
+        super().__init__(3, 3)
+
+    def forward(self, x):
+        out = super().forward(x)
+        return (out, out) if self.training else out
+
+
 @pytest.mark.parametrize(
     ("build", "says"),
     [
@@ -154,7 +163,8 @@ def by_numpy():
         (lambda: nn.Linear(3, 3, dtype=torch.complex64), "complex numbers"),
         (lambda: nn.Sequential(SHARED), "2 of its parameters at a second call"),
         (by_numpy, "another weight at each call.*torch's random numbers"),
-        (lambda: nn.Linear(4, 3), r"shape \(2, 3\) and torch.float32, fails"),
+        (lambda: nn.Linear(4, 3), r"torch.float32 of shape \(2, 3\) .* fails"),
+        (Auxiliary, "in training, makes tuple"),
         (lambda: nn.Linear(3, 2), r"makes \(2, 2\).*each of 3 classes"),
         (lambda: nn.LSTM(3, 3), "makes tuple; it must give logits"),
         (lambda: nn.Sequential(nn.Linear(3, 3), nn.Flatten(0)), r"makes \(6,\)"),
@@ -205,6 +215,8 @@ def test_a_client_that_is_none_has_no_part(client):
     for ask in (digits(4).part, lambda i, _: digits(4).batches(i, 1, 1, 8)):
         with pytest.raises(ValueError, match="client must be a whole number, 0 to 3"):
             ask(client, "train")
+    with pytest.raises(ValueError, match="clients must be 0 or more; got -1"):
+        digits(4).part(np.array([1, -1]), "train")
 
 
 def test_what_one_does_to_a_ready_task_no_other_sees():

@@ -116,6 +116,16 @@ def listed(self, x, out):
     return out
 
 
+class Growing(Perceptron):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()), persistent=False)
+
+    def forward(self, x):
+        self.calls = self.calls + 1
+        return super().forward(x) * self.calls
+
+
 VMAP, CHANGES, OTHERS = "vmap cannot take", "a call of the model changes", "differ from"
 REFUSED = {
     "LSTM": (lambda: Recurrent(nn.LSTM), VMAP),
@@ -139,6 +149,7 @@ REFUSED = {
     ),
     "the time": (doing(lambda self, x, out: out * (time.perf_counter() % 1)), OTHERS),
     "a count": (doing(counted, calls=int), f"{CHANGES} calls"),
+    "a buffer": (Growing, f"{CHANGES} calls"),
     "a list": (doing(listed, seen=list), f"{CHANGES} seen"),
     "its examples": (
         doing(lambda self, x, out: self.outer(self.inner(x.sub_(1)))),

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from gossiplib.system.records import unravel
 from gossiplib.tasks.task import Task
-from gossiplib.tasks.training import check_training, shuffle_keys
+from gossiplib.tasks.training import check_training, one_thread, shuffle_keys
 from gossiplib.vectorized._speed import CHUNK, Recorded, repeat, steady
 from gossiplib.vectorized.rows import chunks, take
 
@@ -38,16 +38,20 @@ class Options(NamedTuple):
     weight_decay: float
 
 
-def _around(model: nn.Module, x: torch.Tensor) -> dict[str, str]:
+def _around(models: Iterable[nn.Module], x: torch.Tensor) -> dict[str, str]:
     """Return what a call of a model may change, beside its parameters."""
-    tensors = {"its examples": x, **dict(model.named_buffers())}
-    state: dict[str, Any] = {k: a.cpu().numpy().tobytes() for k, a in tensors.items()}
-    state |= {"numpy.random": np.random.get_state(), "random": random.getstate()}
-    for path, module in model.named_modules():
-        for name, value in vars(module).items():
-            if name not in {"_parameters", "_buffers", "_modules"}:
-                state[f"{path}.{name}".lstrip(".")] = value
-    return {name: repr(value) for name, value in state.items()}
+    state: dict[str, list[Any]] = {
+        "its examples": [x.cpu().numpy().tobytes()],
+        "numpy.random": [np.random.get_state()],
+        "random": [random.getstate()],
+    }
+    for model in models:
+        for path, module in model.named_modules():
+            buffers = module.named_buffers(recurse=False)
+            for name, value in [*vars(module).items(), *buffers]:
+                if name not in {"_parameters", "_buffers", "_modules"}:
+                    state.setdefault(f"{path}.{name}".lstrip("."), []).append(value)
+    return {name: repr(values) for name, values in state.items()}
 
 
 def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -96,12 +100,15 @@ class StackedTask:
         step = grad_and_value(loss)
         self._logits, self._logits_common = vmap(logits), vmap(logits, (0, None))
         self._gradient: Callable[..., Any] = vmap(step)
-        self._one_hot = torch.eye(self._try(logits, step)).to(self.initial)
+        self._one_hot = torch.eye(self._try(judged, logits, step)).to(self.initial)
         if steady(self._model):
             self._gradient = Recorded(self._gradient)
 
+    @one_thread()
     @torch.no_grad()
-    def _try(self, logits: Callable[..., Any], step: Callable[..., Any]) -> int:
+    def _try(
+        self, judged: nn.Module, logits: Callable[..., Any], step: Callable[..., Any]
+    ) -> int:
         """Do what a run does, on a few examples; return the number of outputs.
 
         Two models meet them together, as in a run, and each meets them one by one, as a
@@ -113,7 +120,7 @@ class StackedTask:
             sums = [a.ravel() for a in gradient.values()]
             return {"out": logits(row, x), "sum": torch.cat([loss[None], *sums])}
 
-        x = self._x[:3].clone()
+        x, both = self._x[:3].clone(), (self._model, judged)
         rows = torch.stack([self.initial, 0.9 * self.initial])
         try:
             with torch.enable_grad(), torch.random.fork_rng(devices=[]):
@@ -123,13 +130,13 @@ class StackedTask:
                     out.sum(), [*named.values()], allow_unused=True
                 )
             y = logits(rows[0], x)  # any numbers
-            before = _around(self._model, x)
+            before = _around(both, x)
             stacked = vmap(made)(rows, torch.stack([x, x]), torch.stack([y, y]))
             common = self._logits_common(rows, x)
             one_by_one = [
                 made(row, x[i, None], y[i, None]) for row in rows for i in range(len(x))
             ]
-            after = _around(self._model, x)
+            after = _around(both, x)
         except Exception as error:
             raise ValueError(
                 "torch.func.vmap cannot take this model (those with dropout or "

@@ -150,6 +150,13 @@ REFUSED = {
     "the time": (doing(lambda self, x, out: out * (time.perf_counter() % 1)), OTHERS),
     "a count": (doing(counted, calls=int), f"{CHANGES} calls"),
     "a buffer": (Growing, f"{CHANGES} calls"),
+    "a count in evaluation": (
+        doing(
+            lambda self, x, out: out if self.training else counted(self, x, out),
+            calls=int,
+        ),
+        f"{CHANGES} calls",
+    ),
     "a list": (doing(listed, seen=list), f"{CHANGES} seen"),
     "its examples": (
         doing(lambda self, x, out: self.outer(self.inner(x.sub_(1)))),

@@ -114,10 +114,10 @@ def to_floats(x: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
             "are amounts, pass floats; if names, take a model that embeds them"
         )
     with np.errstate(over="ignore"):
-        cast = x.astype(FLOATS[dtype])
+        cast = x.astype(FLOATS[dtype], order="C")
     if not np.isfinite(cast).all():
         raise ValueError(f"x holds values beyond those of {dtype}: scale them")
-    return torch.tensor(np.ascontiguousarray(cast))
+    return torch.from_numpy(cast)
 
 
 def read_y(y: object, examples: int) -> tuple[np.ndarray, int]:
@@ -210,7 +210,7 @@ def as_taken(
     except ValueError:
         if x.dtype.kind in "iu":
             with contextlib.suppress(ValueError):
-                whole = torch.tensor(x.astype(np.int64))
+                whole = torch.from_numpy(x.astype(np.int64, order="C"))
                 _try_model(model, whole[[0, -1]], num_classes)
                 return whole
         raise

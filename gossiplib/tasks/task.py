@@ -148,7 +148,7 @@ class Task:
             least = 3 if holdout else 1
             places, sizes = spread(y[pool], num_clients, partition, alpha, least, seed)
         self.parts = parts(pool[places], sizes, holdout)
-        self.y = torch.tensor(y)
+        self.y = torch.from_numpy(y)
         if build is None:
             if x.ndim != 2:
                 raise ValueError(

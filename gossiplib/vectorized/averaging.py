@@ -94,6 +94,9 @@ class RoundGraph:
     def __init__(
         self, schedule: topology.Schedule, weights: mixing.Weights, n: int
     ) -> None:
+        if not callable(weights):
+            kind = type(weights).__name__
+            raise TypeError(f"weights must be a function, graph -> W; got {kind}")
         self._schedule, self._weights, self._n = schedule, weights, n
         self._static = isinstance(schedule, nx.Graph)
         self.server_round = 0
@@ -140,6 +143,12 @@ class Exchange:
         chunk: int,
         kinds: np.ndarray | None = None,
     ) -> None:
+        if not callable(average):
+            kind = type(average).__name__
+            raise TypeError(
+                "average must be a function (own, neighbours, weights, context) -> "
+                f"model; got {kind}"
+            )
         self._average, self._send = average, getattr(average, "send", None)
         self._shapes, self._n, self._chunk = shapes, n, chunk
         self._kinds = np.zeros(n, dtype=np.int64) if kinds is None else kinds

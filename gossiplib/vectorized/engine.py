@@ -113,13 +113,25 @@ def gossip_learning(
     MemoryError, OSError
         If the models do not fit in what is free, before the work starts; or the
         checkpoint to resume from cannot be opened.
+    TypeError
+        If an argument is of another kind, or schedule or weights give no graph or no
+        matrix.
     ValueError
-        If schedule, weights or a number do not fit (TypeError: they give no graph, or
-        no matrix), or the model cannot be stacked; if the checkpoint was cut short or
-        altered, or is of another run or version.
+        If schedule, weights or a number do not fit, there is no such device, or the
+        model cannot be stacked (a few examples try it before the work: dropout,
+        recurrent layers, what normalises over a batch or changes from call to call are
+        for LocalGrid); if the checkpoint was cut short or altered, or is of another run
+        or version.
     RuntimeError
         If all clients fail before any has a model.
     """
+    if not isinstance(task, Task):
+        raise TypeError(f"task must be a Task; got {type(task).__name__}")
+    if not (evaluate_fn is None or callable(evaluate_fn)):
+        kind = type(evaluate_fn).__name__
+        raise TypeError(
+            f"evaluate_fn must be a function of (round, arrays); got {kind}"
+        )
     check_whole("num_rounds", num_rounds, 1)
     check_whole("evaluate_every", evaluate_every, 0)
     check_whole("observe_every", observe_every, 0)
@@ -133,6 +145,10 @@ def gossip_learning(
             "evaluate_every=0, and measure with evaluate_fn"
         )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(f"device {device!r} cannot be used: {error}") from error
     options = Options(epochs, batch_size, lr, momentum, weight_decay)
     stacked = StackedTask(task, torch.device(device), options)
     opened = contextlib.nullcontext() if resume is None else checkpoints.reading(resume)

@@ -138,7 +138,7 @@ def _check_name(name: object) -> None:
 
 
 def _looks(name: str) -> str:
-    """Return the same for names that look alike: "Ada", "ada", "Аdа" (Cyrillic А, а)."""
+    """Return the same for names that look alike: "Ada", "ada", "Аdа" (Cyrillic А)."""
     plain = unicodedata.normalize("NFKC", name).casefold()
     plain = unicodedata.normalize("NFKC", plain).translate(_LOOKS)
     return " ".join(plain.split())

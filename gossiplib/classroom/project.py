@@ -235,12 +235,11 @@ class Outcome:
         kinds = all(type(getattr(self, f.name)) is f.type for f in fields(self))
         if not kinds or not is_hash(self.digest):
             raise ValueError(f"{whose} has a value of another type")
-        counts = 0 <= self.seed < 2**32 and 1 <= self.rounds <= PASSES
-        if not 0 <= self.worst <= self.mean <= 1 or not counts:
+        could = 0 <= self.worst <= self.mean <= 1 and 1 <= self.rounds <= PASSES
+        if not could or not 0 <= self.seed < 2**32:
             raise ValueError(f"{whose} cannot be")
         if not 0 <= self.bytes <= NETWORK.budget:
-            text = f"seed {self.seed} has {self.bytes!s:.20} bytes, over the budget"
-            raise ValueError(text)
+            raise ValueError(f"{whose} has {self.bytes!s:.20} bytes, over the budget")
 
 
 def is_hash(value: object) -> bool:
@@ -288,18 +287,13 @@ def source_of(entry: Callable[..., Any] | str) -> str:
     EntryError
         If it is no function, or one whose source Python cannot find, or no text.
     """
-    if not isinstance(entry, str):
-        try:
-            entry = inspect.getsource(entry)
-        except (OSError, TypeError):
-            text = "an entry is a function that was written in a cell or a file: "
-            raise EntryError(f"{text}def my_entry(network): ...") from None
-    source = textwrap.dedent(entry).strip() + "\n"
     try:
+        source = entry if isinstance(entry, str) else inspect.getsource(entry)
         source.encode()
-    except UnicodeEncodeError as error:
-        raise EntryError(f"the entry is no text: {error.reason}") from None
-    return source
+    except (OSError, TypeError, UnicodeEncodeError):
+        text = "an entry is a function that was written in a cell or a file, in UTF-8: "
+        raise EntryError(f"{text}def my_entry(network): ...") from None
+    return textwrap.dedent(source).strip() + "\n"
 
 
 def score(entry: Callable[..., Any] | str, seeds: Sequence[int] = FINAL) -> Score:
@@ -368,9 +362,8 @@ def _run(plan: Plan, seed: int) -> Outcome:
     options |= {"schedule": budget, "average": _Lies(plan.average, lying, budget)}
     with _blame():
         result = gossip_learning(task, **options, evaluate_every=0, observe_every=0)
-        unchanged = state_of(task) == before
-    if not unchanged:
-        raise EntryError("the entry changed the data or the seed of the network")
+        if state_of(task) != before:
+            raise EntryError("the entry changed the data or the seed of the network")
     spent = sum(result.bytes.values())
     if spent > NETWORK.budget:
         text = f"its messages are {spent:,} bytes and the budget is {NETWORK.budget:,}"

@@ -9,6 +9,7 @@ import functools
 import json
 import math
 from collections.abc import Callable, Mapping
+from types import UnionType
 from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
 
 __all__ = ["Special", "as_kind", "fields_of", "parse"]
@@ -71,7 +72,7 @@ def as_kind(kind: Any, told: Any, at: str, special: Special | None = None) -> An
         if isinstance(told, dict) and told.keys() == {*kind._fields}:
             held = fields_of(kind).items()
             return kind(*(as_kind(k, told[n], f"{at}/{n}", special) for n, k in held))
-    elif type(told) in (parts or (kind,)):
+    elif type(told) in (kind, *(parts if of is UnionType else ())):
         if kind not in _MOST or 0 <= told <= _MOST[kind]:
             return told
     raise ValueError(f"{at:.80} is not what should be there")

@@ -4,12 +4,15 @@ import functools
 import hashlib
 import io
 import json
+import tempfile
 import warnings
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from matplotlib import pyplot
 
 from gossiplib.classroom import leaderboard, project
 from gossiplib.classroom.leaderboard import append, check_row, make_row, merge, verify
@@ -231,7 +234,7 @@ def average(own, neighbours, weights, turn):
         ("def e(network): '\0'", "not Python"),
         ("def e(network): return " + "(" * 10_000, "not Python"),
         ("def e(network): return " + "-" * 100_000 + "1", "not Python"),
-        ("def e(network): return '\ud800'", "no text"),
+        ("def e(network): return '\ud800'", "written in a cell or a file"),
         ("def e(network): raise SystemExit", "line 1 of it: SystemExit"),
         (cheat("class End(BaseException): pass\nraise End"), "line 3 of it: End"),
         (cheat("", "Plan(nx.cycle_graph(15), 2)"), "missing 15"),
@@ -631,3 +634,51 @@ def test_a_table_has_what_a_row_says():
 def test_an_empty_board_has_a_table_and_a_figure():
     assert len(leaderboard.table([])) == 0
     leaderboard.figure([])
+
+
+# Rows that somebody has made up.
+
+JUNK = st.one_of(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=50),
+    st.sampled_from([[], {}, [[]], "$", "a" * 64, 10**400, 2**64, -1, "Ada", "А"]),
+)
+
+
+def places(told):
+    """Yield all pairs of an object or list, and a key in it."""
+    for key in told if isinstance(told, dict) else range(len(told)):
+        yield told, key
+        if isinstance(told[key], dict | list):
+            yield from places(told[key])
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_whatever_a_row_says_the_board_stands(data):
+    """Its checksum fits, and it is refused, or on the board beside Ada's."""
+    ada, row = named("Ada"), json.loads(json.dumps(named("Bob")))
+    for _ in range(data.draw(st.integers(1, 3))):
+        told, key = data.draw(st.sampled_from([*places(row)]))
+        told[key] = data.draw(JUNK)
+    if data.draw(st.booleans()):
+        row |= {"name": data.draw(st.text(min_size=1, max_size=41))}
+    lines = [json.dumps(signed(row)), json.dumps(ada)]
+    if data.draw(st.booleans()):
+        lines[0] = lines[0][: data.draw(st.integers(0, 300))]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "class.jsonl"
+        path.write_text("\n".join(lines), encoding="utf-8")
+        board = merge([path], PRACTICE)
+    assert ada in board.rows or board.rows and "looks like" in board.refused[0]
+    assert all(text.encode() and text.isprintable() for text in board.refused)
+    table = leaderboard.table(board.rows)
+    assert str(table) and table.to_html() and len(table) == len(board.rows)
+    if len(board.rows) == 2:
+        figure = leaderboard.figure(board.rows)
+        with warnings.catch_warnings(action="ignore"):  # a font may lack a glyph
+            figure.savefig(io.BytesIO(), dpi=30)
+        pyplot.close(figure)
+
+
+#: bytes -> None: what `tests/fuzz.py` calls with bytes of its own.
+fuzz = test_whatever_a_row_says_the_board_stands.hypothesis.fuzz_one_input

@@ -236,18 +236,21 @@ class Gossip(Strategy):
             W = self.weights(topology.at(self.schedule, server_round))
             return checkpoints.identity(W, self.discover_every, records)
 
-        opened = nullcontext() if path is None else checkpoints.reading(path)
+        opened = (
+            nullcontext() if path is None else checkpoints.reading(path, num_rounds)
+        )
         with opened as kept:
-            first = 1
+            first, known = 1, None
             if kept:
-                kept.check(identity(kept.server_round), num_rounds)
+                kept.check(identity(kept.server_round))
                 first = kept.server_round + 1
+                known = checkpoints.known_to(kept, records[0])
             result = kept.result if kept else GossipResult()
-            calls = Calls(grid, timeout, result, kept.more["run"] if kept else None)
+            calls = Calls(grid, timeout, result, known.run if known else None)
             clients = Membership(calls, self, records[0])
             calls.join(self.num_clients, self.join_timeout)
-            if kept:
-                checkpoints.restore(kept, clients)
+            if kept and known:
+                checkpoints.restore(kept, known, clients)
         if path is None and evaluate_fn and (m := evaluate_fn(0, records[0].copy())):
             result.evaluate_metrics_serverapp[0] = m
             result.node_server_metrics[0] = dict.fromkeys(calls.nodes, m)

@@ -6,6 +6,7 @@ that they all trust does this.
 """
 
 import datetime
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,8 +32,9 @@ class Identity(NamedTuple):
 class Authority:
     """Sign certificates for processes on this machine.
 
-    Certificates and keys go to `folder`, which should be open to this user alone. By
-    the file `certificate` there, everybody knows what this authority has signed.
+    Certificates and keys go to new files in `folder`, which should be open to this user
+    alone; what has their names is removed. By the file `certificate` there, everybody
+    knows what this authority has signed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,7 +45,7 @@ class Authority:
             organization_name="gossiplib",
             organization_unit_name="one run",
         )
-        self._ca.cert_pem.write_to_path(self.certificate)
+        _write(self.certificate, self._ca.cert_pem.bytes())
 
     def issue(self, name: str, *, days: float = 1.0) -> Identity:
         """Return the files of a certificate for a process on this machine, and its key.
@@ -67,8 +69,8 @@ class Authority:
             not_after=now + datetime.timedelta(days),
         )
         identity = Identity(self.folder / f"{name}.pem", self.folder / f"{name}.key")
-        issued.cert_chain_pems[0].write_to_path(identity.certificate)
-        _write_key(identity.key, issued.private_key_pem.bytes())
+        _write(identity.certificate, issued.cert_chain_pems[0].bytes())
+        _write(identity.key, issued.private_key_pem.bytes())
         return identity
 
 
@@ -87,13 +89,19 @@ def key_pair(folder: Path, name: str) -> tuple[Path, Path]:
     key = ec.generate_private_key(ec.SECP384R1())
     private, public = Path(folder) / name, Path(folder) / f"{name}.pub"
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-    _write_key(private, secret)
+    _write(private, secret)
     open_ = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-    public.write_bytes(open_)
+    _write(public, open_)
     return private, public
 
 
-def _write_key(path: Path, key: bytes) -> None:
-    """Write a private key that only this user can read, from the first moment on."""
-    path.touch(0o600)
-    path.write_bytes(key)
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that only this user can read and change, from the first moment on.
+
+    It is a new one, as a mode is given to new files alone, and a link leads elsewhere.
+    """
+    path.unlink(missing_ok=True)
+    with open(
+        path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)
+    ) as new:
+        new.write(data)

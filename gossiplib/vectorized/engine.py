@@ -151,14 +151,18 @@ def gossip_learning(
         raise ValueError(f"device {device!r} cannot be used: {error}") from error
     options = Options(epochs, batch_size, lr, momentum, weight_decay)
     stacked = StackedTask(task, torch.device(device), options)
-    opened = contextlib.nullcontext() if resume is None else checkpoints.reading(resume)
+    opened = (
+        contextlib.nullcontext()
+        if resume is None
+        else checkpoints.reading(resume, num_rounds)
+    )
     with opened as kept:
         done = kept.server_round if kept else 0
         graph = RoundGraph(schedule, weights, task.num_clients)
         graph.go_to(max(done, 1))
         run = _Run(stacked, graph, average, evaluate_fn, sample)
         if kept:
-            kept.check(run.identity(), num_rounds)
+            kept.check(run.identity())
         run.begin(kept)
     bar = updates_bar(num_rounds - done, run.n)
     with threads(run.X), Interrupt() as interrupt, bar:
@@ -227,11 +231,15 @@ class _Run:
         """Take what a checkpoint holds, or the clients' first models; measure those."""
         self.result = kept.result if kept else GossipResult()
         if kept:
-            models = torch.from_numpy(np.asarray(kept.members["models"]))
-            self.X = models.to(self.stacked.device)
-            self.have_model = np.asarray(kept.members["have_model"])
+            initial = self.stacked.initial
+            code = initial.cpu().numpy().dtype.char
+            models = kept.members.array("models", code, (self.n, len(initial)))
+            if not np.isfinite(models).all():
+                raise ValueError(f"{kept.path} has models that are not finite")
+            self.X = torch.from_numpy(models).to(initial.device)
+            self.have_model = kept.members.array("have_model", "?", (self.n,))
             if self._exchange:
-                self._exchange.states.load(kept.more["states"], kept.members)
+                self._exchange.states.load(kept.more.get("states"), kept.members)
         else:
             self.X = self.stacked.start()
             self.have_model = np.zeros(self.n, dtype=bool)

@@ -1,13 +1,15 @@
 """Stacked models, and what clients remember: one client a row, some taken and put."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, RecordDict
 
+from gossiplib.system.archive import Members
+from gossiplib.system.kinds import as_kind
 from gossiplib.system.records import unpack
 
 __all__ = ["StackedStates", "chunks", "mean_and_distance", "place", "put", "take"]
@@ -114,13 +116,14 @@ class StackedStates:
             members |= {f"state/{k}/{j}": a for j, a in enumerate(arrays.values())}
         return names, members
 
-    def load(
-        self,
-        names: Sequence[tuple[str, Sequence[str]]],
-        members: Mapping[str, bytes | np.ndarray],
-    ) -> None:
-        """Take what `dump` returned."""
-        for k, (key, arrays) in enumerate(names):
-            self._has[key] = np.asarray(members[f"state/{k}/has"])
-            kept = (np.asarray(members[f"state/{k}/{j}"]) for j in range(len(arrays)))
-            self._arrays[key] = dict(zip(arrays, kept, strict=True))
+    def load(self, names: object, members: Members) -> None:
+        """Take what `dump` returned; raise ValueError if it is something else."""
+        told = as_kind(list[tuple[str, list[str]]], names, "states")
+        for k, (key, arrays) in enumerate(told):
+            self._has[key] = members.array(f"state/{k}/has", "?", (self._n,))
+            self._arrays[key] = {}
+            for j, name in enumerate(arrays):
+                array = members.array(f"state/{k}/{j}", np.typecodes["All"])
+                if array.shape[:1] != (self._n,):
+                    raise ValueError(f"state/{k}/{j} is not of {self._n} clients")
+                self._arrays[key][name] = array

@@ -21,7 +21,14 @@ from gossiplib.core.averaging import Average, as_dtype, name_of, weighted_mean
 from gossiplib.core.context import RoundContext
 from gossiplib.core.models import check_arrays, check_model
 from gossiplib.system.numbers import Seed, check_whole, rng, seed_of
-from gossiplib.system.records import only_arrays, pack, record_of, unpack, wholes
+from gossiplib.system.records import (
+    first_metrics,
+    only_arrays,
+    pack,
+    record_of,
+    unpack,
+    wholes,
+)
 
 __all__ = ["accept_all", "choose", "gossip"]
 
@@ -162,6 +169,8 @@ def gossip(
             (name,) = (k for k, v in reply.content.items() if v is trained)
             reply.content[name] = ArrayRecord(list(map(np.asarray, encoded)))
             reply.content["gossip"] = ConfigRecord({"encoded": True})
+            told = {key: float(value) for key, value in now.metrics.items()}
+            first_metrics(reply.content).update(told)
             context.state.update(now.state)
         context.state[MODEL] = trained
         return reply
@@ -192,7 +201,11 @@ def gossip(
         mixed = [as_dtype(m, o.dtype) for m, o in zip(mixed, own, strict=True)]
         context.state.update(now.state)
         context.state[MODEL] = pack(mixed, like=model)
-        return Message(RecordDict(), reply_to=message)
+        content = RecordDict()
+        if now.unread:
+            reasons = now.unread.items()
+            content["unread"] = ConfigRecord({f"client {j}": w for j, w in reasons})
+        return Message(content, reply_to=message)
 
     @gossiping.evaluate()
     def evaluate(message: Message, context: Context) -> Message:

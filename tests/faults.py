@@ -22,6 +22,7 @@ FAULTS = {
     "killed": "client killed",
     "restarted": "client restarted",
     "lost": "message lost",
+    "memory": "message lost, protocol with memory",
     "repeated": "message repeated",
     "delayed": "message delayed",
     "reordered": "messages reordered",
@@ -34,12 +35,15 @@ FAULTS = {
     "malformed": "oversized or malformed message",
 }
 _FLOWER = "Flower's own queue: it can not be made to happen"
+_SAME = "as on LocalGrid: all of it is the clients' code"
 #: (fault, place) -> why there is nothing to test.
 CANNOT = {
     ("port", "LocalGrid"): "has no port",
     ("port", "Ray"): "Ray chooses its ports",
     ("expired", "LocalGrid"): "has no certificates",
     ("expired", "Ray"): "has no certificates",
+    ("memory", "Ray"): _SAME,
+    ("memory", "deployment"): _SAME,
     ("repeated", "Ray"): _FLOWER,
     ("repeated", "deployment"): _FLOWER,
     ("server", "peers"): "there is no server",

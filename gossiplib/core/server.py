@@ -296,7 +296,10 @@ class Gossip(Strategy):
             _, metrics = self.aggregate_train(t, calls.send(messages))
             result.train_metrics_clientapp[t] = metrics or MetricRecord()
         with result.timed("average"):
-            calls.send(self.configure_average(t))
+            for reply in calls.send(self.configure_average(t)):
+                if "unread" in reply.content:
+                    why = f"could not read what came: {reply.content['unread']}"
+                    calls.lose(calls.client_of(reply), "train.average", why)
         if due(t, self.evaluate_every):
             with result.timed("measure"):
                 messages = self.configure_evaluate(t, arrays, evaluate_config, grid)

@@ -138,7 +138,8 @@ class Peer:
         name, folder = name_of(client), Path(config.folder)
         identity = Identity(folder / f"{name}.pem", folder / f"{name}.key")
         authority = folder / "authority.pem"
-        max_bytes = 2 * records.array_bytes(initial) + 128 * n + 2**16
+        # A message of float32 may have places beside values, and a copy in float64.
+        max_bytes = 4 * records.array_bytes(initial) + 128 * n + 2**16
         self.config, self.client = config, client
         self.round, self.model, self.initial = 0, initial, initial
         self._lock = threading.Lock()  # of round and model, which belong together
@@ -249,7 +250,11 @@ class Peer:
             about = ConfigRecord({"server-round": t, "senders": list(arrays)})
             about["weights"] = [1 - sum(weights), *weights]
             named = {str(j): model for j, model in arrays.items()}
-            if self.call("train.average", t, gossip=about, **named) is not None:
+            reply = self.call("train.average", t, gossip=about, **named)
+            if reply is not None:
+                if "unread" in reply:
+                    why = f"could not read what came: {reply['unread']}"
+                    self.log.lost(t, self.client, "train.average", why)
                 size = sum(map(records.array_bytes, arrays.values()))
                 self.log.write("averaged", t, senders=list(arrays), bytes=size)
         self._finish_round(t)

@@ -78,6 +78,6 @@ def averaging_rounds(
         after = values.copy()
         for ids, rows in exchange(torch.from_numpy(values), W, here, server_round):
             after[ids] = rows.numpy()
-        size = exchange.message_bytes or array_bytes(ArrayRecord([values[0]]))
-        yield after.copy(), exchange.messages * size
+        size = array_bytes(ArrayRecord([values[0]]))
+        yield after.copy(), exchange.bytes or exchange.messages * size
         values = after

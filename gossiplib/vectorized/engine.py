@@ -7,6 +7,7 @@ missing are the messages, and what can happen to them.
 
 import contextlib
 import functools
+from typing import Any
 
 import numpy as np
 import torch
@@ -334,7 +335,7 @@ class _Run:
 
     def average(self, server_round: int) -> None:
         """Average the models of the clients that trained with their neighbours'."""
-        message_bytes = array_bytes(self.initial_arrays)
+        sent, means = 0, self.result.train_metrics_clientapp[server_round]
         with self.result.timed("average"):
             if exchange := self._exchange:
                 self.X.copy_(self.Y)
@@ -343,8 +344,11 @@ class _Run:
                     at, new = place(ids, self.X.device), mixed.to(self.X.device)
                     self._undo("train.average", ids, take(self.Y, at), new)
                     put(self.X, at, new)
-                messages = exchange.messages
-                message_bytes = exchange.message_bytes or message_bytes
+                messages, sent = exchange.messages, exchange.bytes
+                told: Any = self.result.node_train_metrics[server_round]
+                for name, values in exchange.metrics.items():
+                    told.columns[name] = values[told.clients]
+                    means[name] = float(values[self.trained].mean())
             else:
                 W = among(self.W, self.trained)
                 messages = W.nnz - self.n
@@ -353,7 +357,8 @@ class _Run:
                 torch.addmm(self.X, self._product[1], self.Y, beta=0, out=self.X)
                 self._undo("train.average", np.arange(self.n), self.Y, self.X)
         self.result.messages[server_round] = messages
-        self.result.bytes[server_round] = messages * message_bytes
+        size = array_bytes(self.initial_arrays)
+        self.result.bytes[server_round] = sent or messages * size
         self.result.server_bytes[server_round] = 0
 
     def evaluate(self, server_round: int) -> None:

@@ -69,11 +69,17 @@ class StackedStates:
         self._has: dict[str, np.ndarray] = {}
 
     def kinds(self) -> np.ndarray:
-        """Return a number for each client: the same for those with the same records."""
-        if not self._has:
+        """Return a number for each client: the same for those that are alike.
+
+        They have the same records, and in these the same of what is one whole number or
+        truth value of a client: what they do may depend on it.
+        """
+        arrays = (a for kept in self._arrays.values() for a in kept.values())
+        marks = [a for a in arrays if a.ndim == 1 and a.dtype.kind in "biu"]
+        about = np.array([*self._has.values(), *marks]).reshape(-1, self._n)
+        if (about == about[:, :1]).all():
             return np.zeros(self._n, dtype=np.int64)
-        has = np.stack(list(self._has.values()))
-        return np.unique(has, axis=1, return_inverse=True)[1].ravel()
+        return np.unique(about, axis=1, return_inverse=True)[1].ravel()
 
     def take(self, clients: np.ndarray | int) -> RecordDict:
         """Return the state of a client, or of clients of one kind."""

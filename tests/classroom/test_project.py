@@ -243,13 +243,6 @@ def average(own, neighbours, weights, turn):
         (cheat("", "Plan('ring', 2)"), "networkx"),
         (cheat("", "Plan(nx.cycle_graph(16), 2, average=robust.TrimmedMean(1))"), "f"),
         (cheat("class P(Plan): pass", "P(nx.cycle_graph(16), 2)"), "not a P"),
-        (
-            cheat(
-                "a = compressed.Choco(codecs.TopK(0.1), 0.5)",
-                "Plan(nx.cycle_graph(16), 5, average=a)",
-            ),
-            "CHOCO needs a static graph",
-        ),
     ],
 )
 def test_errors_say_what_is_wrong(source, text):

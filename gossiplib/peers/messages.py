@@ -67,8 +67,15 @@ def encode(message: PeerMessage) -> bytes:
     return records.dump(content)
 
 
-def decode(data: bytes) -> PeerMessage:
+def decode(data: bytes, max_arrays: int | None = None) -> PeerMessage:
     """Return the message that `encode` made the bytes `data` of.
+
+    Parameters
+    ----------
+    data : bytes
+        What came. It takes a multiple of its length in memory, see `records.load`.
+    max_arrays : int, optional
+        How many arrays its model may have.
 
     Raises
     ------
@@ -76,7 +83,9 @@ def decode(data: bytes) -> PeerMessage:
         If they are anything else, or the model is not of finite numbers.
     """
     try:
-        content = records.load(data)
+        heads = len(_HEADER) + 2  # and those of the two records
+        most = None if max_arrays is None else max_arrays + heads
+        content = records.load(data, most)
         header = content.config_records["gossip"]
         numbers = {name: check_whole(name, header[name], 0) for name in _HEADER}
     except (ValueError, KeyError):

@@ -5,7 +5,9 @@ the addresses that the other knows. So one known peer is enough to find all. Lin
 mutual.
 """
 
-from collections.abc import Callable, Collection, Sequence
+import concurrent.futures
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,16 +16,20 @@ import grpc
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from gossiplib.peers.messages import Mailbox, Refused, check_usable
-from gossiplib.peers.transport import AddressBook, Channels, name_of
+from gossiplib.peers.transport import (
+    ANY,
+    AddressBook,
+    Channels,
+    check_address,
+    name_of,
+)
 from gossiplib.system import records
 from gossiplib.system.numbers import check_whole
 from gossiplib.system.runs import wait_until
 
 _PAUSE = 0.2  # seconds between two rounds of handshakes
+_AT_ONCE = 64  # handshakes
 _SETTLED = 1.0  # seconds without a new link, after which all have chosen
-
-#: The name that each certificate holds beside its own; for peers of unknown name.
-_ANY = "localhost"
 
 #: What a call ends in whose answer makes no sense, or never comes.
 _NO_ANSWER = (grpc.RpcError, Refused, ValueError, KeyError, TypeError)
@@ -36,7 +42,8 @@ _whole = partial(check_whole, "a number of another peer", least=0)
 class Bootstrap:
     """Find neighbours for a mailbox, and be found at an address.
 
-    `known` are addresses of peers to ask first; all may be `neighbours` by default.
+    `known` are addresses of peers to ask first; all may be `neighbours` by default. In
+    `timeout` seconds a message should have come.
     """
 
     address: str
@@ -45,6 +52,7 @@ class Bootstrap:
     channels: Channels
     known: Sequence[str] = ()
     neighbours: Collection[int] | None = None
+    timeout: float = 5.0
 
     def answer(self, sender: int, data: bytes, server_round: int) -> bytes:
         """Answer a handshake: tell whether the two are linked, and who is where.
@@ -53,10 +61,11 @@ class Bootstrap:
         """
         try:
             caller = records.load(data).config_records["gossip"]
-            address, link = caller["address"], caller["link"]
+            address = check_address("the caller's", caller["address"])
+            link = caller["link"]
         except (ValueError, KeyError):
             self.mailbox.refuse("malformed")
-        if not isinstance(address, str) or not isinstance(link, bool):
+        if not isinstance(link, bool):
             self.mailbox.refuse("malformed")
         self.addresses.confirm(sender, address)
         linked = link and (self.neighbours is None or sender in self.neighbours)
@@ -75,10 +84,12 @@ class Bootstrap:
 
         It returns None without an answer of use, or if the peer refuses the link.
         """
-        name = _ANY if client is None else name_of(client)
+        name = ANY if client is None else name_of(client)
         data = _record(address=self.address, link=link)
         try:
-            reply = self.channels.call(address, name, "Handshake", data, 1.0).result()
+            reply = self.channels.call(
+                address, name, "Handshake", data, self.timeout
+            ).result()
             other: dict[str, Any] = {**records.load(reply).config_records["gossip"]}
             linked, server_round = other["linked"], _whole(other["round"])
             self.addresses.suggest(_whole(other["client"]), address)
@@ -89,7 +100,7 @@ class Bootstrap:
                 self.addresses.missed(client)
             return None
         if client is None:
-            self.channels.forget(_ANY)  # for the next address
+            self.channels.forget(address)
         else:
             self.addresses.confirm(client, address)
             if link and linked:
@@ -108,6 +119,21 @@ class Bootstrap:
             wanted = discover(sorted({*self.neighbours} - {self.addresses.client}))
         found: dict[int, int] = {}
         asked: set[int] = set()
+        pool = ThreadPoolExecutor(_AT_ONCE)
+        under_way: dict[tuple[int | None, str, bool], Future[int | None]] = {}
+
+        def greet(
+            calls: Iterable[tuple[int | None, str]], link: bool, seconds: float
+        ) -> dict[int, int]:
+            """Call side by side; an address where nobody answers holds up no other."""
+            for at in calls:
+                if (*at, link) not in under_way:
+                    under_way[*at, link] = pool.submit(self.handshake, *at, link=link)
+            ours = {key: call for key, call in under_way.items() if key[2] == link}
+            ended, _ = concurrent.futures.wait(ours.values(), seconds)
+            came = {key: under_way.pop(key) for key in ours if ours[key] in ended}
+            rounds = {client: call.result() for (client, *_), call in came.items()}
+            return {i: t for i, t in rounds.items() if i is not None and t is not None}
 
         def search(late: bool = False) -> bool:
             """Call whom it may; return whether all that are wanted are found."""
@@ -116,23 +142,26 @@ class Bootstrap:
             all_known = len(known) == self.addresses.num_clients - 1
             if wanted is None and (late or all_known):
                 wanted = discover(list(known))
-            for client in sorted(known.keys() & set(wanted or ()) - found.keys()):
-                t = self.handshake(client, known[client], link=True)
-                if t is not None:
-                    found[client] = t
+            chosen = known.keys() & set(wanted or ()) - found.keys()
+            calls = [(client, known[client]) for client in sorted(chosen)]
+            found.update(greet(calls, True, self.timeout if late else _PAUSE))
             complete = wanted is not None and set(wanted) <= found.keys()
             if complete or late or self.mailbox.closed:
                 return True
-            for address in self.known:
-                if address not in known.values() or wanted is None:
-                    self.handshake(None, address, link=False)
-            for client in sorted(known.keys() - asked):
-                if self.handshake(client, known[client], link=False) is not None:
-                    asked.add(client)
+            others = [
+                (client, known[client]) for client in sorted(known.keys() - asked)
+            ]
+            unnamed = [
+                (None, address)
+                for address in self.known
+                if address not in known.values() or wanted is None
+            ]
+            asked.update(greet([*unnamed, *others], False, _PAUSE))
             return False
 
         if not wait_until(search, timeout, every=_PAUSE):
             search(late=True)
+        pool.shutdown(wait=False, cancel_futures=True)
         if self.neighbours is None and not any(found.values()):
             self._settle()
         return found
@@ -164,8 +193,8 @@ class Bootstrap:
                 continue
             address, name = self.addresses.all()[j], name_of(j)
             try:
-                call = self.channels.call(address, name, "Model", b"", 10.0)
-                content = records.load(call.result())
+                call = self.channels.call(address, name, "Model", b"", self.timeout)
+                content = records.load(call.result(), len(like) + 3)
                 server_round = _whole(content.config_records["gossip"]["round"])
                 arrays = check_usable(content["arrays"], like)
                 return min(server_round, most + 1), arrays, j

@@ -12,10 +12,12 @@ the client.
 import argparse
 import inspect
 import json
+import numbers
 import os
 import pkgutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +37,7 @@ from gossiplib.peers.transport import (
     Channels,
     Outbox,
     Server,
+    check_address,
     client_of,
     name_of,
 )
@@ -49,6 +52,9 @@ __all__ = ["PeerConfig"]
 #: Bytes of the largest handshake: an address and a word.
 _HANDSHAKE = 4096
 
+#: No number of a config is larger, be it of clients, rounds or seconds.
+_MOST = 10**9
+
 #: Calls of a client whose metrics are logged, and the events' names.
 _MEASURED = {"train": "trained", "evaluate": "evaluated"}
 
@@ -62,21 +68,23 @@ class PeerConfig:
     client, num_clients : int
         The peer's partition id, and how many there are.
     address : str
-        Where it listens, host:port.
+        Where others reach it, host:port. An IPv6 host is in brackets.
+    listen : str, optional
+        Where it listens, if that is not the same, as 0.0.0.0:5000.
     folder : str or Path
         Has the files `authority.pem`, and for client 3 `peer-3.pem` and `peer-3.key`;
         its events and models go into `peer-3/`.
     known : sequence of str
         Addresses of other peers that it asks first. One is enough.
     neighbours : sequence of int, optional
-        Partition ids of those that may be its neighbours; by default all.
+        Partition ids of those that may be its neighbours; by default all others.
     num_rounds, num_sends : int, optional
         How many rounds; or, without rounds, how many times it sends. One is given.
     send_interval : float
         Without rounds: seconds between two sends.
     timeout, start_timeout : float
-        Seconds to wait for an answer, and for neighbours in a round; and for others to
-        start.
+        Seconds that a message may take, and to wait for neighbours in a round; and for
+        others to start.
     evaluate_every, observe_every : int
         Evaluate, and write the model down, in rounds k, 2k, ...; 0 is never, but the
         model of the last round is written in any case. Without rounds, k counts
@@ -87,7 +95,8 @@ class PeerConfig:
     Raises
     ------
     ValueError
-        If a number is not in its range, or not one of `num_rounds` and `num_sends` is
+        If a value is of another kind or not in its range, no peer could be reached
+        where this one says that it is, or not one of `num_rounds` and `num_sends` is
         given.
     """
 
@@ -95,6 +104,7 @@ class PeerConfig:
     num_clients: int
     address: str
     folder: str | Path
+    listen: str | None = None
     known: Sequence[str] = ()
     neighbours: Sequence[int] | None = None
     num_rounds: int | None = None
@@ -107,14 +117,40 @@ class PeerConfig:
     config: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
-        check_whole("num_clients", self.num_clients, 1)
-        check_whole("client", self.client, 0, self.num_clients - 1)
-        check_whole("evaluate_every", self.evaluate_every, 0)
-        check_whole("observe_every", self.observe_every, 0)
+        """Check all values: from the command line, they may be anything."""
+        n = check_whole("num_clients", self.num_clients, 2, _MOST)
+        check_whole("client", self.client, 0, n - 1)
+        check_address("address", self.address)
+        if self.listen is not None:
+            check_address("listen", self.listen, reachable=False)
+        for address in _list("known", self.known):
+            check_address("known", address)
+        may = () if self.neighbours is None else self.neighbours
+        for j in _list("neighbours", may):
+            if check_whole("neighbours", j, 0, n - 1) == self.client:
+                raise ValueError(f"neighbours name client {j}, the peer itself")
+        if not isinstance(self.folder, str | os.PathLike):
+            raise ValueError(f"folder must be a path; got {self.folder!r}")
+        for name in ("evaluate_every", "observe_every"):
+            check_whole(name, getattr(self, name), 0, _MOST)
+        for name in ("send_interval", "timeout", "start_timeout"):
+            seconds = getattr(self, name)
+            real = isinstance(seconds, numbers.Real) and not isinstance(seconds, bool)
+            if not real or not 0 < seconds <= _MOST:  # nor NaN
+                raise ValueError(f"{name} must be seconds, above 0; got {seconds!r}")
         if (self.num_rounds is None) == (self.num_sends is None):
             raise ValueError("a peer needs either num_rounds or num_sends")
-        check_whole("num_rounds or num_sends", self.num_rounds or self.num_sends, 1)
+        for name in ("num_rounds", "num_sends"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), 1, _MOST)
+        if not isinstance(self.config, dict):
+            raise ValueError(f"config must be a dict; got {self.config!r}")
+        try:
+            ConfigRecord(self.config)
+        except TypeError as error:
+            raise ValueError(
+                f"config must be what a ConfigRecord holds: {error}"
+            ) from None
 
     def arguments(self) -> list[str]:
         """Return the words of the command line that say the same."""
@@ -138,21 +174,24 @@ class Peer:
         name, folder = name_of(client), Path(config.folder)
         identity = Identity(folder / f"{name}.pem", folder / f"{name}.key")
         authority = folder / "authority.pem"
-        max_bytes = 2 * records.array_bytes(initial) + 128 * n + 2**16
+        max_bytes = 2 * records.array_bytes(initial) + 256 * n + 2**16
         self.config, self.client = config, client
         self.round, self.model, self.initial = 0, initial, initial
         self._lock = threading.Lock()  # of round and model, which belong together
         self._node = LocalNode(app, client, n, node_id=client + 1)
-        self.mailbox = Mailbox(n, max_bytes, config.num_rounds)
+        self.mailbox = Mailbox(
+            n, max_bytes, config.num_rounds, max_arrays=2 * len(initial) + 16
+        )
         self.addresses = AddressBook(client, n)
-        self.channels = Channels(identity, authority, max_bytes)
+        seconds = config.timeout
+        self.channels = Channels(identity, authority, max_bytes, seconds)
         known, may = config.known, config.neighbours
         self.bootstrap = Bootstrap(
-            address, self.addresses, self.mailbox, self.channels, known, may
+            address, self.addresses, self.mailbox, self.channels, known, may, seconds
         )
         self.log = EventLog(folder / name, client)
         self.outbox = Outbox(
-            self.channels, self.addresses, self.mailbox, self.log, config.timeout
+            self.channels, self.addresses, self.mailbox, self.log, seconds
         )
         handlers = {
             "Handshake": self._on_handshake,
@@ -160,7 +199,8 @@ class Peer:
             "Model": self._on_model,
         }
         try:
-            self.server = Server(address, identity, authority, handlers, max_bytes)
+            at = config.listen or address
+            self.server = Server(at, identity, authority, handlers, max_bytes, seconds)
         except OSError:
             self.log.close()
             raise
@@ -394,22 +434,38 @@ def main() -> None:
         "name=value", nargs="+", type=_option, help="see below; JSON, or a text"
     )
     given = vars(parser.parse_args())
-    app, initial = map(pkgutil.resolve_name, (given["app"], given["initial"]))
+    words = given["name=value"]
+    for name, times in Counter(name for name, _ in words).items():
+        if times > 1:
+            parser.error(f"{name} is given {times} times")
     try:
-        config = PeerConfig(**dict(given["name=value"]))
-    except (TypeError, ValueError) as error:  # one is missing, or out of range
+        config = PeerConfig(**dict(words))
+        app, initial = map(pkgutil.resolve_name, (given["app"], given["initial"]))
+        if not isinstance(app, ClientApp) or not callable(initial):
+            raise TypeError("app must be a ClientApp, and initial a function")
+    except (AttributeError, ImportError, TypeError, ValueError) as error:
         parser.error(str(error))
+    first = initial()
     try:
-        peer = Peer(app, initial(), config)
-    except OSError as error:
+        peer = Peer(app, first, config)
+    except (OSError, TypeError, ValueError) as error:
         parser.exit(1, f"peer {config.client}: {error}\n")
     peer.run()
 
 
 def _option(word: str) -> tuple[str, Any]:
     """Take "name=value" apart."""
-    name, _, value = word.partition("=")
+    name, equals, value = word.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{word!r} has no value: write {word}=...")
     try:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+def _list(name: str, value: object) -> list[Any]:
+    """Return a sequence as a list; a text is none."""
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise ValueError(f"{name} must be a list, as [1, 2]; got {value!r}")
+    return list(value)

@@ -4,7 +4,11 @@ Both sides of a connection show a certificate of one authority, and who calls is
 name in it: nothing that a message says.
 """
 
+import ipaddress
 import re
+import resource
+import secrets
+import socket
 import threading
 import time
 from collections import Counter, defaultdict
@@ -15,6 +19,8 @@ from functools import partial
 from pathlib import Path
 
 import grpc
+from cryptography import exceptions, x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from flwr.app import ArrayRecord
 
 from gossiplib.peers.log import EventLog
@@ -24,9 +30,14 @@ from gossiplib.system.certificates import Identity
 __all__ = ["Channels", "Server"]
 
 _PATH = "/gossiplib.Peer/"
-_ADDRESS = re.compile(r"[\w.-]{1,100}:\d{1,5}")
-#: Seconds in which a caller must send its message, and calls that it may have open.
-_SECONDS, _AT_ONCE = 2.0, 3
+_ADDRESS = re.compile(r"([\w.-]{1,100}|\[[0-9a-f:.]{2,45}\]):(\d{1,5})", re.A | re.I)
+#: The name that each certificate holds beside its own; for peers of unknown name.
+ANY = "localhost"
+#: Calls at a time: of all callers, and of each.
+_CALLS, _AT_ONCE = 256, 3
+#: A message comes in so many pieces, which show that it goes on coming; in more, of so
+#: many bytes, if it is large.
+_PIECES, _PIECE = 16, 2**18
 
 #: (name of the caller's certificate, bytes of the message) -> bytes of the reply
 Handler = Callable[[str, bytes], bytes]
@@ -43,8 +54,99 @@ def client_of(name: str) -> int:
     return int(found[1]) if found else -1
 
 
+def check_address(name: str, address: object, *, reachable: bool = True) -> str:
+    """Return an address, host:port, if others can reach a peer there.
+
+    Parameters
+    ----------
+    name, address : str, object
+        What the message calls it, and what it is.
+    reachable : bool
+        Whether all addresses of this machine, as 0.0.0.0, are none.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    found = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
+    if not found or not 1 <= int(found[2]) <= 65535:
+        raise ValueError(
+            f"{name} must be host:port, with an IPv6 host in brackets and a port from "
+            f"1 to 65535; got {address!r}"
+        )
+    try:
+        if found[1].startswith("["):
+            host = ipaddress.IPv6Address(found[1].strip("[]"))
+            everywhere = (host.ipv4_mapped or host).is_unspecified
+        else:  # 0, 0.0, 0x0 and so on are 0.0.0.0 as well
+            everywhere = not any(socket.inet_aton(found[1]))
+    except ipaddress.AddressValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    except OSError:  # a name
+        everywhere = False
+    if everywhere and reachable:
+        raise ValueError(
+            f"{name} must be where others reach the peer, not {address}: name a host, "
+            f"and give listen={address} if it is to listen everywhere"
+        )
+    return found[0]
+
+
+def check_identity(identity: Identity, authority: Path) -> None:
+    """Raise OSError unless an authority has signed a certificate, and its key is there.
+
+    gRPC would not say what is wrong.
+    """
+    read = {}
+    for file in (identity.certificate, authority):
+        try:
+            read[file] = x509.load_pem_x509_certificates(file.read_bytes())
+        except ValueError:
+            raise OSError(f"{file} holds no certificate in PEM format") from None
+    chain, roots = read.values()
+    try:
+        key = load_pem_private_key(identity.key.read_bytes(), None)
+    except (ValueError, TypeError, exceptions.UnsupportedAlgorithm):
+        what = "holds no private key in PEM format, without a password"
+        raise OSError(f"{identity.key} {what}") from None
+    if chain[0].public_key() != key.public_key():
+        raise OSError(f"{identity.key} is not the key of {identity.certificate}")
+    if not any(_has_signed(root, chain[-1]) for root in roots):
+        raise OSError(f"{identity.certificate} was not signed by {authority}")
+
+
+def _has_signed(root: x509.Certificate, other: x509.Certificate) -> bool:
+    try:
+        other.verify_directly_issued_by(root)
+    except (ValueError, TypeError, exceptions.InvalidSignature):
+        return False
+    return True
+
+
+def _why_not(address: str) -> str:
+    """Say why nobody can listen on an address."""
+    host, _, port = address.rpartition(":")
+    try:
+        places = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        for family, kind, _, _, place in places:
+            with socket.socket(family, kind) as one:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                one.bind(place)
+                one.listen()
+    except OSError as error:
+        return str(error.strerror)
+    return "gRPC does not say why"
+
+
 class Server:
     """Listen for calls of other peers.
+
+    A caller that says nothing for 3 seconds, or a tenth of `timeout` if that is more,
+    is cut off, with or without a certificate; a message that goes on coming is not,
+    within `timeout`. Connections may take half of the files that the process may open,
+    and be 4096 at most: strangers that hold all keep new callers out, as long as they
+    open new ones in place of those that are cut off.
 
     Parameters
     ----------
@@ -55,6 +157,8 @@ class Server:
         one that is valid, no caller gets through the handshake.
     handlers : dict
         Name of a call -> handler. One that raises `Refused` answers with an error.
+    timeout : float
+        Seconds in which a message must have come.
 
     Attributes
     ----------
@@ -64,7 +168,7 @@ class Server:
     Raises
     ------
     OSError
-        If the address cannot be listened on.
+        If the address cannot be listened on, or the certificate cannot be used; why.
     """
 
     def __init__(
@@ -74,20 +178,27 @@ class Server:
         authority: Path,
         handlers: Mapping[str, Handler],
         max_bytes: int,
+        timeout: float = 5.0,
     ) -> None:
+        check_identity(identity, authority)
         self._handlers = {_PATH + name: handlers[name] for name in handlers}
+        self._max_bytes, self._timeout = max_bytes, timeout
+        self._silence = max(3.0, timeout / 10)
         self.unread, self._count = 0, threading.Lock()
         self._slots: dict[str, threading.Semaphore] = {}  # of each caller
+        self._ends: dict[grpc.ServicerContext, float] = {}  # when a call is cut off
+        self._stopped = threading.Event()
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._server = grpc.server(
-            ThreadPoolExecutor(16),
+            ThreadPoolExecutor(_CALLS),
             handlers=[self],
             options=[
-                ("grpc.max_receive_message_length", max_bytes),
+                ("grpc.max_receive_message_length", _PIECE),
                 ("grpc.so_reuseport", 0),  # two peers on one port is an error
-                ("grpc.max_allowed_incoming_connections", 256),
-                ("grpc.server_handshake_timeout_ms", 3000),
+                ("grpc.max_allowed_incoming_connections", min(files // 2, 4096)),
+                ("grpc.server_handshake_timeout_ms", int(1000 * self._silence)),
             ],
-            maximum_concurrent_rpcs=64,
+            maximum_concurrent_rpcs=_CALLS,
         )
         credentials = grpc.ssl_server_credentials(
             [(identity.key.read_bytes(), identity.certificate.read_bytes())],
@@ -97,10 +208,10 @@ class Server:
         try:
             self._server.add_secure_port(address, credentials)
         except RuntimeError:
-            raise OSError(
-                f"cannot listen on {address}: another program may use this port"
-            ) from None
+            why = _why_not(address)
+            raise OSError(f"cannot listen on {address}: {why}") from None
         self._server.start()
+        threading.Thread(target=self._cut_off, daemon=True).start()
 
     def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         """Return the handler of a `call` that begins: gRPC asks."""
@@ -122,15 +233,8 @@ class Server:
         slots = self._slots.setdefault(name, threading.Semaphore(_AT_ONCE))
         if not slots.acquire(blocking=False):
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "too many calls at once")
-        # Whoever opens a call and says nothing would keep a thread.
-        late = threading.Timer(_SECONDS, context.cancel)
-        late.daemon = True
         try:
-            late.start()
-            data = next(messages, None)
-            late.cancel()
-            if data is None:
-                raise Refused("no message")
+            data = self._read(messages, context)
             with self._count:
                 self.unread -= 1
             return handler(name, data)
@@ -140,9 +244,42 @@ class Server:
         finally:
             slots.release()
 
+    def _read(self, pieces: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        """Put a message together. Its caller has said how long it is.
+
+        Else the end of a message could not be told from the end of a broken call.
+        """
+        said = str(dict(context.invocation_metadata()).get("size"))
+        if not re.fullmatch("[0-9]{1,15}", said):
+            raise Refused("malformed")
+        size, data, began = int(said), bytearray(), time.monotonic()
+        if size > self._max_bytes:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too large")
+        left = size // _PIECE + _PIECES + 1  # pieces that it may have
+        try:
+            while len(data) < size:
+                silent = time.monotonic() + self._silence
+                self._ends[context] = min(silent, began + self._timeout)
+                data += next(pieces, b"")
+                left -= 1
+                if left < 0 or len(data) > size:
+                    raise Refused("malformed")
+        finally:
+            self._ends.pop(context, None)
+        return bytes(data)
+
+    def _cut_off(self) -> None:
+        """End calls whose time is over: each would keep a thread."""
+        while not self._stopped.wait(0.2):
+            now = time.monotonic()
+            for context, end in list(self._ends.items()):
+                if now > end:
+                    context.cancel()
+
     def stop(self) -> None:
         """Stop listening; let calls that are being answered end."""
         self._server.stop(grace=1).wait()
+        self._stopped.set()
 
 
 class Channels:
@@ -154,9 +291,14 @@ class Channels:
         The own certificate and key; and who has signed those of the others.
     max_bytes : int
         Bytes of the largest reply.
+    timeout : float
+        Seconds that a message may take. To connect takes four times as long; after 10
+        seconds it is tried anew, as the system's own attempts are rare by then.
     """
 
-    def __init__(self, identity: Identity, authority: Path, max_bytes: int) -> None:
+    def __init__(
+        self, identity: Identity, authority: Path, max_bytes: int, timeout: float = 5.0
+    ) -> None:
         files = (authority, identity.key, identity.certificate)
         read = [file.read_bytes() for file in files]
         self._credentials = grpc.ssl_channel_credentials(*read)
@@ -166,7 +308,8 @@ class Channels:
             ("grpc.enable_http_proxy", 0),
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 1000),  # also the time to connect
+            # The time to connect, whatever its name says.
+            ("grpc.min_reconnect_backoff_ms", int(1000 * min(4 * timeout, 10))),
             ("grpc.max_reconnect_backoff_ms", 1000),
         ]
         self._lock = threading.RLock()
@@ -176,6 +319,8 @@ class Channels:
         self, address: str, name: str, method: str, data: bytes, timeout: float
     ) -> grpc.Future:
         """Return a call of a peer: `result()` is the reply, `code()` how it ended.
+
+        The message is sent in pieces, of a 16th of it at most.
 
         Parameters
         ----------
@@ -187,20 +332,24 @@ class Channels:
             Seconds after which the call fails. It also fails when nobody listens.
         """
         with self._lock:
-            if name not in self._open or self._open[name][0] != address:
-                self.forget(name)
+            key = address if name == ANY else name
+            if key not in self._open or self._open[key][0] != address:
+                self.forget(key)
                 options = [*self._options, ("grpc.ssl_target_name_override", name)]
                 channel = grpc.secure_channel(address, self._credentials, options)
-                self._open[name] = address, channel
+                self._open[key] = address, channel
             # Under the lock: `forget` may close the channel as soon as it is open.
-            call = self._open[name][1].unary_unary(_PATH + method)
-            return call.future(data, timeout=timeout)
+            call = self._open[key][1].stream_unary(_PATH + method)
+            size = min(max(len(data) // _PIECES, 2**10), _PIECE)
+            pieces = (data[k : k + size] for k in range(0, len(data), size))
+            said = (("size", str(len(data))),)
+            return call.future(pieces, timeout=timeout, metadata=said)
 
-    def forget(self, name: str) -> None:
-        """Connect anew at the next call of this `name`."""
+    def forget(self, key: str) -> None:
+        """Connect anew at the next call of a name; or of an address, if it is `ANY`."""
         with self._lock:
-            if name in self._open:
-                self._open.pop(name)[1].close()
+            if key in self._open:
+                self._open.pop(key)[1].close()
 
     def close(self) -> None:
         """Break all connections off."""
@@ -233,8 +382,11 @@ class AddressBook:
             self._confirmed[client] = address
 
     def _possible(self, client: int, address: str) -> bool:
-        other = client != self.client and 0 <= client < self.num_clients
-        return other and _ADDRESS.fullmatch(address) is not None
+        try:
+            check_address("an address", address)
+        except ValueError:
+            return False
+        return client != self.client and 0 <= client < self.num_clients
 
     def missed(self, client: int) -> None:
         """Drop what others said of a peer, as it was not found there."""
@@ -248,8 +400,9 @@ class AddressBook:
 class Outbox:
     """Send a peer's messages, to each neighbour in order, and log what became of them.
 
-    Each neighbour has a thread of its own, so one that hangs delays no other. One that
-    is not reached within `timeout` seconds is no longer waited for in the mailbox.
+    Each neighbour has a thread of its own, so one that hangs delays no other. One where
+    nobody listens is no longer waited for in the mailbox; one that a message does not
+    reach within `timeout` seconds may have sent its own.
     """
 
     def __init__(
@@ -262,7 +415,8 @@ class Outbox:
     ) -> None:
         self._channels, self._addresses = channels, addresses
         self._mailbox, self._log, self._timeout = mailbox, log, timeout
-        self._start, self._count = time.time_ns(), 0
+        # No clock, which may be set back. A table of floats has 53 bits.
+        self._start, self._count = secrets.randbits(53), 0
         self._last: tuple[PeerMessage, bytes] | None = None
         self._lock = threading.Lock()
         self._waiting: Counter[int] = Counter()  # messages for each neighbour
@@ -307,7 +461,8 @@ class Outbox:
             if code is grpc.StatusCode.PERMISSION_DENIED:
                 self._log.lost(t, client, "Push", f"refused: {push.details()}")
             elif code is not grpc.StatusCode.OK:
-                self._mailbox.suspect(client)
+                if code is grpc.StatusCode.UNAVAILABLE:
+                    self._mailbox.suspect(client)
                 self._log.lost(t, client, "Push", f"not reached: {code.name}")
         except Exception as error:  # in a thread, nobody would see it
             self._log.lost(t, client, "Push", f"not sent: {error!r}")

@@ -189,6 +189,7 @@ class Server:
         self._ends: dict[grpc.ServicerContext, float] = {}  # when a call is cut off
         self._stopped = threading.Event()
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        handshake = min(self._silence, 10)
         self._server = grpc.server(
             ThreadPoolExecutor(_CALLS),
             handlers=[self],
@@ -196,7 +197,7 @@ class Server:
                 ("grpc.max_receive_message_length", _PIECE),
                 ("grpc.so_reuseport", 0),  # two peers on one port is an error
                 ("grpc.max_allowed_incoming_connections", min(files // 2, 4096)),
-                ("grpc.server_handshake_timeout_ms", int(1000 * self._silence)),
+                ("grpc.server_handshake_timeout_ms", int(1000 * handshake)),
             ],
             maximum_concurrent_rpcs=_CALLS,
         )
@@ -303,7 +304,7 @@ class Channels:
         read = [file.read_bytes() for file in files]
         self._credentials = grpc.ssl_channel_credentials(*read)
         self._options = [
-            ("grpc.max_receive_message_length", max_bytes),
+            ("grpc.max_receive_message_length", min(max_bytes, 2**31 - 1)),
             ("grpc.enable_retries", 0),  # no message is sent twice
             ("grpc.enable_http_proxy", 0),
             ("grpc.use_local_subchannel_pool", 1),

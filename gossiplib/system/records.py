@@ -206,15 +206,15 @@ def _place(clients: np.ndarray, client: int) -> int:
     return place
 
 
-_KINDS = {"arrays": ArrayRecord, "config": ConfigRecord, "metrics": MetricRecord}
-_NUMBERS = {bool: "|b1", int: "<i8", float: "<f8"}
-_TEXTS: dict[str, Callable[[memoryview], object]]
-_TEXTS = {"text": lambda data: str(data, "utf-8"), "bytes": bytes}
-
 #: What stands before each record and value: what it is, its order and number of axes,
 #: and the bytes of its name and data. The 43 that are free bound the memory of `load`:
 #: who sends many small values sends much.
 _HEAD = struct.Struct("<7scBIQ43x")
+
+_KINDS = {"arrays": ArrayRecord, "config": ConfigRecord, "metrics": MetricRecord}
+_NUMBERS = {bool: "<u8", int: "<i8", float: "<f8"}  # 8 bytes each, for the same reason
+_TEXTS: dict[str, Callable[[memoryview], object]]
+_TEXTS = {"text": lambda data: str(data, "utf-8"), "bytes": bytes}
 
 
 def dump(content: RecordDict) -> bytes:
@@ -290,17 +290,17 @@ _WRONG = (
 def load(data: bytes, most: int | None = None) -> RecordDict:
     """Return the records that `dump` made bytes of, whoever sent or kept the bytes.
 
-    The memory for that is at most ten times the length of `data`, whatever they claim
-    to hold: a value is made when all its bytes are there, and no object takes ten times
-    as much as its head and data.
+    The memory for that is at most eight times the length of `data`, whatever they claim
+    to hold: a value is made when all its bytes are there, and no object takes eight
+    times as much as its head and data.
 
     Parameters
     ----------
     data : bytes
         What came.
     most : int, optional
-        How many records and values there may be. Many small ones take time: a megabyte
-        of them up to 0.3 s.
+        How many records, values and texts in lists there may be. Many small ones take
+        time, some tenths of a second a megabyte.
 
     Raises
     ------
@@ -309,8 +309,10 @@ def load(data: bytes, most: int | None = None) -> RecordDict:
     """
     content = RecordDict()
     record: Any = None
+    count = 0
     try:
-        for count, (what, name, *parts) in enumerate(_entries(memoryview(data)), 1):
+        for what, name, *parts in _entries(memoryview(data)):
+            count += 1 + (what == "list") * len(parts[-1]) // _HEAD.size
             if most is not None and count > most:
                 raise ValueError(f"there are more than {most}")
             if name in (content if what in _KINDS else record):
@@ -323,9 +325,8 @@ def load(data: bytes, most: int | None = None) -> RecordDict:
                 record[name] = _value(what, *parts)
         return content
     except _WRONG as error:
-        why = (
-            f"{type(error).__name__} {error}"  # not its repr, which may hold all bytes
-        )
+        # Not the error's repr, which may hold all the bytes.
+        why = f"{type(error).__name__} {error}"
         raise ValueError(f"these bytes are not records: {why}") from error
 
 
@@ -355,7 +356,8 @@ def _value(what: str, order: Any, shape: tuple[int, ...], data: memoryview) -> A
         return [_TEXTS[kind](item) for kind, *_, item in _entries(data)]
     if what not in _NUMBERS.values() or len(shape) > 1:
         raise ValueError(f"there is no value of {what} and {len(shape)} axes")
-    return _array(what, order, shape, data).tolist()
+    array = _array(what, order, shape, data)
+    return (array.astype(bool) if what == _NUMBERS[bool] else array).tolist()
 
 
 def _array(

@@ -1,6 +1,7 @@
 """Connections: slow and far ones serve, silent ones are cut off, errors name causes."""
 
 import contextlib
+import queue
 import resource
 import shutil
 import socket
@@ -12,14 +13,17 @@ import grpc
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
+from gossiplib.core.client import gossip
 from gossiplib.peers.bootstrap import Bootstrap
+from gossiplib.peers.log import read_events
 from gossiplib.peers.messages import Mailbox
-from gossiplib.peers.node import PeerConfig, main
+from gossiplib.peers.node import Peer, PeerConfig, main
 from gossiplib.peers.transport import AddressBook, Channels, Server
 from gossiplib.system import records
 from gossiplib.system.certificates import Authority
 from gossiplib.system.processes import free_ports
 from gossiplib.system.runs import wait_until
+from toy_apps import drifting_app, zeros
 
 OK = grpc.StatusCode.OK
 LARGE = 2**20
@@ -54,48 +58,44 @@ def push(channels, address, data, seconds=60.0):
 
 @contextlib.contextmanager
 def forwarded(address, delay=0.0, rate=1e12):
-    """Forward one connection, `delay` seconds late and so many bytes a second.
-
-    What was in the sockets' own memory is slow as well: nothing is read ahead.
-    """
-    host, port = address.split(":")
+    """Forward connections, `delay` seconds late and so many bytes a second."""
+    host, port = address.rsplit(":", 1)
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def forward():
             with contextlib.suppress(OSError):
-                near, _ = listening.accept()
-                far = socket.create_connection((host, int(port)))
-                ends = [(near, far), (far, near)]
-                threads = [threading.Thread(target=carry, args=two) for two in ends]
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
+                while True:
+                    near, _ = listening.accept()
+                    far = socket.create_connection((host, int(port)))
+                    for ends in ((near, far), (far, near)):
+                        threading.Thread(target=carry, args=ends, daemon=True).start()
 
         def carry(one, other):
-            timers = []
+            came = queue.SimpleQueue()
+            threading.Thread(target=deliver, args=(came, other), daemon=True).start()
             with contextlib.suppress(OSError):
                 while data := one.recv(4096):
                     time.sleep(len(data) / rate)
-                    if not delay:
-                        other.sendall(data)
-                        continue
-                    late = threading.Timer(delay, other.sendall, (data,))
-                    late.start()
-                    timers.append(late)
-            for late in timers:
-                late.join()
-            for end in (one, other):
-                end.close()
+                    came.put((time.monotonic() + delay, data))
+            came.put((time.monotonic() + delay, b""))
 
-        thread = threading.Thread(target=forward, daemon=True)
-        thread.start()
+        def deliver(came, other):
+            with contextlib.suppress(OSError):
+                while True:
+                    then, data = came.get()
+                    time.sleep(max(0.0, then - time.monotonic()))
+                    if not data:
+                        return other.shutdown(socket.SHUT_WR)
+                    other.sendall(data)
+
+        threading.Thread(target=forward, daemon=True).start()
         yield f"127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)  # `close` alone does not end `accept`
 
 
 def test_a_message_that_goes_on_coming_arrives_however_slow_the_link(wire):
-    server, address = wire.listen()
-    with forwarded(address, rate=LARGE / 8) as slow:
+    server, address = wire.listen(timeout=30.0)
+    with forwarded(address, rate=LARGE / 5) as slow:
         call = push(wire.connect(), slow, bytes(LARGE))
         began = time.monotonic()
         assert call.result() == b"%d" % LARGE
@@ -117,14 +117,8 @@ def test_a_message_is_put_together_as_it_was(wire, size):
     assert push(wire.connect(), address, data).result() == data + b"peer-1"
 
 
-def test_a_link_as_long_as_to_a_satellite_connects(wire):
-    _, address = wire.listen(timeout=5.0)
-    with forwarded(address, delay=0.4) as far:
-        assert push(wire.connect(5.0), far, b"x", 5.0).result() == b"1"
-
-
 def test_who_opens_calls_and_says_nothing_or_little_is_cut_off(wire):
-    server, address = wire.listen()
+    server, address = wire.listen(timeout=30.0)
     silent, stop = wire.connect(), threading.Event()
     assert push(silent, address, b"x").result() == b"1"
     channel = silent._open["peer-0"][1]
@@ -202,29 +196,49 @@ def test_strangers_that_hold_connections_are_cut_off(wire, monkeypatch, idle, wa
         assert wait_until(lambda: push(channels, address, b"x").code() is OK, 40)
 
 
+def two_peers(folder, places):
+    """Run two peers, at (address, where it listens); return who heard whom, when."""
+    authority = Authority(folder)
+    peers = []
+    for i, (address, listen) in enumerate(places):
+        authority.issue(f"peer-{i}")
+        others = {"known": [places[1 - i][0]], "neighbours": [1 - i]}
+        config = {"client": i, "num_clients": 2, "folder": folder, "num_rounds": 3}
+        config = PeerConfig(address=address, listen=listen, **config | others)
+        peers.append(Peer(gossip(drifting_app()), zeros(), config))
+    threads = [threading.Thread(target=peer.run, daemon=True) for peer in peers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    events = [e for i in range(2) for e in read_events(folder / f"peer-{i}")]
+    averaged = [e for e in events if e["event"] == "averaged"]
+    return sorted((e["round"], e["peer"], *e["senders"]) for e in averaged)
+
+
+BOTH = [(t, i, 1 - i) for t in (1, 2, 3) for i in (0, 1)]
+
+
+def test_peers_meet_over_a_link_as_long_as_to_a_satellite(tmp_path):
+    listens = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    with forwarded(listens[0], 0.4) as one, forwarded(listens[1], 0.4) as other:
+        places = zip((one, other), listens, strict=True)
+        assert two_peers(tmp_path, [*places]) == BOTH
+
+
 def has_ipv6():
-    with (
-        contextlib.suppress(OSError),
-        socket.create_server(("::1", 0), family=socket.AF_INET6),
-    ):
+    family = {"family": socket.AF_INET6}
+    with contextlib.suppress(OSError), socket.create_server(("::1", 0), **family):
         return True
     return False
 
 
-def test_peers_meet_at_addresses_of_ipv6(wire):
-    host = "[::1]" if has_ipv6() else "127.0.0.1"
-    mailbox = Mailbox(num_clients=2, max_bytes=1000, num_rounds=5)
-    book = AddressBook(0, 2)
-    there = Bootstrap("127.0.0.1:1", book, mailbox, SimpleNamespace())
-    _, address = wire.listen(
-        host, Handshake=lambda name, data: there.answer(1, data, 3)
-    )
-    here = AddressBook(1, 2)
-    own = f"{host}:7000"
-    one = Bootstrap(own, here, Mailbox(2, 1000, 5), wire.connect())
-    assert one.handshake(None, address, link=False) == 3
-    assert one.handshake(0, here.all()[0], link=True) == 3
-    assert here.all() == {0: address} and book.all() == {1: own}
+def test_peers_meet_at_addresses_of_ipv6(tmp_path):
+    host, all_ = ("[::1]", "[::]") if has_ipv6() else ("127.0.0.1", "0.0.0.0")
+    ports = free_ports(2)
+    listens = [None, f"{all_}:{ports[1]}"]
+    places = zip([f"{host}:{port}" for port in ports], listens, strict=True)
+    assert two_peers(tmp_path, [*places]) == BOTH
 
 
 def answer(**fields):

@@ -95,7 +95,7 @@ ENTRIES = st.builds(
 
 
 @given(st.lists(ENTRIES, max_size=4), st.sampled_from(["arrays", "config", "metrics"]))
-@settings(max_examples=300)
+@settings(max_examples=200)
 def test_other_entries_are_read_or_a_value_error(entries, kind):
     refuses_or_reads(entry(kind, "of") + b"".join(entries))
 
@@ -115,7 +115,7 @@ def test_bytes_that_were_altered_are_read_or_a_value_error(data):
 
 
 def refuses_or_reads(data: bytes) -> None:
-    """Let `load` read the bytes; a ValueError, and ten times the memory, at most."""
+    """Let `load` read the bytes; a ValueError, and eight times the memory, at most."""
     tracemalloc.start()
     try:
         load(data)
@@ -124,10 +124,10 @@ def refuses_or_reads(data: bytes) -> None:
     finally:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert peak < 100_000 + 10 * len(data)
+    assert peak < 100_000 + 8 * len(data)
 
 
-NAMES = [f"{i:x}" for i in range(3000)]
+NAMES = [f"{i:x}" for i in range(1000)]
 BOMBS = {
     "records": ("", [entry("metrics", n) for n in NAMES]),
     "arrays without numbers": ("arrays", [entry("<f8", n, b"", [0]) for n in NAMES]),
@@ -137,11 +137,11 @@ BOMBS = {
         [entry("|i1", n, b"x", [1] * 32) for n in NAMES],
     ),
     "numbers": ("metrics", [entry("<i8", n, b"somewhat") for n in NAMES]),
-    "empty lists": ("config", [entry("|b1", n, b"", [0]) for n in NAMES]),
+    "empty lists": ("config", [entry("<u8", n, b"", [0]) for n in NAMES]),
     "wide texts": ("config", [entry("text", n + "\U0001f600") for n in NAMES]),
-    "truth values": ("config", [entry("|b1", "x", bytes(10**5), [10**5])]),
+    "truth values": ("config", [entry("<u8", "x", bytes(8 * 10**5), [10**5])]),
     "whole numbers": ("config", [entry("<i8", "x", b"somewhat" * 10**5, [10**5])]),
-    "texts": ("config", [entry("list", "x", entry("text", "", b"ab") * 3000)]),
+    "texts": ("config", [entry("list", "x", entry("text", "", b"ab") * 1000)]),
     "a wide text": ("config", [entry("text", "x", b"a" * 10**5 + b"\xf0\x9f\x98\x80")]),
     "a large array": (
         "arrays",
@@ -151,13 +151,14 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_what_comes_costs_at_most_ten_times_its_length_in_memory(bomb):
+def test_what_comes_costs_at_most_eight_times_its_length_in_memory(bomb):
     kind, entries = BOMBS[bomb]
     data = entry(kind, "of") * bool(kind) + b"".join(entries)
     assert load(data)
     refuses_or_reads(data)
     with pytest.raises(ValueError, match="more than"):
         load(data, len(entries) - (not kind))
+    assert load(data, len(data) // 64)
 
 
 @pytest.mark.parametrize(
@@ -232,6 +233,7 @@ def test_an_array_that_lies_about_itself_is_refused(lie):
         ("config", entry("<f8", "x", bytes(16), [2, 1])),
         ("config", entry("<i8", "x", b"", [2**40, 0])),  # so many empty lists
         ("config", entry("<i4", "x", bytes(4))),
+        ("config", entry("|b1", "x", bytes(1))),
         ("config", entry("text", "x", b"\xff")),
         ("config", entry("text", "\x00") + entry("bytes", "\x00")),
         ("metrics", entry("text", "x")),

@@ -90,7 +90,9 @@ class Bootstrap:
             reply = self.channels.call(
                 address, name, "Handshake", data, self.timeout
             ).result()
-            other: dict[str, Any] = {**records.load(reply).config_records["gossip"]}
+            most = 6 + 3 * self.addresses.num_clients  # an address is shorter than 128
+            content = records.load(reply, most)
+            other: dict[str, Any] = {**content.config_records["gossip"]}
             linked, server_round = other["linked"], _whole(other["round"])
             self.addresses.suggest(_whole(other["client"]), address)
             for j, at in zip(other["clients"], other["addresses"], strict=True):

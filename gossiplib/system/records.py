@@ -299,8 +299,8 @@ def load(data: bytes, most: int | None = None) -> RecordDict:
     data : bytes
         What came.
     most : int, optional
-        How many records, values and texts in lists there may be. Many small ones take
-        time, some tenths of a second a megabyte.
+        How many records and values there may be; a list of texts counts once more for
+        each 64 bytes. Many small ones take some tenths of a second a megabyte.
 
     Raises
     ------

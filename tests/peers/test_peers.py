@@ -692,7 +692,8 @@ def test_calls_that_say_nothing_keep_nobody_out(idle):
 
     with grpc.secure_channel(idle.address, credentials, name) as silent:
         open_call = silent.stream_unary("/gossiplib.Peer/Handshake").future
-        calls = [open_call(never()) for _ in range(20)]
+        size = [("size", "9")]
+        calls = [open_call(never(), metadata=size) for _ in range(20)]
         try:
             time.sleep(0.5)
             assert push(idle.neighbour, idle.address, 0, message())[0] is OK
@@ -722,6 +723,7 @@ ANSWER = {"client": 1, "round": 4, "linked": True, "clients": [], "addresses": [
         {"client": float("inf")},
         {"clients": [float("inf")], "addresses": ["a:1"]},
         {"addresses": 3},
+        {"clients": [1] * 20, "addresses": ["a:1"] * 20},  # more than there are peers
     ],
     ids=str,
 )

@@ -245,6 +245,24 @@ def answer(**fields):
     return records.dump(RecordDict({"gossip": ConfigRecord(fields)}))
 
 
+@pytest.mark.parametrize("n", [3, 50])
+def test_an_answer_with_long_addresses_of_all_is_read(n):
+    where = {j: f"{j:0100}:65535" for j in range(1, n)}
+    book = AddressBook(0, n)
+    for j in where:
+        book.confirm(j, where[j])
+    there = Bootstrap("a:1", book, Mailbox(n, 1000, 5), None)
+
+    def call(address, name, method, data, timeout):
+        return SimpleNamespace(result=lambda: there.answer(1, data, 3))
+
+    here = AddressBook(1, n)
+    channels = SimpleNamespace(call=call)
+    one = Bootstrap(where[1], here, Mailbox(n, 1000, 5), channels)
+    assert one.handshake(0, "a:1", link=True) == 3
+    assert here.all() == {0: "a:1"} | {j: where[j] for j in range(2, n)}
+
+
 def test_made_up_addresses_hold_nobody_up():
     """Client 1 names 37 places where nobody ever answers; client 2 is found at once."""
     never = threading.Event()

@@ -18,9 +18,9 @@ import numpy as np
 import psutil
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from gossiplib.peers.addresses import AddressBook
 from gossiplib.peers.bootstrap import Bootstrap
 from gossiplib.peers.messages import Mailbox, PeerMessage, Refused, decode, encode
-from gossiplib.peers.transport import AddressBook
 from gossiplib.system import records
 
 #: Bytes of memory that all targets together may take beside what is there at the start.

@@ -15,14 +15,9 @@ from typing import Any
 import grpc
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
+from gossiplib.peers.addresses import AddressBook, check_address
 from gossiplib.peers.messages import Mailbox, Refused, check_usable
-from gossiplib.peers.transport import (
-    ANY,
-    AddressBook,
-    Channels,
-    check_address,
-    name_of,
-)
+from gossiplib.peers.transport import ANY, Channels, name_of, patience
 from gossiplib.system import records
 from gossiplib.system.numbers import check_whole
 from gossiplib.system.runs import wait_until
@@ -88,7 +83,7 @@ class Bootstrap:
         data = _record(address=self.address, link=link)
         try:
             reply = self.channels.call(
-                address, name, "Handshake", data, self.timeout
+                address, name, "Handshake", data, patience(self.timeout)
             ).result()
             most = 6 + 3 * self.addresses.num_clients  # an address is shorter than 128
             content = records.load(reply, most)
@@ -134,8 +129,8 @@ class Bootstrap:
             ours = {key: call for key, call in under_way.items() if key[2] == link}
             ended, _ = concurrent.futures.wait(ours.values(), seconds)
             came = {key: under_way.pop(key) for key in ours if ours[key] in ended}
-            rounds = {client: call.result() for (client, *_), call in came.items()}
-            return {i: t for i, t in rounds.items() if i is not None and t is not None}
+            rounds = [(client, call.result()) for (client, *_), call in came.items()]
+            return {i: t for i, t in rounds if i is not None and t is not None}
 
         def search(late: bool = False) -> bool:
             """Call whom it may; return whether all that are wanted are found."""
@@ -145,20 +140,21 @@ class Bootstrap:
             if wanted is None and (late or all_known):
                 wanted = discover(list(known))
             chosen = known.keys() & set(wanted or ()) - found.keys()
+            calls: list[tuple[int | None, str]]
             calls = [(client, known[client]) for client in sorted(chosen)]
-            found.update(greet(calls, True, self.timeout if late else _PAUSE))
+            seconds = patience(self.timeout) if late else _PAUSE
+            found.update(greet(calls, True, seconds))
             complete = wanted is not None and set(wanted) <= found.keys()
             if complete or late or self.mailbox.closed:
                 return True
-            others = [
-                (client, known[client]) for client in sorted(known.keys() - asked)
-            ]
+            others = known.keys() - asked - chosen
             unnamed = [
                 (None, address)
                 for address in self.known
                 if address not in known.values() or wanted is None
             ]
-            asked.update(greet([*unnamed, *others], False, _PAUSE))
+            calls = [*unnamed, *((client, known[client]) for client in sorted(others))]
+            asked.update(greet(calls, False, _PAUSE))
             return False
 
         if not wait_until(search, timeout, every=_PAUSE):

@@ -4,7 +4,6 @@ Both sides of a connection show a certificate of one authority, and who calls is
 name in it: nothing that a message says.
 """
 
-import ipaddress
 import re
 import resource
 import secrets
@@ -19,18 +18,16 @@ from functools import partial
 from pathlib import Path
 
 import grpc
-from cryptography import exceptions, x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from flwr.app import ArrayRecord
 
+from gossiplib.peers.addresses import AddressBook
 from gossiplib.peers.log import EventLog
 from gossiplib.peers.messages import AHEAD, Mailbox, PeerMessage, Refused, encode
-from gossiplib.system.certificates import Identity
+from gossiplib.system.certificates import Identity, check_identity
 
 __all__ = ["Channels", "Server"]
 
 _PATH = "/gossiplib.Peer/"
-_ADDRESS = re.compile(r"([\w.-]{1,100}|\[[0-9a-f:.]{2,45}\]):(\d{1,5})", re.A | re.I)
 #: The name that each certificate holds beside its own; for peers of unknown name.
 ANY = "localhost"
 #: Calls at a time: of all callers, and of each.
@@ -48,80 +45,19 @@ def name_of(client: int) -> str:
     return f"peer-{client}"
 
 
+def patience(timeout: float) -> float:
+    """Return in how many seconds two peers must be connected, or try anew.
+
+    That takes four times as long as a short message. After 10 seconds the system's own
+    attempts are rare, and a new one is the better one.
+    """
+    return min(4 * timeout, 10.0)
+
+
 def client_of(name: str) -> int:
     """Return the partition id in a certificate's name; -1 if there is none."""
     found = re.fullmatch(r"peer-(0|[1-9][0-9]{0,8})", name)
     return int(found[1]) if found else -1
-
-
-def check_address(name: str, address: object, *, reachable: bool = True) -> str:
-    """Return an address, host:port, if others can reach a peer there.
-
-    Parameters
-    ----------
-    name, address : str, object
-        What the message calls it, and what it is.
-    reachable : bool
-        Whether all addresses of this machine, as 0.0.0.0, are none.
-
-    Raises
-    ------
-    ValueError
-        If it is something else.
-    """
-    found = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
-    if not found or not 1 <= int(found[2]) <= 65535:
-        raise ValueError(
-            f"{name} must be host:port, with an IPv6 host in brackets and a port from "
-            f"1 to 65535; got {address!r}"
-        )
-    try:
-        if found[1].startswith("["):
-            host = ipaddress.IPv6Address(found[1].strip("[]"))
-            everywhere = (host.ipv4_mapped or host).is_unspecified
-        else:  # 0, 0.0, 0x0 and so on are 0.0.0.0 as well
-            everywhere = not any(socket.inet_aton(found[1]))
-    except ipaddress.AddressValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-    except OSError:  # a name
-        everywhere = False
-    if everywhere and reachable:
-        raise ValueError(
-            f"{name} must be where others reach the peer, not {address}: name a host, "
-            f"and give listen={address} if it is to listen everywhere"
-        )
-    return found[0]
-
-
-def check_identity(identity: Identity, authority: Path) -> None:
-    """Raise OSError unless an authority has signed a certificate, and its key is there.
-
-    gRPC would not say what is wrong.
-    """
-    read = {}
-    for file in (identity.certificate, authority):
-        try:
-            read[file] = x509.load_pem_x509_certificates(file.read_bytes())
-        except ValueError:
-            raise OSError(f"{file} holds no certificate in PEM format") from None
-    chain, roots = read.values()
-    try:
-        key = load_pem_private_key(identity.key.read_bytes(), None)
-    except (ValueError, TypeError, exceptions.UnsupportedAlgorithm):
-        what = "holds no private key in PEM format, without a password"
-        raise OSError(f"{identity.key} {what}") from None
-    if chain[0].public_key() != key.public_key():
-        raise OSError(f"{identity.key} is not the key of {identity.certificate}")
-    if not any(_has_signed(root, chain[-1]) for root in roots):
-        raise OSError(f"{identity.certificate} was not signed by {authority}")
-
-
-def _has_signed(root: x509.Certificate, other: x509.Certificate) -> bool:
-    try:
-        other.verify_directly_issued_by(root)
-    except (ValueError, TypeError, exceptions.InvalidSignature):
-        return False
-    return True
 
 
 def _why_not(address: str) -> str:
@@ -293,8 +229,7 @@ class Channels:
     max_bytes : int
         Bytes of the largest reply.
     timeout : float
-        Seconds that a message may take. To connect takes four times as long; after 10
-        seconds it is tried anew, as the system's own attempts are rare by then.
+        Seconds that a message may take.
     """
 
     def __init__(
@@ -310,7 +245,7 @@ class Channels:
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.initial_reconnect_backoff_ms", 100),
             # The time to connect, whatever its name says.
-            ("grpc.min_reconnect_backoff_ms", int(1000 * min(4 * timeout, 10))),
+            ("grpc.min_reconnect_backoff_ms", int(1000 * patience(timeout))),
             ("grpc.max_reconnect_backoff_ms", 1000),
         ]
         self._lock = threading.RLock()
@@ -356,46 +291,6 @@ class Channels:
         """Break all connections off."""
         for name in list(self._open):
             self.forget(name)
-
-
-class AddressBook:
-    """Where other peers are: at most one address for each partition id.
-
-    A peer's own word about its address, given under its certificate, counts. The word
-    of others may add a peer that is not known yet, and is dropped again when nobody
-    with the right certificate is found there. The book of client 3 has no client 3.
-    """
-
-    def __init__(self, client: int, num_clients: int) -> None:
-        self.client, self.num_clients = client, num_clients
-        # Threads share these; no two of them can meet within one of the steps below.
-        self._confirmed: dict[int, str] = {}
-        self._suggested: dict[int, str] = {}
-
-    def suggest(self, client: int, address: str) -> None:
-        """Enter what others say of a peer; it changes nothing that is there."""
-        if self._possible(client, address):
-            self._suggested.setdefault(client, address)
-
-    def confirm(self, client: int, address: str) -> None:
-        """Enter what a peer says of itself, or that it was found there."""
-        if self._possible(client, address):
-            self._confirmed[client] = address
-
-    def _possible(self, client: int, address: str) -> bool:
-        try:
-            check_address("an address", address)
-        except ValueError:
-            return False
-        return client != self.client and 0 <= client < self.num_clients
-
-    def missed(self, client: int) -> None:
-        """Drop what others said of a peer, as it was not found there."""
-        self._suggested.pop(client, None)
-
-    def all(self) -> dict[int, str]:
-        """Return partition id -> address."""
-        return dict(sorted((self._suggested | self._confirmed).items()))
 
 
 class Outbox:

@@ -9,6 +9,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given, settings, strategies as st
 
 from faults import shows
+from gossiplib.peers.addresses import AddressBook
 from gossiplib.peers.messages import (
     AHEAD,
     Mailbox,
@@ -17,7 +18,6 @@ from gossiplib.peers.messages import (
     decode,
     encode,
 )
-from gossiplib.peers.transport import AddressBook
 from gossiplib.system import records
 
 settings.register_profile("quiet", database=None, derandomize=True, deadline=None)

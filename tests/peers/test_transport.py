@@ -14,11 +14,13 @@ import pytest
 from flwr.app import ConfigRecord, RecordDict
 
 from gossiplib.core.client import gossip
+from gossiplib.peers.addresses import AddressBook
 from gossiplib.peers.bootstrap import Bootstrap
+from gossiplib.peers.config import PeerConfig
 from gossiplib.peers.log import read_events
 from gossiplib.peers.messages import Mailbox
-from gossiplib.peers.node import Peer, PeerConfig, main
-from gossiplib.peers.transport import AddressBook, Channels, Server
+from gossiplib.peers.node import Peer, main
+from gossiplib.peers.transport import Channels, Server
 from gossiplib.system import records
 from gossiplib.system.certificates import Authority
 from gossiplib.system.processes import free_ports

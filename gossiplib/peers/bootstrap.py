@@ -8,7 +8,7 @@ mutual.
 import concurrent.futures
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -48,6 +48,12 @@ class Bootstrap:
     known: Sequence[str] = ()
     neighbours: Collection[int] | None = None
     timeout: float = 5.0
+    _pool: ThreadPoolExecutor = field(
+        default_factory=partial(ThreadPoolExecutor, _AT_ONCE)
+    )
+    _under_way: dict[tuple[int | None, str, bool], Future[int | None]] = field(
+        default_factory=dict
+    )
 
     def answer(self, sender: int, data: bytes, server_round: int) -> bytes:
         """Answer a handshake: tell whether the two are linked, and who is where.
@@ -104,6 +110,33 @@ class Bootstrap:
                 self.mailbox.link(client)
         return server_round if linked or not link else None
 
+    def greet(
+        self, calls: Iterable[tuple[int | None, str]], link: bool, seconds: float
+    ) -> dict[int, int]:
+        """Shake hands side by side; return the rounds of those that have answered.
+
+        An address where nobody answers holds up no other. It is called once at a time,
+        and its answer is returned whenever it comes.
+
+        Parameters
+        ----------
+        calls : iterable of (int or None, str)
+            Clients, None if it is not known which, and their addresses.
+        link : bool
+            Whether a link is asked for.
+        seconds : float
+            How long to wait at most.
+        """
+        for at in calls:
+            if (*at, link) not in self._under_way:
+                call = self._pool.submit(self.handshake, *at, link=link)
+                self._under_way[*at, link] = call
+        ours = {key: call for key, call in self._under_way.items() if key[2] == link}
+        ended, _ = concurrent.futures.wait(ours.values(), seconds)
+        came = {key: self._under_way.pop(key) for key in ours if ours[key] in ended}
+        rounds = [(client, call.result()) for (client, *_), call in came.items()]
+        return {i: t for i, t in rounds if i is not None and t is not None}
+
     def join(
         self, discover: Callable[[list[int]], list[int]], timeout: float
     ) -> dict[int, int]:
@@ -116,21 +149,6 @@ class Bootstrap:
             wanted = discover(sorted({*self.neighbours} - {self.addresses.client}))
         found: dict[int, int] = {}
         asked: set[int] = set()
-        pool = ThreadPoolExecutor(_AT_ONCE)
-        under_way: dict[tuple[int | None, str, bool], Future[int | None]] = {}
-
-        def greet(
-            calls: Iterable[tuple[int | None, str]], link: bool, seconds: float
-        ) -> dict[int, int]:
-            """Call side by side; an address where nobody answers holds up no other."""
-            for at in calls:
-                if (*at, link) not in under_way:
-                    under_way[*at, link] = pool.submit(self.handshake, *at, link=link)
-            ours = {key: call for key, call in under_way.items() if key[2] == link}
-            ended, _ = concurrent.futures.wait(ours.values(), seconds)
-            came = {key: under_way.pop(key) for key in ours if ours[key] in ended}
-            rounds = [(client, call.result()) for (client, *_), call in came.items()]
-            return {i: t for i, t in rounds if i is not None and t is not None}
 
         def search(late: bool = False) -> bool:
             """Call whom it may; return whether all that are wanted are found."""
@@ -143,7 +161,7 @@ class Bootstrap:
             calls: list[tuple[int | None, str]]
             calls = [(client, known[client]) for client in sorted(chosen)]
             seconds = patience(self.timeout) if late else _PAUSE
-            found.update(greet(calls, True, seconds))
+            found.update(self.greet(calls, True, seconds))
             complete = wanted is not None and set(wanted) <= found.keys()
             if complete or late or self.mailbox.closed:
                 return True
@@ -154,12 +172,11 @@ class Bootstrap:
                 if address not in known.values() or wanted is None
             ]
             calls = [*unnamed, *((client, known[client]) for client in sorted(others))]
-            asked.update(greet(calls, False, _PAUSE))
+            asked.update(self.greet(calls, False, _PAUSE))
             return False
 
         if not wait_until(search, timeout, every=_PAUSE):
             search(late=True)
-        pool.shutdown(wait=False, cancel_futures=True)
         if self.neighbours is None and not any(found.values()):
             self._settle()
         return found

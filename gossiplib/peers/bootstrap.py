@@ -5,25 +5,26 @@ the addresses that the other knows. So one known peer is enough to find all. Lin
 mutual.
 """
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+import concurrent.futures
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import grpc
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
+from gossiplib.peers.addresses import AddressBook, check_address
 from gossiplib.peers.messages import Mailbox, Refused, check_usable
-from gossiplib.peers.transport import AddressBook, Channels, name_of
+from gossiplib.peers.transport import ANY, Channels, name_of, patience
 from gossiplib.system import records
 from gossiplib.system.numbers import check_whole
 from gossiplib.system.runs import wait_until
 
 _PAUSE = 0.2  # seconds between two rounds of handshakes
+_AT_ONCE = 64  # handshakes
 _SETTLED = 1.0  # seconds without a new link, after which all have chosen
-
-#: The name that each certificate holds beside its own; for peers of unknown name.
-_ANY = "localhost"
 
 #: What a call ends in whose answer makes no sense, or never comes.
 _NO_ANSWER = (grpc.RpcError, Refused, ValueError, KeyError, TypeError)
@@ -36,7 +37,8 @@ _whole = partial(check_whole, "a number of another peer", least=0)
 class Bootstrap:
     """Find neighbours for a mailbox, and be found at an address.
 
-    `known` are addresses of peers to ask first; all may be `neighbours` by default.
+    `known` are addresses of peers to ask first; all may be `neighbours` by default. In
+    `timeout` seconds a message should have come.
     """
 
     address: str
@@ -45,6 +47,13 @@ class Bootstrap:
     channels: Channels
     known: Sequence[str] = ()
     neighbours: Collection[int] | None = None
+    timeout: float = 5.0
+    _pool: ThreadPoolExecutor = field(
+        default_factory=partial(ThreadPoolExecutor, _AT_ONCE)
+    )
+    _under_way: dict[tuple[int | None, str, bool], Future[int | None]] = field(
+        default_factory=dict
+    )
 
     def answer(self, sender: int, data: bytes, server_round: int) -> bytes:
         """Answer a handshake: tell whether the two are linked, and who is where.
@@ -53,10 +62,11 @@ class Bootstrap:
         """
         try:
             caller = records.load(data).config_records["gossip"]
-            address, link = caller["address"], caller["link"]
+            address = check_address("the caller's", caller["address"])
+            link = caller["link"]
         except (ValueError, KeyError):
             self.mailbox.refuse("malformed")
-        if not isinstance(address, str) or not isinstance(link, bool):
+        if not isinstance(link, bool):
             self.mailbox.refuse("malformed")
         self.addresses.confirm(sender, address)
         linked = link and (self.neighbours is None or sender in self.neighbours)
@@ -75,11 +85,15 @@ class Bootstrap:
 
         It returns None without an answer of use, or if the peer refuses the link.
         """
-        name = _ANY if client is None else name_of(client)
+        name = ANY if client is None else name_of(client)
         data = _record(address=self.address, link=link)
         try:
-            reply = self.channels.call(address, name, "Handshake", data, 1.0).result()
-            other: dict[str, Any] = {**records.load(reply).config_records["gossip"]}
+            reply = self.channels.call(
+                address, name, "Handshake", data, patience(self.timeout)
+            ).result()
+            most = 6 + 3 * self.addresses.num_clients  # an address is shorter than 128
+            content = records.load(reply, most)
+            other: dict[str, Any] = {**content.config_records["gossip"]}
             linked, server_round = other["linked"], _whole(other["round"])
             self.addresses.suggest(_whole(other["client"]), address)
             for j, at in zip(other["clients"], other["addresses"], strict=True):
@@ -89,12 +103,39 @@ class Bootstrap:
                 self.addresses.missed(client)
             return None
         if client is None:
-            self.channels.forget(_ANY)  # for the next address
+            self.channels.forget(address)
         else:
             self.addresses.confirm(client, address)
             if link and linked:
                 self.mailbox.link(client)
         return server_round if linked or not link else None
+
+    def greet(
+        self, calls: Iterable[tuple[int | None, str]], link: bool, seconds: float
+    ) -> dict[int, int]:
+        """Shake hands side by side; return the rounds of those that have answered.
+
+        An address where nobody answers holds up no other. It is called once at a time,
+        and its answer is returned whenever it comes.
+
+        Parameters
+        ----------
+        calls : iterable of (int or None, str)
+            Clients, None if it is not known which, and their addresses.
+        link : bool
+            Whether a link is asked for.
+        seconds : float
+            How long to wait at most.
+        """
+        for at in calls:
+            if (*at, link) not in self._under_way:
+                call = self._pool.submit(self.handshake, *at, link=link)
+                self._under_way[*at, link] = call
+        ours = {key: call for key, call in self._under_way.items() if key[2] == link}
+        ended, _ = concurrent.futures.wait(ours.values(), seconds)
+        came = {key: self._under_way.pop(key) for key in ours if ours[key] in ended}
+        rounds = [(client, call.result()) for (client, *_), call in came.items()]
+        return {i: t for i, t in rounds if i is not None and t is not None}
 
     def join(
         self, discover: Callable[[list[int]], list[int]], timeout: float
@@ -116,19 +157,22 @@ class Bootstrap:
             all_known = len(known) == self.addresses.num_clients - 1
             if wanted is None and (late or all_known):
                 wanted = discover(list(known))
-            for client in sorted(known.keys() & set(wanted or ()) - found.keys()):
-                t = self.handshake(client, known[client], link=True)
-                if t is not None:
-                    found[client] = t
+            chosen = known.keys() & set(wanted or ()) - found.keys()
+            calls: list[tuple[int | None, str]]
+            calls = [(client, known[client]) for client in sorted(chosen)]
+            seconds = patience(self.timeout) if late else _PAUSE
+            found.update(self.greet(calls, True, seconds))
             complete = wanted is not None and set(wanted) <= found.keys()
             if complete or late or self.mailbox.closed:
                 return True
-            for address in self.known:
-                if address not in known.values() or wanted is None:
-                    self.handshake(None, address, link=False)
-            for client in sorted(known.keys() - asked):
-                if self.handshake(client, known[client], link=False) is not None:
-                    asked.add(client)
+            others = known.keys() - asked - chosen
+            unnamed = [
+                (None, address)
+                for address in self.known
+                if address not in known.values() or wanted is None
+            ]
+            calls = [*unnamed, *((client, known[client]) for client in sorted(others))]
+            asked.update(self.greet(calls, False, _PAUSE))
             return False
 
         if not wait_until(search, timeout, every=_PAUSE):
@@ -164,8 +208,8 @@ class Bootstrap:
                 continue
             address, name = self.addresses.all()[j], name_of(j)
             try:
-                call = self.channels.call(address, name, "Model", b"", 10.0)
-                content = records.load(call.result())
+                call = self.channels.call(address, name, "Model", b"", self.timeout)
+                content = records.load(call.result(), len(like) + 3)
                 server_round = _whole(content.config_records["gossip"]["round"])
                 arrays = check_usable(content["arrays"], like)
                 return min(server_round, most + 1), arrays, j

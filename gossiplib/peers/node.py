@@ -12,12 +12,10 @@ the client.
 import argparse
 import inspect
 import json
-import os
 import pkgutil
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +25,12 @@ from flwr.clientapp import ClientApp
 from gossiplib.core.client import NEIGHBOURS
 from gossiplib.core.grid import LocalNode
 from gossiplib.core.models import check_initial
+from gossiplib.peers.addresses import AddressBook
 from gossiplib.peers.bootstrap import Bootstrap
+from gossiplib.peers.config import PeerConfig
 from gossiplib.peers.log import EventLog
 from gossiplib.peers.messages import Mailbox
 from gossiplib.peers.transport import (
-    AddressBook,
     Channels,
     Outbox,
     Server,
@@ -40,86 +39,17 @@ from gossiplib.peers.transport import (
 )
 from gossiplib.system import records
 from gossiplib.system.certificates import Identity
-from gossiplib.system.numbers import check_whole, rng
+from gossiplib.system.numbers import rng
 from gossiplib.system.records import only_arrays, wholes
 from gossiplib.system.runs import due, wait_until
 
-__all__ = ["PeerConfig"]
+__all__ = ["Peer", "main"]
 
 #: Bytes of the largest handshake: an address and a word.
 _HANDSHAKE = 4096
 
 #: Calls of a client whose metrics are logged, and the events' names.
 _MEASURED = {"train": "trained", "evaluate": "evaluated"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PeerConfig:
-    """What a peer needs to know; on the command line, `num_clients=8` and so on.
-
-    Parameters
-    ----------
-    client, num_clients : int
-        The peer's partition id, and how many there are.
-    address : str
-        Where it listens, host:port.
-    folder : str or Path
-        Has the files `authority.pem`, and for client 3 `peer-3.pem` and `peer-3.key`;
-        its events and models go into `peer-3/`.
-    known : sequence of str
-        Addresses of other peers that it asks first. One is enough.
-    neighbours : sequence of int, optional
-        Partition ids of those that may be its neighbours; by default all.
-    num_rounds, num_sends : int, optional
-        How many rounds; or, without rounds, how many times it sends. One is given.
-    send_interval : float
-        Without rounds: seconds between two sends.
-    timeout, start_timeout : float
-        Seconds to wait for an answer, and for neighbours in a round; and for others to
-        start.
-    evaluate_every, observe_every : int
-        Evaluate, and write the model down, in rounds k, 2k, ...; 0 is never, but the
-        model of the last round is written in any case. Without rounds, k counts
-        sends, and nothing is evaluated.
-    config : dict
-        For the client, with `server-round` added.
-
-    Raises
-    ------
-    ValueError
-        If a number is not in its range, or not one of `num_rounds` and `num_sends` is
-        given.
-    """
-
-    client: int
-    num_clients: int
-    address: str
-    folder: str | Path
-    known: Sequence[str] = ()
-    neighbours: Sequence[int] | None = None
-    num_rounds: int | None = None
-    num_sends: int | None = None
-    send_interval: float = 0.1
-    timeout: float = 5.0
-    start_timeout: float = 60.0
-    evaluate_every: int = 1
-    observe_every: int = 1
-    config: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        check_whole("num_clients", self.num_clients, 1)
-        check_whole("client", self.client, 0, self.num_clients - 1)
-        check_whole("evaluate_every", self.evaluate_every, 0)
-        check_whole("observe_every", self.observe_every, 0)
-        if (self.num_rounds is None) == (self.num_sends is None):
-            raise ValueError("a peer needs either num_rounds or num_sends")
-        check_whole("num_rounds or num_sends", self.num_rounds or self.num_sends, 1)
-
-    def arguments(self) -> list[str]:
-        """Return the words of the command line that say the same."""
-        words = vars(self).items()
-        return [f"{k}={json.dumps(v, default=os.fspath)}" for k, v in words]
 
 
 class Peer:
@@ -139,21 +69,24 @@ class Peer:
         identity = Identity(folder / f"{name}.pem", folder / f"{name}.key")
         authority = folder / "authority.pem"
         # A message of float32 may have places beside values, and a copy in float64.
-        max_bytes = 4 * records.array_bytes(initial) + 128 * n + 2**16
+        max_bytes = 4 * records.array_bytes(initial) + 256 * n + 2**16
         self.config, self.client = config, client
         self.round, self.model, self.initial = 0, initial, initial
         self._lock = threading.Lock()  # of round and model, which belong together
         self._node = LocalNode(app, client, n, node_id=client + 1)
-        self.mailbox = Mailbox(n, max_bytes, config.num_rounds)
+        self.mailbox = Mailbox(
+            n, max_bytes, config.num_rounds, max_arrays=4 * len(initial) + 16
+        )
         self.addresses = AddressBook(client, n)
-        self.channels = Channels(identity, authority, max_bytes)
+        seconds = config.timeout
+        self.channels = Channels(identity, authority, max_bytes, seconds)
         known, may = config.known, config.neighbours
         self.bootstrap = Bootstrap(
-            address, self.addresses, self.mailbox, self.channels, known, may
+            address, self.addresses, self.mailbox, self.channels, known, may, seconds
         )
         self.log = EventLog(folder / name, client)
         self.outbox = Outbox(
-            self.channels, self.addresses, self.mailbox, self.log, config.timeout
+            self.channels, self.addresses, self.mailbox, self.log, seconds
         )
         handlers = {
             "Handshake": self._on_handshake,
@@ -161,7 +94,8 @@ class Peer:
             "Model": self._on_model,
         }
         try:
-            self.server = Server(address, identity, authority, handlers, max_bytes)
+            at = config.listen or address
+            self.server = Server(at, identity, authority, handlers, max_bytes, seconds)
         except OSError:
             self.log.close()
             raise
@@ -399,21 +333,30 @@ def main() -> None:
         "name=value", nargs="+", type=_option, help="see below; JSON, or a text"
     )
     given = vars(parser.parse_args())
-    app, initial = map(pkgutil.resolve_name, (given["app"], given["initial"]))
+    words = given["name=value"]
+    for name, times in Counter(name for name, _ in words).items():
+        if times > 1:
+            parser.error(f"{name} is given {times} times")
     try:
-        config = PeerConfig(**dict(given["name=value"]))
-    except (TypeError, ValueError) as error:  # one is missing, or out of range
+        config = PeerConfig(**dict(words))
+        app, initial = map(pkgutil.resolve_name, (given["app"], given["initial"]))
+        if not isinstance(app, ClientApp) or not callable(initial):
+            raise TypeError("app must be a ClientApp, and initial a function")
+    except (AttributeError, ImportError, TypeError, ValueError) as error:
         parser.error(str(error))
+    first = initial()
     try:
-        peer = Peer(app, initial(), config)
-    except OSError as error:
+        peer = Peer(app, first, config)
+    except (OSError, TypeError, ValueError) as error:
         parser.exit(1, f"peer {config.client}: {error}\n")
     peer.run()
 
 
 def _option(word: str) -> tuple[str, Any]:
     """Take "name=value" apart."""
-    name, _, value = word.partition("=")
+    name, equals, value = word.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{word!r} has no value: write {word}=...")
     try:
         return name, json.loads(value)
     except ValueError:

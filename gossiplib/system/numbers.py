@@ -7,6 +7,7 @@ another order see the same numbers, and one fault does not move another.
 
 import math
 import numbers
+import reprlib
 from typing import TypeAlias
 
 import numpy as np
@@ -37,7 +38,9 @@ def check_whole(name: str, value: object, least: int, most: int | None = None) -
         if least <= whole and (most is None or whole <= most):
             return whole
     limits = f"at least {least}" if most is None else f"{least} to {most}"
-    raise ValueError(f"{name} must be a whole number, {limits}; got {value!r}")
+    raise ValueError(
+        f"{name} must be a whole number, {limits}; got {reprlib.repr(value)}"
+    )
 
 
 def check_number(name: str, value: object) -> float:

@@ -487,7 +487,7 @@ def test_another_version_is_refused_by_name(sound, tmp_path):
     path = tmp_path / "run.zip"
     path.write_bytes(sound)
     rewrite(path, lambda header, kept: header.update(format=1))
-    refused(path, path.read_bytes(), "has the format 1; this gossiplib reads format 2")
+    refused(path, path.read_bytes(), "has the format 1; this gossiplib reads format 3")
 
 
 def test_pickles_are_neither_written_nor_read(tmp_path):

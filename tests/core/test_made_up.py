@@ -319,7 +319,7 @@ SWARMS = {
 def test_memory_stays_within_a_hundred_times_the_file(swarm, tmp_path):
     name, whole, one = SWARMS[swarm]
     many = whole.format(",".join(one.format(k) for k in range(30_000)))
-    start = '{"format":2,"round":1,"identity":{},"more":{},'
+    start = '{"format":3,"round":1,"identity":{},"more":{},'
     text = f'{start}"result":{{"{name}":{many}}}}}'
     path = tmp_path / "run.zip"
     archive.write(path, {"checkpoint.json": text.encode()})

@@ -5,8 +5,9 @@ the addresses that the other knows. So one known peer is enough to find all. Lin
 mutual.
 """
 
+import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -26,7 +27,7 @@ _SETTLED = 1.0  # seconds without a new link, after which all have chosen
 _ANY = "localhost"
 
 #: What a call ends in whose answer makes no sense, or never comes.
-_NO_ANSWER = (grpc.RpcError, Refused, ValueError, KeyError, TypeError)
+NO_ANSWER = (grpc.RpcError, Refused, ValueError, KeyError, TypeError)
 
 #: A number that another peer has sent, or a ValueError if it is none.
 _whole = partial(check_whole, "a number of another peer", least=0)
@@ -37,6 +38,8 @@ class Bootstrap:
     """Find neighbours for a mailbox, and be found at an address.
 
     `known` are addresses of peers to ask first; all may be `neighbours` by default.
+    What is found is kept: the round of each neighbour, and by address why a handshake
+    came to nothing.
     """
 
     address: str
@@ -45,6 +48,10 @@ class Bootstrap:
     channels: Channels
     known: Sequence[str] = ()
     neighbours: Collection[int] | None = None
+    found: dict[int, int] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    _wanted: list[int] | None = None  # None until the client has chosen
+    _asked: set[int] = field(default_factory=set)
 
     def answer(self, sender: int, data: bytes, server_round: int) -> bytes:
         """Answer a handshake: tell whether the two are linked, and who is where.
@@ -84,7 +91,9 @@ class Bootstrap:
             self.addresses.suggest(_whole(other["client"]), address)
             for j, at in zip(other["clients"], other["addresses"], strict=True):
                 self.addresses.suggest(_whole(j), str(at))
-        except _NO_ANSWER:
+        except NO_ANSWER as error:
+            details = getattr(error, "details", lambda: None)
+            self.failed[address] = details() or repr(error)
             if client is not None:
                 self.addresses.missed(client)
             return None
@@ -94,48 +103,68 @@ class Bootstrap:
             self.addresses.confirm(client, address)
             if link and linked:
                 self.mailbox.link(client)
+            elif link:
+                self.failed[address] = "it does not want this peer as a neighbour"
         return server_round if linked or not link else None
 
     def join(
-        self, discover: Callable[[list[int]], list[int]], timeout: float
-    ) -> dict[int, int]:
-        """Find the neighbours that the client discovers, and return each one's round.
+        self,
+        discover: Callable[[list[int]], list[int]],
+        start_timeout: float,
+        timeout: float,
+    ) -> None:
+        """Find the neighbours that the client discovers.
 
-        After `timeout` seconds the peer makes do with those that it has found.
+        After `start_timeout` seconds the peer makes do with those that it has found. If
+        one of them has begun, the others have had this time: then it is `timeout`.
         """
-        wanted = None
-        if self.neighbours is not None:
-            wanted = discover(sorted({*self.neighbours} - {self.addresses.client}))
-        found: dict[int, int] = {}
-        asked: set[int] = set()
+        begun = None
 
-        def search(late: bool = False) -> bool:
-            """Call whom it may; return whether all that are wanted are found."""
-            nonlocal wanted
+        def ready() -> bool:
+            """Search; return whether it is over."""
+            nonlocal begun
             known = self.addresses.all()
-            all_known = len(known) == self.addresses.num_clients - 1
-            if wanted is None and (late or all_known):
-                wanted = discover(list(known))
-            for client in sorted(known.keys() & set(wanted or ()) - found.keys()):
-                t = self.handshake(client, known[client], link=True)
-                if t is not None:
-                    found[client] = t
-            complete = wanted is not None and set(wanted) <= found.keys()
-            if complete or late or self.mailbox.closed:
-                return True
-            for address in self.known:
-                if address not in known.values() or wanted is None:
-                    self.handshake(None, address, link=False)
-            for client in sorted(known.keys() - asked):
-                if self.handshake(client, known[client], link=False) is not None:
-                    asked.add(client)
-            return False
+            if self._wanted is None and self.neighbours is not None:
+                others = {*self.neighbours} - {self.addresses.client}
+                self._wanted = discover(sorted(others))
+            if self._wanted is None and len(known) == self.addresses.num_clients - 1:
+                self._wanted = discover(list(known))
+            self.search()
+            if begun is None and any(self.found.values()):
+                begun = time.monotonic()
+            late = begun is not None and time.monotonic() - begun >= timeout
+            complete = self._wanted is not None and not self._unfound()
+            return complete or late or self.mailbox.closed
 
-        if not wait_until(search, timeout, every=_PAUSE):
-            search(late=True)
-        if self.neighbours is None and not any(found.values()):
+        wait_until(ready, start_timeout, every=_PAUSE)
+        if self._wanted is None:
+            self._wanted = discover(list(self.addresses.all()))
+            self.search()
+        if self.neighbours is None and not any(self.found.values()):
             self._settle()
-        return found
+
+    def search(self) -> None:
+        """Call the neighbours that are not found yet, and who may know of them."""
+        known = self.addresses.all()
+        for client in sorted(known.keys() & self._unfound()):
+            t = self.handshake(client, known[client], link=True)
+            if t is not None:
+                self.found[client] = t
+        if self._wanted is not None and not self._unfound():
+            return
+        for address in self.known:
+            if address not in known.values() or self._wanted is None:
+                self.handshake(None, address, link=False)
+        for client in sorted(known.keys() - self._asked):
+            if self.handshake(client, known[client], link=False) is not None:
+                self._asked.add(client)
+
+    def _unfound(self) -> set[int]:
+        return set(self._wanted or ()) - self.found.keys()
+
+    def missing(self) -> list[int]:
+        """Return the wanted neighbours that there is no link to."""
+        return sorted(self._unfound() - self.mailbox.neighbours)
 
     def _settle(self) -> None:
         """Wait as long as others still choose this peer, before the first round."""
@@ -148,19 +177,26 @@ class Bootstrap:
             links = len(self.mailbox.neighbours)
 
     def fetch_model(
-        self, found: dict[int, int], like: ArrayRecord
+        self, own: int, like: ArrayRecord
     ) -> tuple[int, ArrayRecord, int] | None:
-        """Return round and model of a neighbour that has begun, and whose they are.
+        """Return round and model of a neighbour that is further, and whose they are.
 
         It is the one in the middle, by rounds: neither the one that says it is far
         ahead, nor the one that is behind. Nobody can say more than one round more than
-        the middle one.
+        the middle one; and if there is only one, `Mailbox.believe` bounds what it says.
+
+        Parameters
+        ----------
+        own : int
+            The round that this peer has finished.
+        like : flwr.app.ArrayRecord
+            A model with the names, shapes and data types that it must have.
         """
-        rounds = sorted((t, j) for j, t in found.items())
+        rounds = sorted((t, j) for j, t in self.found.items())
         middle = (len(rounds) - 1) // 2
         for t, j in rounds[middle:] + rounds[:middle][::-1]:
             most = min(t, rounds[middle][0])
-            if most == 0:
+            if most <= own:
                 continue
             address, name = self.addresses.all()[j], name_of(j)
             try:
@@ -168,9 +204,12 @@ class Bootstrap:
                 content = records.load(call.result())
                 server_round = _whole(content.config_records["gossip"]["round"])
                 arrays = check_usable(content["arrays"], like)
-                return min(server_round, most + 1), arrays, j
-            except _NO_ANSWER:
+                t = min(server_round, most + 1)
+                t = self.mailbox.believe(own, t, len(rounds))
+            except NO_ANSWER:
                 continue
+            if t > own:
+                return t, arrays, j
         return None
 
 

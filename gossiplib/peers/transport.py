@@ -288,7 +288,10 @@ class Outbox:
             message, data = self._last
             if self._waiting[client] < AHEAD:
                 self._waiting[client] += 1
-                self._threads[client].submit(self._push, client, message, data)
+                try:
+                    self._threads[client].submit(self._push, client, message, data)
+                except RuntimeError as error:  # no thread; the next message may get one
+                    self._log.lost(message.round, client, "Push", f"not sent: {error}")
             else:  # no more for it in memory
                 reason = "still owes answers to earlier messages"
                 self._log.lost(message.round, client, "Push", reason)

@@ -32,7 +32,8 @@ from gossiplib.peers.bootstrap import Bootstrap
 from gossiplib.peers.launch import Peers
 from gossiplib.peers.log import read_events, read_models
 from gossiplib.peers.messages import Mailbox, PeerMessage, encode
-from gossiplib.peers.node import Peer, PeerConfig, main
+from gossiplib.peers.node import PeerConfig, main
+from gossiplib.peers.peer import Peer
 from gossiplib.peers.transport import AddressBook, Channels
 from gossiplib.protocols.codecs import TopK
 from gossiplib.protocols.compressed import Choco
@@ -317,7 +318,7 @@ def test_a_client_that_hangs_is_left_behind_and_skips_to_its_neighbours(crowd):
 
     for peer in peers.peers:
         hangs = partial(wait_until, far_ahead, 60) if peer.client == 1 else None
-        peer.call = _slowed(peer.call, 0.1, hangs)
+        peer.call = _slowed(peer.call, 0.1, hangs, in_round=3)
     peers.run()
     ended = [peers.events(i, "ended")[0]["round"] for i in range(4)]
     assert ended == [40] * 4
@@ -329,16 +330,37 @@ def test_a_client_that_hangs_is_left_behind_and_skips_to_its_neighbours(crowd):
     assert (3, 1, "Push") in peers.losses()
 
 
-def _slowed(call, seconds, hangs=None):
+@pytest.mark.parametrize("how", ["hangs", "slow"])
+def test_a_client_that_hangs_at_first_costs_its_neighbours_that_client_only(crowd, how):
+    """In a ring of six, those beside it wait, and those beside them wait for these."""
+    graph = nx.cycle_graph(6)
+    peers = crowd(gossip(drifting_app()), graph, 30, timeout=2.0)
+
+    def over():
+        return all(peer.round == 30 for peer in peers.peers if peer.client != 1)
+
+    hangs = {"hangs": partial(wait_until, over, 60), "slow": partial(time.sleep, 8)}
+    for peer in peers.peers:
+        peer.call = _slowed(peer.call, 0.1, hangs[how] if peer.client == 1 else None)
+    peers.run()
+    for i in set(graph) - {1}:
+        well = set(graph[i]) - {1}
+        heard = [well <= set(e["senders"]) for e in peers.events(i, "averaged")]
+        assert sum(heard) >= 28
+        assert not peers.events(i, "skipped")
+    assert peers.losses() >= {(1, 1, "Push"), (2, 1, "Push")}
+
+
+def _slowed(call, seconds, hangs=None, in_round=1):
     """Return a peer's way to call its client, with training that takes a moment.
 
-    In round 3 it may hang, until `hangs` returns.
+    In one round it may hang, until `hangs` returns.
     """
 
     def slow(message_type, server_round=0, **content):
         if message_type == "train":
             time.sleep(seconds)
-            if hangs and server_round == 3:
+            if hangs and server_round == in_round:
                 hangs()
         return call(message_type, server_round, **content)
 
@@ -707,6 +729,7 @@ def answered(data):
     channels = SimpleNamespace(call=lambda *_: call)
     addresses = AddressBook(0, 3)
     addresses.confirm(1, "127.0.0.1:1")
+    addresses.confirm(2, "127.0.0.1:2")
     mailbox = Mailbox(num_clients=3, max_bytes=1000, num_rounds=9)
     return Bootstrap("127.0.0.1:0", addresses, mailbox, channels)
 
@@ -748,10 +771,33 @@ def test_an_answer_that_makes_no_sense_is_no_answer(lie):
 def test_a_model_that_makes_no_sense_is_not_taken(server_round, arrays, takes):
     content = {"gossip": ConfigRecord({"round": server_round}), "arrays": arrays}
     bootstrap = answered(records.dump(RecordDict(content)))
-    got = bootstrap.fetch_model({1: 7}, zeros())
+    bootstrap.found = {1: 7, 2: 7}
+    got = bootstrap.fetch_model(0, zeros())
     assert (got and got[0]) == takes
+    assert bootstrap.fetch_model(8, zeros()) is None  # this peer is further
     # Among others that have not begun, one cannot say that all is over.
-    assert bootstrap.fetch_model({1: 10**9, 2: 0}, zeros()) is None
+    bootstrap.found = {1: 10**9, 2: 0}
+    assert bootstrap.fetch_model(0, zeros()) is None
+
+
+def test_one_neighbour_alone_takes_nobody_to_the_end():
+    """A peer always runs half of its rounds, whatever one liar says, and how often."""
+    content = {"gossip": ConfigRecord({"round": 9}), "arrays": zeros()}
+    bootstrap = answered(records.dump(RecordDict(content)))
+    bootstrap.found = {1: 9}
+    assert bootstrap.fetch_model(0, zeros())[0] == 4
+    assert bootstrap.fetch_model(4, zeros()) is None
+    assert answered(b"").fetch_model(8, zeros()) is None
+
+    box = Mailbox(num_clients=3, max_bytes=1000, num_rounds=100)
+    box.link(1)
+    box.put(1, message(100))
+    ran = t = 0
+    while t < 100:
+        t = box.next_round(t + 1)
+        box.collect(t, [1], 0)
+        ran += 1
+    assert ran == 50
 
 
 def test_a_handshake_as_large_as_a_model_is_refused(idle):

@@ -1,0 +1,416 @@
+"""One peer: a gossip client that talks to its neighbours, with no server.
+
+It runs any gossip ClientApp and plays the server's part for this one client: it calls
+`train`, sends what came out to its neighbours, hands theirs to `train.average`, and
+goes on. In rounds it waits for its neighbours, up to a timeout. Without rounds
+(`asynchronous.gossip_on_arrival`) a timer sends, and each model that comes is handed to
+the client.
+"""
+
+import contextlib
+import datetime
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from cryptography import x509
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from gossiplib.core.client import NEIGHBOURS
+from gossiplib.core.grid import LocalNode
+from gossiplib.core.models import check_initial
+from gossiplib.peers.bootstrap import NO_ANSWER, Bootstrap
+from gossiplib.peers.log import EventLog, read_models, rounds_in, say
+from gossiplib.peers.messages import Grant, Mailbox, Refused, check_usable
+from gossiplib.peers.transport import (
+    AddressBook,
+    Channels,
+    Outbox,
+    Server,
+    client_of,
+    name_of,
+)
+from gossiplib.system import records
+from gossiplib.system.certificates import Identity
+from gossiplib.system.numbers import check_whole, rng
+from gossiplib.system.records import only_arrays, wholes
+from gossiplib.system.runs import due, wait_until
+
+if TYPE_CHECKING:
+    from gossiplib.peers.node import PeerConfig
+
+#: Exit code of a peer that has found nobody: it has learned alone.
+ALONE = 3
+
+#: Seconds between two tries to find neighbours that were not there at the start.
+_GREETING = 1.0
+
+#: Bytes of the largest handshake: an address and a word.
+_HANDSHAKE = 4096
+
+#: Calls of a client whose metrics are logged, and the events' names.
+_MEASURED = {"train": "trained", "evaluate": "evaluated"}
+
+
+class Peer:
+    """A client and its connections.
+
+    `app` is what `client.gossip` or `asynchronous.gossip_on_arrival` makes, `initial`
+    the first model, the same for all peers; `round` is the last that the peer has
+    finished, and `model` what it has after it. Both go on from what its folder has: a
+    new run needs a new folder.
+    """
+
+    def __init__(
+        self, app: ClientApp, initial: ArrayRecord, config: "PeerConfig"
+    ) -> None:
+        check_initial(initial)
+        client, n, address = config.client, config.num_clients, config.address
+        name, folder = name_of(client), Path(config.folder)
+        identity = Identity(folder / f"{name}.pem", folder / f"{name}.key")
+        _check_certificate(identity.certificate, name)
+        authority = folder / "authority.pem"
+        max_bytes = 2 * records.array_bytes(initial) + 128 * n + 2**16
+        self.config, self.client = config, client
+        self.round, self.initial = _last_of(folder / name, initial)
+        self.model, self._sent = self.initial, 0
+        self._since: float | None = None  # when its client's work began; now it waits
+        self._lock = threading.Lock()  # of round and model, which belong together
+        self._node = LocalNode(app, client, n, node_id=client + 1)
+        self.mailbox = Mailbox(n, max_bytes, config.num_rounds)
+        self.addresses = AddressBook(client, n)
+        self.channels = Channels(identity, authority, max_bytes)
+        known, may = config.known, config.neighbours
+        self.bootstrap = Bootstrap(
+            address, self.addresses, self.mailbox, self.channels, known, may
+        )
+        self.log = EventLog(folder / name, client, config.observe_every)
+        self.outbox = Outbox(
+            self.channels, self.addresses, self.mailbox, self.log, config.timeout
+        )
+        handlers = {
+            "Handshake": self._on_handshake,
+            "Push": self._on_push,
+            "Model": self._on_model,
+            "Progress": self._on_progress,
+        }
+        try:
+            self.server = Server(address, identity, authority, handlers, max_bytes)
+        except OSError:
+            self.log.close()
+            raise
+        self.log.write("started", self.round)
+
+    # What others ask, in threads of gRPC's.
+
+    def _on_handshake(self, name: str, data: bytes) -> bytes:
+        sender = client_of(name)
+        self.mailbox.admit(sender, len(data))
+        if len(data) > _HANDSHAKE:
+            self.mailbox.refuse("too large")
+        there = sender in self.mailbox.alive
+        answer = self.bootstrap.answer(sender, data, self.round)
+        if self.config.num_rounds and not there and sender in self.mailbox.alive:
+            self.outbox.repeat(sender)  # it waits for what it has missed
+        return answer
+
+    def _on_push(self, name: str, data: bytes) -> bytes:
+        sender = client_of(name)
+        message = self.mailbox.put(sender, data)
+        fields = {"start": message.start, "count": message.count, "bytes": len(data)}
+        self.log.write("received", message.round, other=sender, **fields)
+        return b""
+
+    def _on_model(self, name: str, data: bytes) -> bytes:
+        self._admit_neighbour(name, data)
+        with self._lock:
+            header, arrays = ConfigRecord({"round": self.round}), self.model
+        return records.dump(RecordDict({"gossip": header, "arrays": arrays}))
+
+    def _on_progress(self, name: str, data: bytes) -> bytes:
+        """Tell what was sent last, and how long the client has been at work since."""
+        self._admit_neighbour(name, data)
+        since = self._since
+        seconds = 0.0 if since is None else time.monotonic() - since
+        header = ConfigRecord({"sent": self._sent, "seconds": seconds})
+        return records.dump(RecordDict({"gossip": header}))
+
+    def _admit_neighbour(self, name: str, data: bytes) -> None:
+        sender = client_of(name)
+        self.mailbox.admit(sender, len(data))
+        if sender not in self.mailbox.neighbours:
+            self.mailbox.refuse("not a neighbour")
+
+    # What it does, in one thread.
+
+    def run(self) -> int:
+        """Gossip in rounds or without, to the end; send all there is; then close.
+
+        Returns
+        -------
+        int
+            What the process is to end with: 0, or `ALONE` if it has found nobody.
+        """
+        config, code = self.config, 0
+        last = config.num_rounds or config.num_sends or 0
+        if self.round >= last:
+            say(f"peer {self.client} has ended before; a new run needs a new folder")
+        else:
+            if config.num_rounds:
+                self._run_in_rounds(last)
+            else:
+                self._run_without_rounds(last)
+            wait_until(self.outbox.is_empty, config.timeout, every=0.01)
+            code = 0 if self.mailbox.neighbours else ALONE
+        self.close()
+        return code
+
+    def _run_in_rounds(self, last: int) -> None:
+        """Train and average with the neighbours, round by round, to the last one."""
+        self._join()
+        while self.round < last and not self.mailbox.closed:
+            t = self.mailbox.next_round(self.round + 1)
+            if t > self.round + 1:
+                self.log.write("skipped", t, rounds=t - self.round - 1)
+            self._run_round(t)
+            if due(t, self.config.evaluate_every):
+                self.call("evaluate", t, gossip=ConfigRecord())
+            self._end_round(t)
+
+    def _end_round(self, t: int) -> None:
+        """Write down what the peer has after a round, and who it has not found."""
+        for j in self.bootstrap.missing():
+            self.log.lost(t, j, "Push", f"client {self.client} has never found it")
+        self.log.write_model(t, self.model)
+        self.log.write("round", t, refused=dict(self.mailbox.refused))
+
+    def _run_round(self, t: int) -> None:
+        """Train, send, wait, average."""
+        config, self._since = self.config, time.monotonic()
+        neighbours = sorted(self.mailbox.neighbours)
+        degree, trained = len(neighbours), None
+        # A link that the other side asked for is one of the client's as well.
+        self._node.context.state[NEIGHBOURS] = ConfigRecord({"neighbours": neighbours})
+        about = ConfigRecord({"server-round": t, "receivers": degree})
+        reply = self.call("train", t, gossip=about)
+        if reply is not None:
+            trained = only_arrays(reply)
+            if "gossip" not in reply:  # else it is encoded, in a form that it alone has
+                self.mailbox.expect(self.initial)
+        self.outbox.send(t, degree, trained, neighbours)
+        self._sent, self._since = t, None
+        most = config.start_timeout + config.timeout
+        ask = partial(self._ask, t)
+        came = self.mailbox.collect(t, neighbours, config.timeout, most, ask)
+        self._since = time.monotonic()
+        for j in sorted(set(neighbours) - set(came)):
+            reason = f"client {self.client} has received nothing from it"
+            self.log.lost(t, j, "Push", reason)
+        arrays = {j: m.arrays for j, m in sorted(came.items()) if m.arrays is not None}
+        if trained is not None and arrays:
+            # Metropolis: each end of a link needs both degrees, and no more. One that
+            # lies about its own gets at most 1 / (1 + degree). The rest is its own.
+            weights = [1 / (1 + max(degree, came[j].degree)) for j in arrays]
+            about = ConfigRecord({"server-round": t, "senders": list(arrays)})
+            about["weights"] = [1 - sum(weights), *weights]
+            named = {str(j): model for j, model in arrays.items()}
+            if self.call("train.average", t, gossip=about, **named) is not None:
+                size = sum(map(records.array_bytes, arrays.values()))
+                self.log.write("averaged", t, senders=list(arrays), bytes=size)
+        self._finish_round(t)
+
+    def _ask(self, t: int, client: int, grant: Grant) -> None:
+        """Ask a late neighbour what it does; what keeps it from round t has time."""
+
+        def told(answer: grpc.Future) -> None:
+            with contextlib.suppress(*NO_ANSWER, grpc.FutureCancelledError):
+                header: dict[str, Any]
+                header = {**records.load(answer.result()).config_records["gossip"]}
+                if check_whole("sent", header["sent"], 0) < t:
+                    grant(float(header["seconds"]))
+
+        with contextlib.suppress(KeyError, ValueError):  # closed meanwhile
+            address, name = self.addresses.all()[client], name_of(client)
+            timeout = self.config.timeout
+            call = self.channels.call(address, name, "Progress", b"", timeout)
+            call.add_done_callback(told)
+
+    def _run_without_rounds(self, last: int) -> None:
+        """Send the newest model to a random neighbour at each tick; learn what comes.
+
+        After the last tick it sends its neighbours word of that, and goes on learning
+        until they have sent the same, or nothing has come for `start_timeout` seconds.
+        """
+        config = self.config
+        first = self.call("query.send")
+        if first is None:
+            raise RuntimeError("this client is not of asynchronous.gossip_on_arrival")
+        self.mailbox.expect(only_arrays(first))
+        self._join()
+        stream = rng(0, self.client)
+        tick = time.monotonic() + config.send_interval * stream.random()
+        done: set[int] = set()  # neighbours that send no more
+        while self.round < last and not self.mailbox.closed:
+            t = self.round + 1
+            self._learn(t, tick - time.monotonic(), done)
+            if time.monotonic() >= tick:
+                tick = max(tick + config.send_interval, time.monotonic())
+                newest = self.call("query.send", t)
+                neighbours = sorted(self.mailbox.neighbours)
+                if newest is not None and neighbours:
+                    to = [int(stream.choice(neighbours))]
+                    self.outbox.send(t, len(neighbours), only_arrays(newest), to)
+                self._finish_round(t)
+                self._end_round(t)
+        neighbours = sorted(self.mailbox.neighbours)
+        self.outbox.send(last + 1, len(neighbours), None, neighbours)
+        end = time.monotonic() + 10 * config.start_timeout  # one may never stop
+        quiet = time.monotonic() + config.start_timeout
+        while self.mailbox.alive - done and time.monotonic() < min(end, quiet):
+            if self.mailbox.closed:
+                break
+            if self._learn(last, config.send_interval, done):
+                quiet = time.monotonic() + config.start_timeout
+        self._finish_round(last)
+        self.log.write_model(last, self.model)
+
+    def _learn(self, cycle: int, timeout: float, done: set[int]) -> bool:
+        """Hand the next model that comes to the client; return whether one came.
+
+        A neighbour whose message has no model sends no more, and is added to `done`.
+        """
+        came = self.mailbox.get(timeout)
+        if came is None:
+            return False
+        sender, message = came
+        if message.arrays is None:
+            done.add(sender)
+            return True
+        about = ConfigRecord({"cycle": cycle})
+        reply = self.call("train", cycle, gossip=about, arrays=message.arrays)
+        if reply is not None:
+            size = records.array_bytes(message.arrays)
+            self.log.write("learned", cycle, other=sender, bytes=size)
+        return True
+
+    def _join(self) -> None:
+        """Find neighbours; if one is further, take round and model of one of them."""
+        config = self.config
+        self.call("query.join")
+        self.bootstrap.join(self._discover, config.start_timeout, config.timeout)
+        self.log.write("joined", self.round, neighbours=sorted(self.bootstrap.found))
+        if self.bootstrap.missing():
+            with contextlib.suppress(RuntimeError):  # no more threads: it is counted
+                threading.Thread(target=self._greet, daemon=True).start()
+        if not self.mailbox.neighbours:
+            tried = [f"\n  {at}: {why}" for at, why in self.bootstrap.failed.items()]
+            say(
+                f"peer {self.client} has found none of its neighbours, and goes on "
+                f"alone{''.join(tried)}"
+            )
+        if not config.num_rounds:
+            return
+        if got := self.bootstrap.fetch_model(self.round, self.initial):
+            server_round, self.initial, other = got
+            with self._lock:
+                self.round, self.model = min(server_round, config.num_rounds), got[1]
+            self.log.write("caught up", self.round, other=other)
+
+    def _greet(self) -> None:
+        """Go on looking for neighbours that were not there at the start."""
+        closed = partial(getattr, self.mailbox, "closed")
+        while self.bootstrap.missing() and not wait_until(closed, _GREETING):
+            self.bootstrap.search()
+
+    def _discover(self, candidates: list[int]) -> list[int]:
+        """Return the neighbours that the client chooses."""
+        if not self.config.num_rounds:  # such a client does not choose
+            return candidates
+        offer = ConfigRecord({"candidates": candidates, "server-round": 1})
+        reply = self.call("query.discover", gossip=offer)
+        if reply is None:
+            return []
+        return wholes(reply.config_records["gossip"], "neighbours")
+
+    def _finish_round(self, server_round: int) -> None:
+        """Note what the peer has, for itself and for neighbours that ask."""
+        reply = self.call("query.model", server_round)
+        with self._lock:
+            self.round = server_round
+            self.model = self.model if reply is None else only_arrays(reply)
+
+    def call(
+        self, message_type: str, server_round: int = 0, **content: Any
+    ) -> RecordDict | None:
+        """Call the client as a server would, and return what it answers.
+
+        If it fails, that is None, and a loss in the log. The message has `content`
+        beside its config and the first model.
+        """
+        config = ConfigRecord({**self.config.config, "server-round": server_round})
+        first = {"arrays": self.initial, "initial": self.initial, "config": config}
+        message = Message(RecordDict(first | content), self.client + 1, message_type)
+        reply = self._node.receive(message)
+        if reply is None or not reply.has_content():
+            reason = str(reply.error.reason) if reply else "the client answered nothing"
+            self.log.lost(server_round, self.client, message_type, reason)
+            return None
+        if event := _MEASURED.get(message_type):
+            measured = reply.content.metric_records.values()
+            metrics = {k: v for record in measured for k, v in record.items()}
+            self.log.write(event, server_round, metrics=metrics)
+        return reply.content
+
+    def close(self) -> None:
+        """Stop listening, and end what waits. Another time it does nothing."""
+        if self.mailbox.closed:
+            return
+        self.mailbox.close()
+        self.server.stop()
+        self.outbox.close()
+        self.channels.close()
+        counts = dict(self.mailbox.refused)
+        if unread := self.server.unread:
+            counts["not read by gRPC"] = unread
+        unwritten = dict(self.log.unwritten)
+        self.log.write("ended", self.round, refused=counts, unwritten=unwritten)
+        if unwritten:
+            say(f"peer {self.client} could not write {unwritten}")
+        self.log.close()
+
+
+def _last_of(folder: Path, initial: ArrayRecord) -> tuple[int, ArrayRecord]:
+    """Return round and model that a peer's folder has last; by default the initial."""
+    rounds = rounds_in(folder / "models")
+    if not rounds:
+        return 0, initial
+    try:
+        (model,) = read_models(folder, rounds[-1]).values()
+        return rounds[-1], check_usable(model, initial)
+    except (ValueError, KeyError, Refused) as error:
+        raise OSError(
+            f"{folder} has a model of round {rounds[-1]} from which this peer cannot "
+            f"go on ({error}): a new run needs a new folder"
+        ) from None
+
+
+def _check_certificate(path: Path, name: str) -> None:
+    """Raise OSError if nobody would take this certificate for the peer's."""
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except ValueError as error:
+        raise OSError(f"{path} is no certificate: {error}") from None
+    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    now = datetime.datetime.now(datetime.UTC)
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if [one.value for one in names] != [name]:
+        raise OSError(f"the certificate {path} is not of {name}")
+    if not begin <= now <= end:
+        raise OSError(
+            f"the certificate {path} holds from {begin} to {end}, and now is {now}: "
+            "have a new one issued, or set the clock"
+        )

@@ -123,6 +123,8 @@ class Bootstrap:
         def ready() -> bool:
             """Search; return whether it is over."""
             nonlocal begun
+            if self.mailbox.closed:
+                return True
             known = self.addresses.all()
             if self._wanted is None and self.neighbours is not None:
                 others = {*self.neighbours} - {self.addresses.client}
@@ -134,10 +136,10 @@ class Bootstrap:
                 begun = time.monotonic()
             late = begun is not None and time.monotonic() - begun >= timeout
             complete = self._wanted is not None and not self._unfound()
-            return complete or late or self.mailbox.closed
+            return complete or late
 
         wait_until(ready, start_timeout, every=_PAUSE)
-        if self._wanted is None:
+        if self._wanted is None:  # not all are known, and it takes what there is
             self._wanted = discover(list(self.addresses.all()))
             self.search()
         if self.neighbours is None and not any(self.found.values()):

@@ -137,7 +137,8 @@ class Peers:
         command = [sys.executable, "-m", "gossiplib.peers", *self._names, *words]
         places = (self._path, os.environ.get("PYTHONPATH"))
         path = os.pathsep.join(str(place) for place in places if place)
-        env = os.environ | _ENV | {"PYTHONPATH": path}
+        owner = f"{os.getpid()} {self.processes.folder}"
+        env = os.environ | _ENV | {"PYTHONPATH": path, "GOSSIPLIB_OWNER": owner}
         self._processes[i] = self.processes.start(name_of(i), command, env)
 
     def kill(self, i: int) -> None:

@@ -370,7 +370,7 @@ class Mailbox:
             return self.believe(server_round - 1, slowest - 1, len(claims)) + 1
 
     def believe(self, own: int, claim: int, witnesses: int) -> int:
-        """Return the round that a peer may take for its last, if others say they are there.
+        """Return the round that a peer may go on from, if others say they are there.
 
         What two or more say is believed. One alone can make it skip half of the rounds
         that were left when it first did so, in all. One that is honest waits meanwhile.

@@ -11,6 +11,7 @@ import contextlib
 import datetime
 import threading
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,15 +183,19 @@ class Peer:
             self._end_round(t)
 
     def _end_round(self, t: int) -> None:
-        """Write down what the peer has after a round, and who it has not found."""
-        for j in self.bootstrap.missing():
-            self.log.lost(t, j, "Push", f"client {self.client} has never found it")
+        """Write down what the peer has after a round."""
         self.log.write_model(t, self.model)
         self.log.write("round", t, refused=dict(self.mailbox.refused))
+
+    def _count_lost(self, t: int, clients: Iterable[int]) -> None:
+        for j in sorted(clients):
+            reason = f"client {self.client} has received nothing from it"
+            self.log.lost(t, j, "Push", reason)
 
     def _run_round(self, t: int) -> None:
         """Train, send, wait, average."""
         config, self._since = self.config, time.monotonic()
+        missing = self.bootstrap.missing()
         neighbours = sorted(self.mailbox.neighbours)
         degree, trained = len(neighbours), None
         # A link that the other side asked for is one of the client's as well.
@@ -207,9 +212,7 @@ class Peer:
         ask = partial(self._ask, t)
         came = self.mailbox.collect(t, neighbours, config.timeout, most, ask)
         self._since = time.monotonic()
-        for j in sorted(set(neighbours) - set(came)):
-            reason = f"client {self.client} has received nothing from it"
-            self.log.lost(t, j, "Push", reason)
+        self._count_lost(t, {*neighbours, *missing} - came.keys())
         arrays = {j: m.arrays for j, m in sorted(came.items()) if m.arrays is not None}
         if trained is not None and arrays:
             # Metropolis: each end of a link needs both degrees, and no more. One that
@@ -258,6 +261,7 @@ class Peer:
             t = self.round + 1
             self._learn(t, tick - time.monotonic(), done)
             if time.monotonic() >= tick:
+                self._count_lost(t, self.bootstrap.missing())
                 tick = max(tick + config.send_interval, time.monotonic())
                 newest = self.call("query.send", t)
                 neighbours = sorted(self.mailbox.neighbours)

@@ -5,12 +5,17 @@ Where a peer must die, it is a process.
 """
 
 import contextlib
+import os
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import grpc
@@ -30,10 +35,10 @@ from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
 from gossiplib.peers.bootstrap import Bootstrap
 from gossiplib.peers.launch import Peers
-from gossiplib.peers.log import read_events, read_models
+from gossiplib.peers.log import EventLog, read_events, read_models
 from gossiplib.peers.messages import Mailbox, PeerMessage, encode
 from gossiplib.peers.node import PeerConfig, main
-from gossiplib.peers.peer import Peer
+from gossiplib.peers.peer import ALONE, Peer
 from gossiplib.peers.transport import AddressBook, Channels
 from gossiplib.protocols.codecs import TopK
 from gossiplib.protocols.compressed import Choco
@@ -85,8 +90,10 @@ class Crowd:
         for peer in self.peers:
             peer.close()
 
-    def run(self, seconds=50):
-        """Run all peers to their end; return their models, one a row."""
+    def run(self, seconds=50, without=()):
+        """Run all peers but some to their end; return their models, one a row."""
+        for i in without:
+            self.peers[i].close()
         for thread in self.threads:
             thread.start()
         end = time.monotonic() + seconds
@@ -268,6 +275,34 @@ def test_two_of_eight_are_killed_and_one_comes_back(tmp_path):
             assert one.connect_ex((host, int(port))) != 0
 
 
+def test_peers_end_with_their_owner_even_if_its_guard_is_killed_too(tmp_path):
+    script = """
+import time
+from gossiplib.peers import Peers
+names = ("peer_apps:pulling", "peer_apps:zeros")
+with Peers(*names, 3, num_rounds=10**6, config={"nap": 0.1}) as peers:
+    peers.wait_for_round(1, 120)
+    print(peers.processes.folder, flush=True)
+    time.sleep(600)
+"""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), str(ROOT)])}
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as owner:
+        folder = Path(owner.stdout.readline().decode().strip())
+        assert folder.name.startswith("gossiplib-")  # else the script has failed
+        try:
+            assert len(processes_of(folder, "client=")) == 3
+            (guard,) = processes_of(folder, "processes.py")
+            guard.kill()
+            owner.kill()
+            assert wait_until(lambda: not processes_of(folder), 60)
+            assert wait_until(lambda: not folder.exists(), 20)
+        finally:
+            owner.kill()
+            for process in processes_of(folder, "-m gossiplib.peers"):
+                process.kill()
+
+
 def processes_of(folder, *words):
     """Return the processes with this folder and these words in their command."""
     found = []
@@ -349,6 +384,39 @@ def test_a_client_that_hangs_at_first_costs_its_neighbours_that_client_only(crow
         assert sum(heard) >= 28
         assert not peers.events(i, "skipped")
     assert peers.losses() >= {(1, 1, "Push"), (2, 1, "Push")}
+
+
+def test_who_is_always_late_is_waited_for_less_and_less():
+    """Each time it says that it waits for others, and is granted all: 0.4 s."""
+    box = Mailbox(num_clients=3, max_bytes=1000, num_rounds=100)
+    box.link(1)
+    begin = time.monotonic()
+    for t in range(1, 51):
+        assert box.collect(t, [1], 0.1, 0.4, lambda client, grant: grant(0.0)) == {}
+        assert box.alive == set()
+        box.put(1, message(t, t))  # late, and alive again
+        assert box.alive == {1}
+    assert 0.4 < time.monotonic() - begin < 5  # twice 0.4 s, not 50 times
+    before = time.monotonic()
+    for t in range(51, 61):  # in time again
+        box.put(1, message(t, t))
+        assert set(box.collect(t, [1], 0.1)) == {1}
+    box.collect(61, [1], 0.1)
+    assert time.monotonic() - before > 0.1  # and waited for as before
+
+
+@pytest.mark.parametrize(
+    ("worked", "least", "most"), [(0.0, 1.0, 5.0), (0.3, 0.3, 0.9), (-1e9, 1.0, 5.0)]
+)
+def test_a_neighbour_has_its_time_for_its_own_work_and_not_for_ever(
+    worked, least, most
+):
+    """It has 0.3 s without what it has worked already, again and again, up to 1 s."""
+    box = Mailbox(num_clients=3, max_bytes=1000, num_rounds=9)
+    box.link(1)
+    begin = time.monotonic()
+    box.collect(1, [1], 0.3, 1.0, lambda client, grant: grant(worked))
+    assert least <= time.monotonic() - begin < most
 
 
 def _slowed(call, seconds, hangs=None, in_round=1):
@@ -471,6 +539,79 @@ def test_a_graph_that_falls_apart_heals(crowd):
         assert heard[i][-1]["senders"] == sorted(graph[i])
 
 
+class Cut:
+    """A call that reaches nobody, whatever it is asked."""
+
+    def code(self):
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self):
+        return "cut"
+
+    def result(self):
+        raise grpc.RpcError
+
+    def add_done_callback(self, told):
+        told(self)
+
+
+def test_parts_that_never_met_meet_when_the_cut_heals(crowd):
+    peers = crowd(gossip(drifting_app()), RING, 100, start_timeout=1.0)
+    sides = [0, 0, 1, 1]
+    first = peers.peers[0]
+    for i, peer in enumerate(peers.peers):
+        peer.call = _slowed(peer.call, 0.05)
+
+        def call(address, *args, i=i, through=peer.channels.call):
+            apart = sides[i] != sides[peers.addresses.index(address)]
+            return Cut() if apart and first.round < 10 else through(address, *args)
+
+        peer.channels.call = call
+    peers.run()
+    for i, other in enumerate([3, 2, 1, 0]):
+        averaged = peers.events(i, "averaged")
+        apart = [e["round"] for e in averaged if e["senders"] != sorted(RING[i])]
+        lost = [e["round"] for e in peers.events(i, "lost") if e["other"] == other]
+        assert len(averaged) == 100 and max(apart) < 90
+        assert set(lost) >= set(apart) >= {1, 2, 3}
+
+
+def test_a_neighbour_that_never_comes_is_lost_in_each_round(crowd):
+    peers = crowd(gossip(drifting_app()), RING, 5, start_timeout=1.0)
+    models = peers.run(without=[3])
+    path = nx.Graph([(0, 1), (1, 2)])
+    path.add_node(3)
+    np.testing.assert_allclose(models[:3], drift(path, 4, 5)[:3], rtol=1e-12)
+    assert peers.losses() == {(t, 3, "Push") for t in range(1, 6)}
+
+
+def test_a_peer_that_finds_nobody_says_so_and_why(crowd, capsys):
+    peers = crowd(gossip(drifting_app()), nx.path_graph(2), 3, start_timeout=0.5)
+    peers.peers[1].close()
+    assert peers.peers[0].run() == ALONE
+    said = capsys.readouterr().err
+    assert "peer 0 has found none of its neighbours" in said
+    assert f"{peers.addresses[1]}: " in said and "refused" in said
+    assert peers.losses() == {(t, 1, "Push") for t in (1, 2, 3)}
+
+
+def test_a_peer_that_can_start_no_thread_to_send_counts_its_messages(crowd):
+    class Exhausted:
+        def submit(self, *work):
+            raise RuntimeError("can't start new thread")
+
+        def shutdown(self, **options):
+            pass
+
+    peers = crowd(gossip(drifting_app()), RING, 3, timeout=0.5)
+    peers.peers[0].outbox._threads = defaultdict(Exhausted)
+    models = peers.run()
+    lost = [(e["round"], e["other"]) for e in peers.events(0, "lost")]
+    assert sorted(lost) == [(t, j) for t in (1, 2, 3) for j in (1, 3)]
+    assert "can't start new thread" in peers.events(0, "lost")[0]["reason"]
+    assert np.isfinite(models).all() and peers.peers[0].round == 3
+
+
 # Who may speak, and what --------------------------------------------------------------
 
 
@@ -577,12 +718,95 @@ def test_others_cannot_say_where_a_peer_is(idle):
     assert answer["client"] == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "days", "fault"),
+    [
+        ("peer-1", -1, "holds from .* issued"),
+        ("peer-2", 1, "is not of peer-1"),
+        ("", 0, "is no certificate"),
+    ],
+)
+def test_a_certificate_of_no_use_is_said_at_the_start(crowd, name, days, fault):
+    peers = crowd(gossip(drifting_app()), RING, 1)
+    mine = peers.folder / "peer-1.pem"
+    if name:
+        peers.as_stranger(name, days=days)
+        shutil.copy(peers.folder / "others" / f"{name}.pem", mine)
+    else:
+        mine.write_text("none")
+    with pytest.raises(OSError, match=fault):
+        Peer(gossip(drifting_app()), zeros(), peers.peers[1].config)
+
+
 @shows("port", "peers", "the peer ends, and says so")
 def test_a_port_that_is_taken_is_a_clear_error(crowd):
     peers = crowd(gossip(drifting_app()), RING, 1)
     taken = replace(peers.peers[1].config, address=peers.addresses[0])
     with pytest.raises(OSError, match="cannot listen on 127.0.0.1:.*use this port"):
         Peer(gossip(drifting_app()), zeros(), taken)
+
+
+# The disk -----------------------------------------------------------------------------
+
+
+def test_a_peer_goes_on_from_its_own_last_model_and_writes_over_none(crowd, capsys):
+    """It was killed after round 8 of 12, and the others have ended meanwhile."""
+    peers = crowd(gossip(drifting_app()), RING, 12, start_timeout=0.5)
+    peers.run()
+    models = peers.folder / "peer-3" / "models"
+    for t in range(9, 13):
+        (models / f"{t:06d}").unlink()
+    before = {path.name: path.read_bytes() for path in models.iterdir()}
+    kept = flat(read_models(models.parent)[8])
+
+    def again():
+        peer = Peer(gossip(drifting_app()), zeros(), peers.peers[3].config)
+        return peer.run(), flat(peer.model)
+
+    code, model = again()
+    assert code == ALONE
+    np.testing.assert_allclose(model, kept + 4 * 4 * np.array([1, 2, 3]), rtol=1e-12)
+    assert {name: (models / name).read_bytes() for name in before} == before
+    assert sorted(read_models(models.parent)) == list(range(1, 13))
+    assert [e["round"] for e in peers.events(3, "started")] == [0, 8]
+    code, model_12 = again()
+    assert code == 0 and np.array_equal(model_12, model)
+    assert "peer 3 has ended before" in capsys.readouterr().err
+    other = RecordDict({"arrays": ArrayRecord([np.zeros(4)])})
+    (models / "000013").write_bytes(records.dump(other))
+    with pytest.raises(OSError, match="round 13 .*another layout.* new folder"):
+        again()
+
+
+@shows("disk", "peers", "said and counted; it goes on")
+def test_a_full_disk_is_counted_and_the_peer_goes_on(tmp_path, crowd, capsys):
+    models = tmp_path / "peer-1" / "models"
+    models.mkdir(parents=True)
+    (models.parent / "events.jsonl").symlink_to("/dev/full")
+    for t in range(1, 5):
+        (models / f"{t:06d}.part").symlink_to("/dev/full")
+    peers = crowd(gossip(drifting_app()), RING, 5)
+    np.testing.assert_allclose(peers.run(), drift(RING, 4, 5), rtol=1e-12)
+    assert not any(peers.events(i, "lost") for i in (0, 2, 3))  # /dev/full has no end
+    unwritten = peers.peers[1].log.unwritten
+    assert unwritten["models"] == 4 and unwritten["events"] >= 5
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and "No space left" in said[0]
+    assert said[1].startswith("peer 1 could not write {'events': ")
+    assert sorted(read_models(models.parent)) == [5]
+
+
+def test_models_on_disk_are_few_and_the_newest_is_there(tmp_path):
+    for every, least, most in [(0, 1, 1), (10, 50, 101), (1, 50, 101)]:
+        log = EventLog(tmp_path / str(every), 0, every)
+        for t in range(1, 1206):
+            log.write_model(t, zeros())
+            if t in (7, 10, 25, 1205):
+                assert t in read_models(tmp_path / str(every))
+        kept = sorted(read_models(tmp_path / str(every)))
+        assert least <= len(kept) <= most
+        assert len(set(np.diff(kept[:-1]))) <= 1  # as far apart, to the last but one
+        log.close()
 
 
 # Ten thousand messages ----------------------------------------------------------------

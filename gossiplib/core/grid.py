@@ -78,7 +78,7 @@ class LocalNode:
         context.state = _copied(context.state)
         try:
             reply = self._app(received, context)
-        except Exception as exception:
+        except (Exception, SystemExit) as exception:  # it ends its own call alone
             reason = f"{type(exception).__name__}: {exception}"
             return Message(Error(code=_RAISED, reason=reason), reply_to=message)
         if not isinstance(reply, Message | None):

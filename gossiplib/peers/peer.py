@@ -80,6 +80,7 @@ class Peer:
         self.round, self.initial = _last_of(folder / name, initial)
         self.model, self._sent = self.initial, 0
         self._since: float | None = None  # when its client's work began; now it waits
+        self._joined = 0.0  # when it has found its neighbours
         self._lock = threading.Lock()  # of round and model, which belong together
         self._node = LocalNode(app, client, n, node_id=client + 1)
         self.mailbox = Mailbox(n, max_bytes, config.num_rounds)
@@ -208,7 +209,9 @@ class Peer:
                 self.mailbox.expect(self.initial)
         self.outbox.send(t, degree, trained, neighbours)
         self._sent, self._since = t, None
-        most = config.start_timeout + config.timeout
+        # Who waits for others may do so until all have had time to start.
+        starting = self._joined + config.start_timeout - time.monotonic()
+        most = max(starting, config.timeout) + config.timeout
         ask = partial(self._ask, t)
         came = self.mailbox.collect(t, neighbours, config.timeout, most, ask)
         self._since = time.monotonic()
@@ -306,6 +309,7 @@ class Peer:
         config = self.config
         self.call("query.join")
         self.bootstrap.join(self._discover, config.start_timeout, config.timeout)
+        self._joined = time.monotonic()
         self.log.write("joined", self.round, neighbours=sorted(self.bootstrap.found))
         if self.bootstrap.missing():
             with contextlib.suppress(RuntimeError):  # no more threads: it is counted

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gossiplib.peers.log import say
 from gossiplib.peers.peer import Peer
 from gossiplib.system.numbers import check_whole
 
@@ -112,7 +113,12 @@ def main() -> None:
         peer = Peer(app, initial(), config)
     except OSError as error:
         parser.exit(1, f"peer {config.client}: {error}\n")
-    if code := peer.run():
+    try:
+        code = peer.run()
+    except RuntimeError as error:  # gRPC does not end where no thread can be started
+        say(f"peer {config.client} has failed in round {peer.round + 1}: {error}")
+        os._exit(1)
+    if code:
         parser.exit(code)
 
 

@@ -239,7 +239,8 @@ class Peer:
                 if check_whole("sent", header["sent"], 0) < t:
                     grant(float(header["seconds"]))
 
-        with contextlib.suppress(KeyError, ValueError):  # closed meanwhile
+        # It may be closed meanwhile, or no thread can be started.
+        with contextlib.suppress(KeyError, ValueError, RuntimeError):
             address, name = self.addresses.all()[client], name_of(client)
             timeout = self.config.timeout
             call = self.channels.call(address, name, "Progress", b"", timeout)

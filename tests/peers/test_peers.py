@@ -598,21 +598,31 @@ def test_a_peer_that_finds_nobody_says_so_and_why(crowd, capsys):
     assert peers.losses() == {(t, 1, "Push") for t in (1, 2, 3)}
 
 
-def test_a_peer_that_can_start_no_thread_to_send_counts_its_messages(crowd):
-    class Exhausted:
-        def submit(self, *work):
-            raise RuntimeError("can't start new thread")
+@pytest.mark.parametrize("where", ["outbox", "gRPC"])
+def test_a_peer_that_can_start_no_thread_ends_and_says_so(
+    crowd, monkeypatch, capsys, where
+):
+    (peer, *others) = crowd(gossip(drifting_app()), RING, 9, timeout=0.5).peers
 
-        def shutdown(self, **options):
-            pass
+    def exhausted(*args):
+        raise RuntimeError("can't start new thread")
 
-    peers = crowd(gossip(drifting_app()), RING, 3, timeout=0.5)
-    peers.peers[0].outbox._threads = defaultdict(Exhausted)
-    models = peers.run()
-    lost = [(e["round"], e["other"]) for e in peers.events(0, "lost")]
-    assert sorted(lost) == [(t, j) for t in (1, 2, 3) for j in (1, 3)]
-    assert "can't start new thread" in peers.events(0, "lost")[0]["reason"]
-    assert np.isfinite(models).all() and peers.peers[0].round == 3
+    if where == "gRPC":  # it is noticed in the thread that sends, and in the next round
+        between(peer, exhausted)
+    else:
+        no_threads = SimpleNamespace(submit=exhausted, shutdown=lambda **how: None)
+        peer.outbox._threads = defaultdict(lambda: no_threads)
+    for other in others:
+        threading.Thread(target=other.run, daemon=True).start()
+    monkeypatch.setattr("gossiplib.peers.node.Peer", lambda *args: peer)
+    monkeypatch.setattr("os._exit", sys.exit)
+    words = ["-", "peer_apps:drifting", "peer_apps:zeros", *peer.config.arguments()]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1 and peer.round == (where == "gRPC")
+    assert "peer 0 has failed in round" in (said := capsys.readouterr().err)
+    assert "can't start new thread" in said
 
 
 # Who may speak, and what --------------------------------------------------------------

@@ -44,7 +44,6 @@ ON_PYPI = {
     "python": None,
     "pip": None,
     "matplotlib-base": "matplotlib",
-    "msgpack-python": "msgpack",
     "pytorch-cpu": "torch",
 }
 COLAB = "import sys, types; sys.modules['google.colab'] = types.ModuleType('colab')"

@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 #: The version of the format; another one is refused.
-FORMAT = 2
+FORMAT = 3
 
 _HEADER = "checkpoint.json"
 #: What comes of a header that somebody has made up.

@@ -5,26 +5,27 @@ the addresses that the other knows. So one known peer is enough to find all. Lin
 mutual.
 """
 
+import concurrent.futures
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
+from gossiplib.peers.addresses import AddressBook, check_address
 from gossiplib.peers.messages import Mailbox, Refused, check_usable
-from gossiplib.peers.transport import AddressBook, Channels, name_of
+from gossiplib.peers.transport import ANY, Channels, name_of, patience
 from gossiplib.system import records
 from gossiplib.system.numbers import check_whole
 from gossiplib.system.runs import wait_until
 
 _PAUSE = 0.2  # seconds between two rounds of handshakes
+_AT_ONCE = 64  # handshakes
 _SETTLED = 1.0  # seconds without a new link, after which all have chosen
-
-#: The name that each certificate holds beside its own; for peers of unknown name.
-_ANY = "localhost"
 
 #: What a call ends in whose answer makes no sense, or never comes.
 NO_ANSWER = (grpc.RpcError, Refused, ValueError, KeyError, TypeError)
@@ -33,13 +34,17 @@ NO_ANSWER = (grpc.RpcError, Refused, ValueError, KeyError, TypeError)
 _whole = partial(check_whole, "a number of another peer", least=0)
 
 
+#: A handshake: with whom, where, and whether to ask for a link.
+Call: TypeAlias = tuple[int | None, str, bool]
+
+
 @dataclass
 class Bootstrap:
     """Find neighbours for a mailbox, and be found at an address.
 
-    `known` are addresses of peers to ask first; all may be `neighbours` by default.
-    What is found is kept: the round of each neighbour, and by address why a handshake
-    came to nothing.
+    `known` are addresses of peers to ask first; all may be `neighbours` by default. In
+    `timeout` seconds a message should have come. What is found is kept: the round of
+    each neighbour, and by address why a handshake came to nothing.
     """
 
     address: str
@@ -48,10 +53,15 @@ class Bootstrap:
     channels: Channels
     known: Sequence[str] = ()
     neighbours: Collection[int] | None = None
+    timeout: float = 5.0
     found: dict[int, int] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     _wanted: list[int] | None = None  # None until the client has chosen
     _asked: set[int] = field(default_factory=set)
+    _pool: ThreadPoolExecutor = field(
+        default_factory=partial(ThreadPoolExecutor, _AT_ONCE)
+    )
+    _under_way: dict[Call, Future[int | None]] = field(default_factory=dict)
 
     def answer(self, sender: int, data: bytes, server_round: int) -> bytes:
         """Answer a handshake: tell whether the two are linked, and who is where.
@@ -60,10 +70,11 @@ class Bootstrap:
         """
         try:
             caller = records.load(data).config_records["gossip"]
-            address, link = caller["address"], caller["link"]
+            address = check_address("the caller's", caller["address"])
+            link = caller["link"]
         except (ValueError, KeyError):
             self.mailbox.refuse("malformed")
-        if not isinstance(address, str) or not isinstance(link, bool):
+        if not isinstance(link, bool):
             self.mailbox.refuse("malformed")
         self.addresses.confirm(sender, address)
         linked = link and (self.neighbours is None or sender in self.neighbours)
@@ -82,11 +93,15 @@ class Bootstrap:
 
         It returns None without an answer of use, or if the peer refuses the link.
         """
-        name = _ANY if client is None else name_of(client)
+        name = ANY if client is None else name_of(client)
         data = _record(address=self.address, link=link)
         try:
-            reply = self.channels.call(address, name, "Handshake", data, 1.0).result()
-            other: dict[str, Any] = {**records.load(reply).config_records["gossip"]}
+            reply = self.channels.call(
+                address, name, "Handshake", data, patience(self.timeout)
+            ).result()
+            most = 6 + 3 * self.addresses.num_clients  # an address is shorter than 128
+            content = records.load(reply, most)
+            other: dict[str, Any] = {**content.config_records["gossip"]}
             linked, server_round = other["linked"], _whole(other["round"])
             self.addresses.suggest(_whole(other["client"]), address)
             for j, at in zip(other["clients"], other["addresses"], strict=True):
@@ -98,7 +113,7 @@ class Bootstrap:
                 self.addresses.missed(client)
             return None
         if client is None:
-            self.channels.forget(_ANY)  # for the next address
+            self.channels.forget(address)
         else:
             self.addresses.confirm(client, address)
             if link and linked:
@@ -108,10 +123,7 @@ class Bootstrap:
         return server_round if linked or not link else None
 
     def join(
-        self,
-        discover: Callable[[list[int]], list[int]],
-        start_timeout: float,
-        timeout: float,
+        self, discover: Callable[[list[int]], list[int]], start_timeout: float
     ) -> None:
         """Find the neighbours that the client discovers.
 
@@ -134,32 +146,47 @@ class Bootstrap:
             self.search()
             if begun is None and any(self.found.values()):
                 begun = time.monotonic()
-            late = begun is not None and time.monotonic() - begun >= timeout
+            late = begun is not None and time.monotonic() - begun >= self.timeout
             complete = self._wanted is not None and not self._unfound()
             return complete or late
 
-        wait_until(ready, start_timeout, every=_PAUSE)
-        if self._wanted is None:  # not all are known, and it takes what there is
-            self._wanted = discover(list(self.addresses.all()))
-            self.search()
+        if not wait_until(ready, start_timeout, every=_PAUSE):
+            if self._wanted is None:  # not all are known, and it takes what there is
+                self._wanted = discover(list(self.addresses.all()))
+            self.search(patience(self.timeout))
         if self.neighbours is None and not any(self.found.values()):
             self._settle()
 
-    def search(self) -> None:
-        """Call the neighbours that are not found yet, and who may know of them."""
+    def search(self, seconds: float = _PAUSE) -> None:
+        """Call the neighbours that are not found yet, and who may know of them.
+
+        Answers that take longer than these `seconds` count the next time.
+        """
         known = self.addresses.all()
-        for client in sorted(known.keys() & self._unfound()):
-            t = self.handshake(client, known[client], link=True)
-            if t is not None:
-                self.found[client] = t
+        chosen = known.keys() & self._unfound()
+        self.found |= self._greet([(i, known[i]) for i in chosen], True, seconds)
         if self._wanted is not None and not self._unfound():
             return
+        named = known.keys() - self._asked - chosen
+        calls: list[tuple[int | None, str]] = [(i, known[i]) for i in named]
         for address in self.known:
             if address not in known.values() or self._wanted is None:
-                self.handshake(None, address, link=False)
-        for client in sorted(known.keys() - self._asked):
-            if self.handshake(client, known[client], link=False) is not None:
-                self._asked.add(client)
+                calls.append((None, address))
+        self._asked |= self._greet(calls, False, seconds).keys()
+
+    def _greet(
+        self, calls: Iterable[tuple[int | None, str]], link: bool, seconds: float
+    ) -> dict[int, int]:
+        """Call side by side; an address where nobody answers holds up no other."""
+        for at in calls:
+            if (*at, link) not in self._under_way:
+                call = self._pool.submit(self.handshake, *at, link=link)
+                self._under_way[*at, link] = call
+        ours = {key: call for key, call in self._under_way.items() if key[2] == link}
+        ended, _ = concurrent.futures.wait(ours.values(), seconds)
+        came = {key: self._under_way.pop(key) for key in ours if ours[key] in ended}
+        rounds = [(client, call.result()) for (client, *_), call in came.items()]
+        return {i: t for i, t in rounds if i is not None and t is not None}
 
     def _unfound(self) -> set[int]:
         return set(self._wanted or ()) - self.found.keys()
@@ -202,8 +229,8 @@ class Bootstrap:
                 continue
             address, name = self.addresses.all()[j], name_of(j)
             try:
-                call = self.channels.call(address, name, "Model", b"", 10.0)
-                content = records.load(call.result())
+                call = self.channels.call(address, name, "Model", b"", self.timeout)
+                content = records.load(call.result(), len(like) + 3)
                 server_round = _whole(content.config_records["gossip"]["round"])
                 arrays = check_usable(content["arrays"], like)
                 t = min(server_round, most + 1)

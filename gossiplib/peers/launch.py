@@ -21,8 +21,8 @@ from flwr.app import ArrayRecord, MetricRecord
 from gossiplib.core import mixing, topology
 from gossiplib.core.models import mean_arrays
 from gossiplib.core.result import GossipResult, Loss
+from gossiplib.peers.config import PeerConfig
 from gossiplib.peers.log import read_events, read_models
-from gossiplib.peers.node import PeerConfig
 from gossiplib.peers.peer import ALONE
 from gossiplib.peers.transport import name_of
 from gossiplib.system.certificates import Authority
@@ -73,7 +73,7 @@ class Peers:
     path : Path, optional
         A folder in which Python looks for the module.
     **options
-        The rest of `node.PeerConfig`: `num_rounds=30`, `timeout=10`, ...
+        The rest of `PeerConfig`: `num_rounds=30`, `timeout=10`, ...
 
     Attributes
     ----------

@@ -7,7 +7,7 @@ says may be wrong. Nothing here knows of the network.
 import math
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +35,9 @@ _REGAINED = 0.1
 
 _HEADER = ("round", "degree", "start", "count")
 
+#: Earlier starts of a sender that are remembered, as what they sent may still come.
+_STARTS = 16
+
 
 class Refused(Exception):
     """A message that is not used. Its text is the reason, one of a few."""
@@ -49,8 +52,9 @@ class PeerMessage:
     round, degree : int
         The sender's round, 1, 2, ..., and how many neighbours it has.
     start, count : int
-        The sequence number: when the sender's process started, and how many messages
-        it has sent since. It grows, so one that is late or comes twice is noticed.
+        A number that the sender drew when its process started, and how many messages
+        it has sent since. The second grows, so one that is late or comes twice is
+        noticed; and who starts anew counts anew, whatever its clock says.
     arrays : flwr.app.ArrayRecord or None
         The model; None if the sender could not train in this round.
     """
@@ -75,8 +79,15 @@ def encode(message: PeerMessage) -> bytes:
     return records.dump(content)
 
 
-def decode(data: bytes) -> PeerMessage:
+def decode(data: bytes, max_arrays: int | None = None) -> PeerMessage:
     """Return the message that `encode` made the bytes `data` of.
+
+    Parameters
+    ----------
+    data : bytes
+        What came. It takes a multiple of its length in memory, see `records.load`.
+    max_arrays : int, optional
+        How many arrays its model may have.
 
     Raises
     ------
@@ -84,7 +95,9 @@ def decode(data: bytes) -> PeerMessage:
         If they are anything else, or the model is not of finite numbers.
     """
     try:
-        content = records.load(data)
+        heads = len(_HEADER) + 2  # and those of the two records
+        most = None if max_arrays is None else max_arrays + heads
+        content = records.load(data, most)
         header = content.config_records["gossip"]
         numbers = {name: check_whole(name, header[name], 0) for name in _HEADER}
     except (ValueError, KeyError):
@@ -98,7 +111,8 @@ def decode(data: bytes) -> PeerMessage:
 def check_usable(arrays: object, like: ArrayRecord | None = None) -> ArrayRecord:
     """Return a model that another peer has sent, or raise `Refused`.
 
-    It must be of finite numbers, and have names, shapes and data types of `like`.
+    It must be of finite numbers, and have names, shapes and data types of `like`. How
+    large they are is not looked at: against 1e308 there are robust averages.
     """
     if not isinstance(arrays, ArrayRecord):
         raise Refused("malformed")
@@ -130,6 +144,8 @@ class Mailbox:
         Senders have the partition ids 0..num_clients-1; bytes that a message may have.
     num_rounds : int, optional
         The last round. None is without rounds: then no message is late.
+    max_arrays : int, optional
+        How many arrays a model may have.
     rate : float
         Messages a second that a sender may send for long (a token bucket). It may save
         up as many as it could send in one second, and gets one more in each round.
@@ -143,6 +159,7 @@ class Mailbox:
         max_bytes: int,
         num_rounds: int | None = None,
         *,
+        max_arrays: int | None = None,
         rate: float = 200.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -150,14 +167,17 @@ class Mailbox:
         self.alive: set[int] = set()
         self.refused: Counter[str] = Counter()
         self.closed = False
-        self._num_clients, self._max_bytes = num_clients, max_bytes
+        self._num_clients = num_clients
+        self._max_bytes, self._max_arrays = max_bytes, max_arrays
         self._last = math.inf if num_rounds is None else num_rounds
         self._rate, self._clock = rate, clock
         self._changed = threading.Condition()
         self._round = 1
         self._layout: Layout | None = None
         self._messages: dict[int, dict[int, PeerMessage]] = {}
-        self._newest: dict[int, tuple[int, int]] = {}  # sequence number of each sender
+        self._newest: dict[int, tuple[int, int]] = {}  # start and count of each sender
+        self._earlier: dict[int, deque[int]]  # and the starts before
+        self._earlier = defaultdict(partial(deque, maxlen=_STARTS))
         self._reached: Counter[int] = Counter()  # the round in which it was sent
         self._tokens: dict[int, tuple[float, float]] = {}  # how many, and when
         self._patience: dict[int, float] = {}  # with each neighbour: 1 is all of it
@@ -248,12 +268,13 @@ class Mailbox:
         if sender not in self.neighbours:
             self.refuse("not a neighbour")
         try:
-            message = decode(data)
+            message = decode(data, self._max_arrays)
         except Refused as refused:
             self.refuse(str(refused))
-        t, sequence = message.round, (message.start, message.count)
+        t, start, count = message.round, message.start, message.count
         with self._changed:
-            if sender in self._newest and sequence <= self._newest[sender]:
+            current, newest = self._newest.get(sender, (start, -1))
+            if start in self._earlier[sender] or (start == current and count <= newest):
                 self.refuse("repeated")
             if not self._fits(message):
                 self.refuse("another layout")
@@ -261,7 +282,9 @@ class Mailbox:
                 self.refuse("degree")
             if not 1 <= t <= self._last:
                 self.refuse("round")
-            self._newest[sender], self._reached[sender] = sequence, t
+            if start != current:
+                self._earlier[sender].append(current)
+            self._newest[sender], self._reached[sender] = (start, count), t
             self.alive.add(sender)
             waiting = self._messages[sender]
             if t < self._round:

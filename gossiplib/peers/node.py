@@ -1,4 +1,4 @@
-"""A peer's configuration and command line.
+"""The command line of a peer.
 
 python -m gossiplib.peers module:client module:initial client=3 num_clients=8 ...
 """
@@ -8,86 +8,16 @@ import inspect
 import json
 import os
 import pkgutil
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections import Counter
 from typing import Any
 
+from flwr.clientapp import ClientApp
+
+from gossiplib.peers.config import PeerConfig
 from gossiplib.peers.log import say
 from gossiplib.peers.peer import Peer
-from gossiplib.system.numbers import check_whole
 
-__all__ = ["PeerConfig"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PeerConfig:
-    """What a peer needs to know; on the command line, `num_clients=8` and so on.
-
-    Parameters
-    ----------
-    client, num_clients : int
-        The peer's partition id, and how many there are.
-    address : str
-        Where it listens, host:port.
-    folder : str or Path
-        Has the files `authority.pem`, and for client 3 `peer-3.pem` and `peer-3.key`;
-        its events and models go into `peer-3/`.
-    known : sequence of str
-        Addresses of other peers that it asks first. One is enough.
-    neighbours : sequence of int, optional
-        Partition ids of those that may be its neighbours; by default all.
-    num_rounds, num_sends : int, optional
-        How many rounds; or, without rounds, how many times it sends. One is given.
-    send_interval : float
-        Without rounds: seconds between two sends.
-    timeout, start_timeout : float
-        Seconds to wait for an answer, and for a neighbour's work in a round; and for
-        others to start, or for a neighbour that itself waits for others.
-    evaluate_every, observe_every : int
-        Evaluate, and keep the model, in rounds k, 2k, ...; 0 is never. Of models to
-        keep, 100 are on disk at most: where it would be more, every second goes. The
-        newest is always there. Without rounds, k counts sends, and nothing is
-        evaluated.
-    config : dict
-        For the client, with `server-round` added.
-
-    Raises
-    ------
-    ValueError
-        If a number is not in its range, or not one of `num_rounds` and `num_sends` is
-        given.
-    """
-
-    client: int
-    num_clients: int
-    address: str
-    folder: str | Path
-    known: Sequence[str] = ()
-    neighbours: Sequence[int] | None = None
-    num_rounds: int | None = None
-    num_sends: int | None = None
-    send_interval: float = 0.1
-    timeout: float = 5.0
-    start_timeout: float = 60.0
-    evaluate_every: int = 1
-    observe_every: int = 1
-    config: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        check_whole("num_clients", self.num_clients, 1)
-        check_whole("client", self.client, 0, self.num_clients - 1)
-        check_whole("evaluate_every", self.evaluate_every, 0)
-        check_whole("observe_every", self.observe_every, 0)
-        if (self.num_rounds is None) == (self.num_sends is None):
-            raise ValueError("a peer needs either num_rounds or num_sends")
-        check_whole("num_rounds or num_sends", self.num_rounds or self.num_sends, 1)
-
-    def arguments(self) -> list[str]:
-        """Return the words of the command line that say the same."""
-        words = vars(self).items()
-        return [f"{k}={json.dumps(v, default=os.fspath)}" for k, v in words]
+__all__ = ["Peer", "main"]
 
 
 def main() -> None:
@@ -104,14 +34,21 @@ def main() -> None:
         "name=value", nargs="+", type=_option, help="see below; JSON, or a text"
     )
     given = vars(parser.parse_args())
-    app, initial = map(pkgutil.resolve_name, (given["app"], given["initial"]))
+    words = given["name=value"]
+    for name, times in Counter(name for name, _ in words).items():
+        if times > 1:
+            parser.error(f"{name} is given {times} times")
     try:
-        config = PeerConfig(**dict(given["name=value"]))
-    except (TypeError, ValueError) as error:  # one is missing, or out of range
+        config = PeerConfig(**dict(words))
+        app, initial = map(pkgutil.resolve_name, (given["app"], given["initial"]))
+        if not isinstance(app, ClientApp) or not callable(initial):
+            raise TypeError("app must be a ClientApp, and initial a function")
+    except (AttributeError, ImportError, TypeError, ValueError) as error:
         parser.error(str(error))
+    first = initial()
     try:
-        peer = Peer(app, initial(), config)
-    except OSError as error:
+        peer = Peer(app, first, config)
+    except (OSError, TypeError, ValueError) as error:
         parser.exit(1, f"peer {config.client}: {error}\n")
     try:
         code = peer.run()
@@ -124,7 +61,9 @@ def main() -> None:
 
 def _option(word: str) -> tuple[str, Any]:
     """Take "name=value" apart."""
-    name, _, value = word.partition("=")
+    name, equals, value = word.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{word!r} has no value: write {word}=...")
     try:
         return name, json.loads(value)
     except ValueError:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 from cryptography import x509
@@ -24,11 +24,12 @@ from flwr.clientapp import ClientApp
 from gossiplib.core.client import NEIGHBOURS
 from gossiplib.core.grid import LocalNode
 from gossiplib.core.models import check_initial
+from gossiplib.peers.addresses import AddressBook
 from gossiplib.peers.bootstrap import NO_ANSWER, Bootstrap
+from gossiplib.peers.config import PeerConfig
 from gossiplib.peers.log import EventLog, read_models, rounds_in, say
 from gossiplib.peers.messages import Grant, Mailbox, Refused, check_usable
 from gossiplib.peers.transport import (
-    AddressBook,
     Channels,
     Outbox,
     Server,
@@ -40,9 +41,6 @@ from gossiplib.system.certificates import Identity
 from gossiplib.system.numbers import check_whole, rng
 from gossiplib.system.records import only_arrays, wholes
 from gossiplib.system.runs import due, wait_until
-
-if TYPE_CHECKING:
-    from gossiplib.peers.node import PeerConfig
 
 #: Exit code of a peer that has found nobody: it has learned alone.
 ALONE = 3
@@ -67,7 +65,7 @@ class Peer:
     """
 
     def __init__(
-        self, app: ClientApp, initial: ArrayRecord, config: "PeerConfig"
+        self, app: ClientApp, initial: ArrayRecord, config: PeerConfig
     ) -> None:
         check_initial(initial)
         client, n, address = config.client, config.num_clients, config.address
@@ -75,7 +73,7 @@ class Peer:
         identity = Identity(folder / f"{name}.pem", folder / f"{name}.key")
         _check_certificate(identity.certificate, name)
         authority = folder / "authority.pem"
-        max_bytes = 2 * records.array_bytes(initial) + 128 * n + 2**16
+        max_bytes = 2 * records.array_bytes(initial) + 256 * n + 2**16
         self.config, self.client = config, client
         self.round, self.initial = _last_of(folder / name, initial)
         self.model, self._sent = self.initial, 0
@@ -83,16 +81,19 @@ class Peer:
         self._joined = 0.0  # when it has found its neighbours
         self._lock = threading.Lock()  # of round and model, which belong together
         self._node = LocalNode(app, client, n, node_id=client + 1)
-        self.mailbox = Mailbox(n, max_bytes, config.num_rounds)
+        self.mailbox = Mailbox(
+            n, max_bytes, config.num_rounds, max_arrays=2 * len(initial) + 16
+        )
         self.addresses = AddressBook(client, n)
-        self.channels = Channels(identity, authority, max_bytes)
+        seconds = config.timeout
+        self.channels = Channels(identity, authority, max_bytes, seconds)
         known, may = config.known, config.neighbours
         self.bootstrap = Bootstrap(
-            address, self.addresses, self.mailbox, self.channels, known, may
+            address, self.addresses, self.mailbox, self.channels, known, may, seconds
         )
         self.log = EventLog(folder / name, client, config.observe_every)
         self.outbox = Outbox(
-            self.channels, self.addresses, self.mailbox, self.log, config.timeout
+            self.channels, self.addresses, self.mailbox, self.log, seconds
         )
         handlers = {
             "Handshake": self._on_handshake,
@@ -101,7 +102,8 @@ class Peer:
             "Progress": self._on_progress,
         }
         try:
-            self.server = Server(address, identity, authority, handlers, max_bytes)
+            at = config.listen or address
+            self.server = Server(at, identity, authority, handlers, max_bytes, seconds)
         except OSError:
             self.log.close()
             raise
@@ -309,7 +311,7 @@ class Peer:
         """Find neighbours; if one is further, take round and model of one of them."""
         config = self.config
         self.call("query.join")
-        self.bootstrap.join(self._discover, config.start_timeout, config.timeout)
+        self.bootstrap.join(self._discover, config.start_timeout)
         self._joined = time.monotonic()
         self.log.write("joined", self.round, neighbours=sorted(self.bootstrap.found))
         if self.bootstrap.missing():

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import trustme
+from cryptography import exceptions, x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    load_pem_private_key,
 )
 
-__all__ = ["Authority", "Identity", "key_pair"]
+__all__ = ["Authority", "Identity", "check_identity", "key_pair"]
 
 
 class Identity(NamedTuple):
@@ -70,6 +72,47 @@ class Authority:
         issued.cert_chain_pems[0].write_to_path(identity.certificate)
         _write_key(identity.key, issued.private_key_pem.bytes())
         return identity
+
+
+def check_identity(identity: Identity, authority: Path) -> None:
+    """Check that an authority has signed a certificate, and that its key is there.
+
+    gRPC would not say what is wrong.
+
+    Parameters
+    ----------
+    identity, authority : Identity, Path
+        The certificate's files, and the one of who has signed it.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be used. It is named, with the reason.
+    """
+    read = {}
+    for file in (identity.certificate, authority):
+        try:
+            read[file] = x509.load_pem_x509_certificates(file.read_bytes())
+        except ValueError:
+            raise OSError(f"{file} holds no certificate in PEM format") from None
+    chain, roots = read.values()
+    try:
+        key = load_pem_private_key(identity.key.read_bytes(), None)
+    except (ValueError, TypeError, exceptions.UnsupportedAlgorithm):
+        what = "holds no private key in PEM format, without a password"
+        raise OSError(f"{identity.key} {what}") from None
+    if chain[0].public_key() != key.public_key():
+        raise OSError(f"{identity.key} is not the key of {identity.certificate}")
+    if not any(_has_signed(root, chain[-1]) for root in roots):
+        raise OSError(f"{identity.certificate} was not signed by {authority}")
+
+
+def _has_signed(root: x509.Certificate, other: x509.Certificate) -> bool:
+    try:
+        other.verify_directly_issued_by(root)
+    except (ValueError, TypeError, exceptions.InvalidSignature):
+        return False
+    return True
 
 
 def key_pair(folder: Path, name: str) -> tuple[Path, Path]:

@@ -6,6 +6,7 @@ another order see the same numbers, and one fault does not move another.
 """
 
 import numbers
+import reprlib
 from typing import TypeAlias
 
 import numpy as np
@@ -27,7 +28,9 @@ def check_whole(name: str, value: object, least: int, most: int | None = None) -
         if least <= whole and (most is None or whole <= most):
             return whole
     limits = f"at least {least}" if most is None else f"{least} to {most}"
-    raise ValueError(f"{name} must be a whole number, {limits}; got {value!r}")
+    raise ValueError(
+        f"{name} must be a whole number, {limits}; got {reprlib.repr(value)}"
+    )
 
 
 def check_share(name: str, value: float, *, zero: bool = True) -> None:

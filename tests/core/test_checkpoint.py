@@ -488,7 +488,7 @@ def test_another_version_is_refused_by_name(sound, tmp_path):
     path = tmp_path / "run.zip"
     path.write_bytes(sound)
     rewrite(path, lambda header, kept: header.update(format=1))
-    refused(path, path.read_bytes(), "has the format 1; this gossiplib reads format 2")
+    refused(path, path.read_bytes(), "has the format 1; this gossiplib reads format 3")
 
 
 def test_pickles_are_neither_written_nor_read(tmp_path):
@@ -994,7 +994,7 @@ def test_an_archive_that_could_grow_in_memory_is_refused(tmp_path):
 )
 def test_a_header_that_makes_no_sense_is_refused(tmp_path, lie):
     path = tmp_path / "run.zip"
-    header = {"format": 2, "round": 1, "identity": {}, "more": {}, "result": {}}
+    header = {"format": 3, "round": 1, "identity": {}, "more": {}, "result": {}}
     archive.write(path, {"checkpoint.json": json.dumps(header | lie).encode()})
     with pytest.raises(ValueError, match="is no checkpoint"):
         with checkpoint.reading(path):

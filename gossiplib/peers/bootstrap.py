@@ -38,8 +38,8 @@ class Bootstrap:
     """Find neighbours for a mailbox, and be found at an address.
 
     `known` are addresses of peers to ask first; all may be `neighbours` by default.
-    What is found is kept: the round of each neighbour, and by address why a handshake
-    came to nothing.
+    What is found is kept: the round of each neighbour, and why the last handshake with
+    somebody came to nothing.
     """
 
     address: str
@@ -49,7 +49,7 @@ class Bootstrap:
     known: Sequence[str] = ()
     neighbours: Collection[int] | None = None
     found: dict[int, int] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: dict[int | str, str] = field(default_factory=dict)
     _wanted: list[int] | None = None  # None until the client has chosen
     _asked: set[int] = field(default_factory=set)
 
@@ -93,7 +93,9 @@ class Bootstrap:
                 self.addresses.suggest(_whole(j), str(at))
         except NO_ANSWER as error:
             details = getattr(error, "details", lambda: None)
-            self.failed[address] = details() or repr(error)
+            self.failed[address if client is None else client] = (
+                f"{address}: {details() or repr(error)}"
+            )
             if client is not None:
                 self.addresses.missed(client)
             return None
@@ -104,7 +106,7 @@ class Bootstrap:
             if link and linked:
                 self.mailbox.link(client)
             elif link:
-                self.failed[address] = "it does not want this peer as a neighbour"
+                self.failed[client] = f"{address}: it wants no link to this peer"
         return server_round if linked or not link else None
 
     def join(

@@ -316,11 +316,8 @@ class Peer:
             with contextlib.suppress(RuntimeError):  # no more threads: it is counted
                 threading.Thread(target=self._greet, daemon=True).start()
         if not self.mailbox.neighbours:
-            tried = [f"\n  {at}: {why}" for at, why in self.bootstrap.failed.items()]
-            say(
-                f"peer {self.client} has found none of its neighbours, and goes on "
-                f"alone{''.join(tried)}"
-            )
+            alone = f"peer {self.client} has found no neighbour, and goes on alone"
+            say("\n  ".join([alone, *self.bootstrap.failed.values()]))
         if not config.num_rounds:
             return
         if got := self.bootstrap.fetch_model(self.round, self.initial):

@@ -593,7 +593,7 @@ def test_a_peer_that_finds_nobody_says_so_and_why(crowd, capsys):
     peers.peers[1].close()
     assert peers.peers[0].run() == ALONE
     said = capsys.readouterr().err
-    assert "peer 0 has found none of its neighbours" in said
+    assert "peer 0 has found no neighbour, and goes on alone" in said
     assert f"{peers.addresses[1]}: " in said and "refused" in said
     assert peers.losses() == {(t, 1, "Push") for t in (1, 2, 3)}
 

@@ -195,7 +195,7 @@ def test_average_functions_with_a_message_of_their_own_work(crowd):
 
 
 @shows("killed", "peers", "counted; neighbours go on without it")
-@shows("restarted", "peers", "finds its neighbours again, takes round and model of one")
+@shows("restarted", "peers", "goes on from its last model, or from a neighbour's newer")
 def test_two_of_eight_are_killed_and_one_comes_back(tmp_path):
     """In round 15 they wait until it is back: a process may be slow to start."""
     graph = nx.cycle_graph(8)

@@ -62,10 +62,9 @@ class Weather:
                 ip("-n", name, "link", "set", "eth0", "up")
                 ip("-n", name, "link", "set", "lo", "up")
                 if i % 4 == 3:
-                    slow = (
-                        "qdisc add dev eth0 root tbf rate 200kbit burst 4kb latency 1s"
-                    )
-                    subprocess.run(["tc", "-n", name, *slow.split()], check=True)
+                    slow = "root tbf rate 200kbit burst 4kb latency 1s".split()
+                    line = ["tc", "-n", name, "qdisc", "add", "dev", "eth0", *slow]
+                    subprocess.run(line, check=True)
             self._down = stack.pop_all()
         return self
 
@@ -213,7 +212,7 @@ def main(seed: int = 0, n: int = 16, rounds: int = 60) -> None:
             kept = {i: read_models(folder / f"peer-{i}") for i in range(n)}
     counts = events.event.value_counts()
     print(f"seed {seed}, {n} peers, {rounds} rounds; {dict(storm.blows)}")
-    print(f"it ended when the slowest was in round {slowest}; {dict(counts)}")
+    print(f"it ended when the slowest was in round {slowest}; {counts.to_dict()}")
     distance, most = bound(result, events, kept, rounds)
     missed = uncounted(events, graph)
     print(f"distance {distance:.4f}, at most {most:.4f}; not counted: {missed}")

@@ -44,7 +44,7 @@ class Bootstrap:
 
     `known` are addresses of peers to ask first; all may be `neighbours` by default. In
     `timeout` seconds a message should have come. What is found is kept: the round of
-    each neighbour, and by address why a handshake came to nothing.
+    each neighbour, and why the last handshake with somebody came to nothing.
     """
 
     address: str
@@ -55,7 +55,7 @@ class Bootstrap:
     neighbours: Collection[int] | None = None
     timeout: float = 5.0
     found: dict[int, int] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: dict[int | str, str] = field(default_factory=dict)
     _wanted: list[int] | None = None  # None until the client has chosen
     _asked: set[int] = field(default_factory=set)
     _pool: ThreadPoolExecutor = field(
@@ -108,7 +108,9 @@ class Bootstrap:
                 self.addresses.suggest(_whole(j), str(at))
         except NO_ANSWER as error:
             details = getattr(error, "details", lambda: None)
-            self.failed[address] = details() or repr(error)
+            self.failed[address if client is None else client] = (
+                f"{address}: {details() or repr(error)}"
+            )
             if client is not None:
                 self.addresses.missed(client)
             return None
@@ -119,7 +121,7 @@ class Bootstrap:
             if link and linked:
                 self.mailbox.link(client)
             elif link:
-                self.failed[address] = "it does not want this peer as a neighbour"
+                self.failed[client] = f"{address}: it wants no link to this peer"
         return server_round if linked or not link else None
 
     def join(

@@ -30,7 +30,7 @@ AHEAD = 4
 Grant: TypeAlias = Callable[[float], None]
 
 #: The part of the timeout that a neighbour regains in each round. One that is always
-#: late costs twice this part: what is halved and gains 0.1 each time comes to 0.2.
+#: late comes to twice this part: what is halved and gains 0.1 each time goes to 0.2.
 _REGAINED = 0.1
 
 _HEADER = ("round", "degree", "start", "count")

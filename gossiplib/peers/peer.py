@@ -318,11 +318,8 @@ class Peer:
             with contextlib.suppress(RuntimeError):  # no more threads: it is counted
                 threading.Thread(target=self._greet, daemon=True).start()
         if not self.mailbox.neighbours:
-            tried = [f"\n  {at}: {why}" for at, why in self.bootstrap.failed.items()]
-            say(
-                f"peer {self.client} has found none of its neighbours, and goes on "
-                f"alone{''.join(tried)}"
-            )
+            alone = f"peer {self.client} has found no neighbour, and goes on alone"
+            say("\n  ".join([alone, *self.bootstrap.failed.values()]))
         if not config.num_rounds:
             return
         if got := self.bootstrap.fetch_model(self.round, self.initial):
@@ -396,17 +393,19 @@ class Peer:
 
 def _last_of(folder: Path, initial: ArrayRecord) -> tuple[int, ArrayRecord]:
     """Return round and model that a peer's folder has last; by default the initial."""
-    rounds = rounds_in(folder / "models")
-    if not rounds:
+    why = None
+    for t in reversed(rounds_in(folder / "models")):
+        try:  # where the power has failed, a file may be empty
+            (model,) = read_models(folder, t).values()
+            return t, check_usable(model, initial)
+        except (ValueError, KeyError, Refused) as error:
+            why = error
+    if why is None:
         return 0, initial
-    try:
-        (model,) = read_models(folder, rounds[-1]).values()
-        return rounds[-1], check_usable(model, initial)
-    except (ValueError, KeyError, Refused) as error:
-        raise OSError(
-            f"{folder} has a model of round {rounds[-1]} from which this peer cannot "
-            f"go on ({error}): a new run needs a new folder"
-        ) from None
+    raise OSError(
+        f"{folder} has no model from which this peer can go on ({why}): "
+        "a new run needs a new folder"
+    )
 
 
 def _check_certificate(path: Path, name: str) -> None:
@@ -419,7 +418,8 @@ def _check_certificate(path: Path, name: str) -> None:
     now = datetime.datetime.now(datetime.UTC)
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if [one.value for one in names] != [name]:
-        raise OSError(f"the certificate {path} is not of {name}")
+        whose = certificate.subject.rfc4514_string()
+        raise OSError(f"the certificate {path} is of {whose}, and not of {name}")
     if not begin <= now <= end:
         raise OSError(
             f"the certificate {path} holds from {begin} to {end}, and now is {now}: "

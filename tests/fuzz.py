@@ -109,7 +109,8 @@ def main(seconds: float = 60.0, *names: str) -> int:
             target.read(sound)
     memory = psutil.Process().memory_info()
     no_more = memory.vms + 16 * ROOM  # where one message could take all there is
-    resource.setrlimit(resource.RLIMIT_AS, (no_more, resource.RLIM_INFINITY))
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (no_more, hard))
     end = time.process_time() + float(seconds)
     while time.process_time() < end:
         name = rng.choice([*targets])

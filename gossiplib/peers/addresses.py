@@ -42,8 +42,8 @@ def check_address(name: str, address: object, *, reachable: bool = True) -> str:
         everywhere = False
     if everywhere and reachable:
         raise ValueError(
-            f"{name} must be where others reach the peer, not {address}: name a host, "
-            f"and give listen={address} if it is to listen everywhere"
+            f"{name} must be where others reach the peer, and nobody is reached at "
+            f"{address}; one that listens everywhere has listen={address} beside it"
         )
     return found[0]
 

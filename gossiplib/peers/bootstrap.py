@@ -124,6 +124,33 @@ class Bootstrap:
                 self.failed[client] = f"{address}: it wants no link to this peer"
         return server_round if linked or not link else None
 
+    def greet(
+        self, calls: Iterable[tuple[int | None, str]], link: bool, seconds: float
+    ) -> dict[int, int]:
+        """Shake hands side by side; return the rounds of those that have answered.
+
+        An address where nobody answers holds up no other. It is called once at a time,
+        and its answer is returned whenever it comes.
+
+        Parameters
+        ----------
+        calls : iterable of (int or None, str)
+            Clients, None if it is not known which, and their addresses.
+        link : bool
+            Whether a link is asked for.
+        seconds : float
+            How long to wait at most.
+        """
+        for at in calls:
+            if (*at, link) not in self._under_way:
+                call = self._pool.submit(self.handshake, *at, link=link)
+                self._under_way[*at, link] = call
+        ours = {key: call for key, call in self._under_way.items() if key[2] == link}
+        ended, _ = concurrent.futures.wait(ours.values(), seconds)
+        came = {key: self._under_way.pop(key) for key in ours if ours[key] in ended}
+        rounds = [(client, call.result()) for (client, *_), call in came.items()]
+        return {i: t for i, t in rounds if i is not None and t is not None}
+
     def join(
         self, discover: Callable[[list[int]], list[int]], start_timeout: float
     ) -> None:
@@ -166,7 +193,7 @@ class Bootstrap:
         """
         known = self.addresses.all()
         chosen = known.keys() & self._unfound()
-        self.found |= self._greet([(i, known[i]) for i in chosen], True, seconds)
+        self.found |= self.greet([(i, known[i]) for i in chosen], True, seconds)
         if self._wanted is not None and not self._unfound():
             return
         named = known.keys() - self._asked - chosen
@@ -174,21 +201,7 @@ class Bootstrap:
         for address in self.known:
             if address not in known.values() or self._wanted is None:
                 calls.append((None, address))
-        self._asked |= self._greet(calls, False, seconds).keys()
-
-    def _greet(
-        self, calls: Iterable[tuple[int | None, str]], link: bool, seconds: float
-    ) -> dict[int, int]:
-        """Call side by side; an address where nobody answers holds up no other."""
-        for at in calls:
-            if (*at, link) not in self._under_way:
-                call = self._pool.submit(self.handshake, *at, link=link)
-                self._under_way[*at, link] = call
-        ours = {key: call for key, call in self._under_way.items() if key[2] == link}
-        ended, _ = concurrent.futures.wait(ours.values(), seconds)
-        came = {key: self._under_way.pop(key) for key in ours if ours[key] in ended}
-        rounds = [(client, call.result()) for (client, *_), call in came.items()]
-        return {i: t for i, t in rounds if i is not None and t is not None}
+        self._asked |= self.greet(calls, False, seconds).keys()
 
     def _unfound(self) -> set[int]:
         return set(self._wanted or ()) - self.found.keys()

@@ -82,7 +82,7 @@ class Peer:
         self._lock = threading.Lock()  # of round and model, which belong together
         self._node = LocalNode(app, client, n, node_id=client + 1)
         self.mailbox = Mailbox(
-            n, max_bytes, config.num_rounds, max_arrays=2 * len(initial) + 16
+            n, max_bytes, config.num_rounds, max_arrays=4 * len(initial) + 16
         )
         self.addresses = AddressBook(client, n)
         seconds = config.timeout

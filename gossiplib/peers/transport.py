@@ -282,7 +282,13 @@ class Channels:
             return call.future(pieces, timeout=timeout, metadata=said)
 
     def forget(self, key: str) -> None:
-        """Connect anew at the next call of a name; or of an address, if it is `ANY`."""
+        """Connect anew at the next call.
+
+        Parameters
+        ----------
+        key : str
+            A name; or an address, if whoever is there was called by the name `ANY`.
+        """
         with self._lock:
             _, channel = self._open.pop(key, (None, None))
         if channel is not None:

@@ -1,5 +1,7 @@
 """What a peer's mailbox takes, what it refuses, and who is waited for; who is where."""
 
+import subprocess
+import sys
 import threading
 import tracemalloc
 
@@ -19,6 +21,7 @@ from gossiplib.peers.messages import (
     encode,
 )
 from gossiplib.system import records
+from notebooks import ROOT
 
 settings.register_profile("quiet", database=None, derandomize=True, deadline=None)
 settings.load_profile("quiet")
@@ -338,6 +341,15 @@ def test_whatever_comes_is_taken_whole_or_refused_and_counted(came):
                 assert array.numpy().dtype == like.numpy().dtype
                 assert np.isfinite(array.numpy()).all()
     assert handed <= taken
+
+
+def test_the_fuzzer_finds_nothing_in_a_moment():
+    command = [sys.executable, ROOT / "tests" / "fuzz.py", "1"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert {line.split(":")[0] for line in printed.splitlines()} >= {
+        "mailbox",
+        "records",
+    }
 
 
 # Who is where -------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """A peer's configuration and command line.
 
-python -m gossiplib.peers module:client module:initial client=3 num_clients=8 ...
+    python -m gossiplib.peers module:client module:initial client=3 num_clients=8 ...
+
+`PeerConfig` says what the words mean.
 """
 
 import argparse

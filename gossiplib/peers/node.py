@@ -1,6 +1,8 @@
 """The command line of a peer.
 
-python -m gossiplib.peers module:client module:initial client=3 num_clients=8 ...
+    python -m gossiplib.peers module:client module:initial client=3 num_clients=8 ...
+
+`PeerConfig` says what the words mean.
 """
 
 import argparse

@@ -114,8 +114,8 @@ class Bootstrap:
         discover: Callable[[list[int]], list[int]],
         start_timeout: float,
         timeout: float,
-    ) -> None:
-        """Find the neighbours that the client discovers.
+    ) -> dict[int, int]:
+        """Find the neighbours that the client discovers, and return each one's round.
 
         After `start_timeout` seconds the peer makes do with those that it has found. If
         one of them has begun, the others have had this time: then it is `timeout`.
@@ -146,6 +146,7 @@ class Bootstrap:
             self.search()
         if self.neighbours is None and not any(self.found.values()):
             self._settle()
+        return self.found
 
     def search(self) -> None:
         """Call the neighbours that are not found yet, and who may know of them."""

@@ -153,8 +153,8 @@ class Bootstrap:
 
     def join(
         self, discover: Callable[[list[int]], list[int]], start_timeout: float
-    ) -> None:
-        """Find the neighbours that the client discovers.
+    ) -> dict[int, int]:
+        """Find the neighbours that the client discovers, and return each one's round.
 
         After `start_timeout` seconds the peer makes do with those that it has found. If
         one of them has begun, the others have had this time: then it is `timeout`.
@@ -185,6 +185,7 @@ class Bootstrap:
             self.search(patience(self.timeout))
         if self.neighbours is None and not any(self.found.values()):
             self._settle()
+        return self.found
 
     def search(self, seconds: float = _PAUSE) -> None:
         """Call the neighbours that are not found yet, and who may know of them.

@@ -311,9 +311,9 @@ class Peer:
         """Find neighbours; if one is further, take round and model of one of them."""
         config = self.config
         self.call("query.join")
-        self.bootstrap.join(self._discover, config.start_timeout)
+        found = self.bootstrap.join(self._discover, config.start_timeout)
         self._joined = time.monotonic()
-        self.log.write("joined", self.round, neighbours=sorted(self.bootstrap.found))
+        self.log.write("joined", self.round, neighbours=sorted(found))
         if self.bootstrap.missing():
             with contextlib.suppress(RuntimeError):  # no more threads: it is counted
                 threading.Thread(target=self._greet, daemon=True).start()

@@ -47,7 +47,6 @@ CANNOT = {
     ("repeated", "Ray"): _FLOWER,
     ("repeated", "deployment"): _FLOWER,
     ("server", "peers"): "there is no server",
-    ("disk", "peers"): "peers keep no checkpoints",
 }
 
 

@@ -43,12 +43,13 @@ class PeerConfig:
     send_interval : float
         Without rounds: seconds between two sends.
     timeout, start_timeout : float
-        Seconds that a message may take, and to wait for neighbours in a round; and for
-        others to start.
+        Seconds to wait for an answer, and for a neighbour's work in a round; and for
+        others to start, or for a neighbour that itself waits for others.
     evaluate_every, observe_every : int
-        Evaluate, and write the model down, in rounds k, 2k, ...; 0 is never, but the
-        model of the last round is written in any case. Without rounds, k counts
-        sends, and nothing is evaluated.
+        Evaluate, and keep the model, in rounds k, 2k, ...; 0 is never. Of models to
+        keep, 100 are on disk at most: where it would be more, every second goes. The
+        newest is always there. Without rounds, k counts sends, and nothing is
+        evaluated.
     config : dict
         For the client, with `server-round` added.
 

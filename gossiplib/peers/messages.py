@@ -26,6 +26,13 @@ Layout: TypeAlias = list[tuple[str, tuple[int, ...], np.dtype]]
 #: Messages that wait for each neighbour. One in step is at most a round ahead.
 AHEAD = 4
 
+#: Asks for more time: how many seconds a neighbour has been at work.
+Grant: TypeAlias = Callable[[float], None]
+
+#: The part of the timeout that a neighbour regains in each round. One that is always
+#: late comes to twice this part: what is halved and gains 0.1 each time goes to 0.2.
+_REGAINED = 0.1
+
 _HEADER = ("round", "degree", "start", "count")
 
 #: Earlier starts of a sender that are remembered, as what they sent may still come.
@@ -173,6 +180,8 @@ class Mailbox:
         self._earlier = defaultdict(partial(deque, maxlen=_STARTS))
         self._reached: Counter[int] = Counter()  # the round in which it was sent
         self._tokens: dict[int, tuple[float, float]] = {}  # how many, and when
+        self._patience: dict[int, float] = {}  # with each neighbour: 1 is all of it
+        self._credit: float | None = None  # rounds to skip on the word of one
 
     def expect(self, like: ArrayRecord) -> None:
         """Take only models of the layout of `like` from now on; refuse others here."""
@@ -291,19 +300,32 @@ class Mailbox:
         return message
 
     def collect(
-        self, server_round: int, neighbours: Collection[int], timeout: float
+        self,
+        server_round: int,
+        neighbours: Collection[int],
+        timeout: float,
+        most: float = 0.0,
+        ask: Callable[[int, Grant], None] = lambda client, grant: None,
     ) -> dict[int, PeerMessage]:
         """Return neighbour -> message of a round, when all that are alive have sent it.
 
-        A neighbour that is a round ahead already owes nothing any more.
+        A neighbour that is a round ahead already owes nothing any more. Who is silent
+        for `timeout` seconds is waited for no longer, until it sends again; and then
+        half as long. Each round gives a tenth of the timeout back.
+
+        The time is meant for a neighbour's own work, not for its waiting for a third:
+        whoever outran it then would lose both. So it is asked what it does before its
+        time is over, and may be granted more.
 
         Parameters
         ----------
         server_round, neighbours : int, collection of int
             The round, and whose messages are asked for. Earlier ones are late now.
-        timeout : float
-            Seconds after which it returns what is there. Who was silent is waited for
-            no longer, until it sends again.
+        timeout, most : float
+            Seconds to wait for each; and in all, whatever is granted.
+        ask : callable
+            (client, grant) -> None. It asks a neighbour, and waits for no answer. When
+            this comes, `grant(seconds)` says for how long the neighbour is at work now.
         """
 
         def owing() -> set[int]:
@@ -314,15 +336,40 @@ class Mailbox:
                 and self._reached[j] < server_round
             }
 
+        def news() -> bool:
+            return self.closed or owing() != late
+
+        begin = time.monotonic()
+        shares = {j: self._patience.get(j, 1.0) for j in neighbours}
+        until = {j: begin + timeout * share for j, share in shares.items()}
+
+        def grant(client: int, seconds: float) -> None:
+            share = shares[client]
+            longer = time.monotonic() + timeout * share - seconds
+            until[client] = max(until[client], min(longer, begin + most * share))
+
         with self._changed:
             self._begin(server_round)
-            self._changed.wait_for(lambda: self.closed or not owing(), timeout)
-            self.alive -= owing()
+            late = owing()
+            while late and not self.closed:
+                now = time.monotonic()
+                if silent := {j for j in late if until[j] <= now}:
+                    self.alive -= silent
+                    shares |= {j: self._patience.get(j, 1.0) / 2 for j in silent}
+                else:
+                    wait = min(
+                        min(until[j] - now, timeout * shares[j] / 2) for j in late
+                    )
+                    if not self._changed.wait_for(news, wait):
+                        for j in late:
+                            ask(j, partial(grant, j))
+                late = owing()
             came = {
                 j: self._messages[j].pop(server_round)
                 for j in neighbours
                 if server_round in self._messages.get(j, {})
             }
+            self._patience |= {j: min(shares[j] + _REGAINED, 1.0) for j in shares}
             self._begin(server_round + 1)
             for sender, (tokens, then) in self._tokens.items():
                 self._tokens[sender] = (tokens + 1, then)
@@ -336,11 +383,36 @@ class Mailbox:
         """Return this `server_round`, or a later one if all alive are far ahead of it.
 
         Two rounds or more is far. The slowest of them decides, so that one neighbour
-        that lies about its round cannot drag a peer that has others.
+        that lies about its round cannot drag a peer that hears others; for one that
+        hears no other, see `believe`.
         """
         with self._changed:
-            slowest = min((self._reached[j] for j in self.alive), default=0)
-            return slowest if slowest >= server_round + 2 else server_round
+            claims = [self._reached[j] for j in self.alive]
+            slowest = min(claims, default=0)
+            if slowest < server_round + 2:
+                return server_round
+            return self.believe(server_round - 1, slowest - 1, len(claims)) + 1
+
+    def believe(self, own: int, claim: int, witnesses: int) -> int:
+        """Return the round that a peer may go on from, if others say they are there.
+
+        What two or more say is believed. One alone can make it skip half of the rounds
+        that were left when it first did so, in all. One that is honest waits meanwhile.
+
+        Parameters
+        ----------
+        own, claim : int
+            The last round that the peer has finished, and that the others have.
+        witnesses : int
+            How many the others are.
+        """
+        if witnesses > 1:
+            return claim
+        if self._credit is None:
+            self._credit = (self._last - own) // 2
+        skipped = int(min(claim - own, self._credit))
+        self._credit -= skipped
+        return own + skipped
 
     def get(self, timeout: float) -> tuple[int, PeerMessage] | None:
         """Return a sender and its oldest message, each sender in turn.

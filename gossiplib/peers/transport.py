@@ -290,8 +290,9 @@ class Channels:
             A name; or an address, if whoever is there was called by the name `ANY`.
         """
         with self._lock:
-            if key in self._open:
-                self._open.pop(key)[1].close()
+            _, channel = self._open.pop(key, (None, None))
+        if channel is not None:
+            channel.close()  # it may take long, and holds up nobody
 
     def close(self) -> None:
         """Break all connections off."""
@@ -325,11 +326,20 @@ class Outbox:
         self._threads: dict[int, ThreadPoolExecutor]
         self._threads = defaultdict(partial(ThreadPoolExecutor, 1))
         self._closed = False
+        self._broken: RuntimeError | None = None  # what a thread has met
 
     def send(
         self, t: int, degree: int, arrays: ArrayRecord | None, to: Collection[int]
     ) -> None:
-        """Send the model of round `t` to neighbours, and wait for none of them."""
+        """Send the model of round `t` to neighbours, and wait for none of them.
+
+        Raises
+        ------
+        RuntimeError
+            If no thread can be started, now or before. gRPC is of no use then.
+        """
+        if self._broken is not None:
+            raise self._broken
         self._count += 1
         message = PeerMessage(t, degree, self._start, self._count, arrays)
         self._last = replace(message, arrays=None), encode(message)
@@ -368,6 +378,8 @@ class Outbox:
                 self._log.lost(t, client, "Push", f"not reached: {code.name}")
         except Exception as error:  # in a thread, nobody would see it
             self._log.lost(t, client, "Push", f"not sent: {error!r}")
+            if isinstance(error, RuntimeError):
+                self._broken = error
         finally:
             with self._lock:
                 self._waiting[client] -= 1

@@ -16,10 +16,11 @@ from flwr.app import ConfigRecord, RecordDict
 from gossiplib.core.client import gossip
 from gossiplib.peers.addresses import AddressBook
 from gossiplib.peers.bootstrap import Bootstrap
+from gossiplib.peers.command import main
 from gossiplib.peers.config import PeerConfig
 from gossiplib.peers.log import read_events
 from gossiplib.peers.messages import Mailbox
-from gossiplib.peers.node import Peer, main
+from gossiplib.peers.node import Peer
 from gossiplib.peers.transport import Channels, Server
 from gossiplib.system import records
 from gossiplib.system.certificates import Authority

@@ -6,12 +6,16 @@ passes a failing %pip, so what it cannot see is held here.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
-from links import links, tagged
+from gossiplib import __version__
+from links import install_cell, links, tagged
 from notebooks import (
     PICTURE,
     READING_TIME,
@@ -24,10 +28,12 @@ from notebooks import (
     read,
     stated,
     table,
+    teaching,
 )
 from processes import HEAVY
 
 CHECKED = 3
+AROUND = ("README.md", "CITATION.cff", "pyproject.toml")
 LINES = 20
 BYTES = 1_000_000
 MACHINE = re.compile(r"/(root|work|home|tmp|Users)/|site-packages|[A-Z]:\\Users")
@@ -71,12 +77,78 @@ def test_badges_links_and_install_cells_are_up_to_date():
     assert links(ROOT, check=True) == [], "run `make links`"
 
 
+@pytest.fixture
+def series(tmp_path):
+    """A copy of what `make links` writes, and of the address it writes it from."""
+    for folder in ("notebooks", "notebooks/teaching"):
+        (tmp_path / folder).mkdir()
+    for path in (*find(ROOT)[:3], *teaching(ROOT), *map(ROOT.joinpath, AROUND)):
+        shutil.copy(path, tmp_path / path.relative_to(ROOT))
+    return tmp_path
+
+
+def test_no_reader_meets_an_address_before_there_is_one(series):
+    project, address = series / "pyproject.toml", "https://github.com/some/one"
+    text = re.sub("(?m)^Repository = .*\n", "", project.read_text())
+    project.write_text(text)
+    links(series)
+    files = [p for p in series.rglob("*") if p.is_file()]
+    without = {path: path.read_text() for path in files}
+    for path in files:
+        assert not re.search("OWNER|google.colab|mybinder|git clone", without[path]), path
+    line = f'[project.urls]\nRepository = "{address}"'
+    project.write_text(text.replace("[project.urls]", line))
+    changed = set(links(series))
+    assert changed == {p.name for p in files if p != project}
+    for path in set(files) - {project}:
+        assert "some/one" in path.read_text(), path
+    project.write_text(text)
+    links(series)
+    assert {path: path.read_text() for path in files} == without
+
+
+def run_on_colab(number, there, comes):
+    """Run an install cell as on Colab, where pip brings what `comes`; what it prints.
+
+    `there` are the packages that can be found before.
+    """
+    found, printed = set(there), []
+
+    def line_magic(name, line):
+        assert name == "pip" and "https://github.com/some/one/archive" in line
+        found.update(comes)
+
+    cell = install_cell("https://github.com/some/one", __version__, number == "04")
+    source = TransformerManager().transform_cell(cell)
+    stub = SimpleNamespace(run_line_magic=line_magic)
+    space = {"get_ipython": lambda: stub, "print": printed.append}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+        patch.setattr("importlib.util.find_spec", lambda n: n in found or None)
+        exec(source, space)
+    return printed
+
+
+@pytest.mark.parametrize("there", [(), ("flwr",), ("gossiplib",)])
+def test_on_colab_it_says_installed_only_when_it_is(there):
+    both = ("flwr", "gossiplib")
+    (said,) = run_on_colab("04", there, both)
+    assert said.startswith("Installed.")
+    assert run_on_colab("04", both, ()) == []
+    assert run_on_colab("02", there, both) == []
+    for missing in ((), ("flwr",)):  # pip fails, and raises nothing
+        if "gossiplib" not in there:
+            with pytest.raises(AssertionError, match="not installed"):
+                run_on_colab("02", there, missing)
+            with pytest.raises(AssertionError, match="not installed"):
+                run_on_colab("04", there, missing)
+
+
 def test_begins_with_its_question_and_ends_with_links(notebook, code):
     first, last = notebook.cells[0], notebook.cells[-1]
     assert first.cell_type == "markdown" and first.source.startswith("# ")
     assert question(notebook)
     assert stated(notebook, READING_TIME)
-    assert notebook.cells[1] in tagged(notebook, "badges")
     assert code[0] in tagged(notebook, "install")
     assert "assert gossiplib.__version__ ==" in code[0].source
     assert last in tagged(notebook, "links")

@@ -26,7 +26,7 @@ def test_the_citation_is_that_of_the_project():
     assert CITATION["version"] == PROJECT["version"]
     assert CITATION["license"] == PROJECT["license"]
     assert CITATION["title"] == PROJECT["description"]
-    assert CITATION["repository-code"] == PROJECT["urls"]["Repository"]
+    assert CITATION.get("repository-code") == PROJECT["urls"].get("Repository")
 
 
 def test_the_changelog_tells_of_this_version():

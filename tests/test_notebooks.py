@@ -13,6 +13,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
+from nbformat.v4 import new_code_cell, new_notebook
 
 from gossiplib import __version__
 from links import install_cell, links, tagged
@@ -21,6 +22,7 @@ from notebooks import (
     READING_TIME,
     ROOT,
     RUN_TIME,
+    execute,
     find,
     limits,
     picture,
@@ -30,7 +32,7 @@ from notebooks import (
     table,
     teaching,
 )
-from processes import HEAVY
+from processes import HEAVY, private_environment
 
 CHECKED = 3
 AROUND = ("README.md", "CITATION.cff", "pyproject.toml")
@@ -95,7 +97,9 @@ def test_no_reader_meets_an_address_before_there_is_one(series):
     files = [p for p in series.rglob("*") if p.is_file()]
     without = {path: path.read_text() for path in files}
     for path in files:
-        assert not re.search("OWNER|google.colab|mybinder|git clone", without[path]), path
+        assert not re.search("OWNER|google.colab|mybinder|git clone", without[path]), (
+            path
+        )
     line = f'[project.urls]\nRepository = "{address}"'
     project.write_text(text.replace("[project.urls]", line))
     changed = set(links(series))
@@ -181,6 +185,23 @@ def test_the_picture_of_the_readme_is_the_one_in_the_notebook():
     (png,) = [png for path in NOTEBOOKS if (png := picture(read(path)))]
     assert (ROOT / "notebooks" / PICTURE).read_bytes() == png
     assert f"(notebooks/{PICTURE})" in (ROOT / "README.md").read_text()
+
+
+def test_a_progress_bar_leaves_no_red_strip(tmp_path):
+    source = """
+import time
+from gossiplib.system.runs import updates_bar
+with updates_bar(1, 3) as bar:
+    for _ in range(3):
+        time.sleep(1.1)  # it shows after 2 seconds
+        bar.update()"""
+    notebook = new_notebook(cells=[new_code_cell(source)])
+    with private_environment() as env:
+        env |= {"PYTHONPATH": str(ROOT), "TQDM_DISABLE": ""}
+        execute(notebook, tmp_path, env)
+    assert [(o.name, o.text.strip()) for o in notebook.cells[0].outputs] == [
+        ("stdout", "")
+    ]
 
 
 def test_is_small(path, notebook, code):

@@ -10,6 +10,7 @@
 # make binder     run them as on Binder, within 2 GiB and one processor (OTHER=python3.12)
 # make assignment build an nbgrader course of the exercises in out/course
 # make site       render the series as pages in out/site/html, offline
+# make pins       ask the registry whether constraints.txt can be installed anywhere
 # make links      write badges, links and install cells from pyproject.toml
 # make house      draw the house, its table in README.md and the page of the API
 # make bench      run the benchmarks (OTHERS=path: see tests/benchmarks/vectorized.py)
@@ -29,7 +30,7 @@ export FLWR_DISABLE_UPDATE_CHECK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 export FLWR_HOME = $(CURDIR)/.venv/flwr
 
-.PHONY: lab run peers deploy test notebooks portable budget colab binder assignment site links house bench
+.PHONY: lab run peers deploy test notebooks portable budget colab binder assignment site pins links house bench
 
 lab: .venv/lab
 	.venv/bin/jupyter lab --allow-root notebooks/00_start_here.ipynb
@@ -72,6 +73,15 @@ site: .venv/site
 	.venv/bin/python tests/docstrings.py
 	rm -rf out/site notebooks/site/api
 	.venv/bin/sphinx-build -q -W --keep-going -c notebooks/site -d out/site/doctrees . out/site/html
+
+# On Linux, macOS and all stated Pythons, from wheels alone; 3.11.2 is Debian 12's.
+pins: .venv/test
+	for python in 3.11.2 3.12 3.13 3.14; do \
+	for system in x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin; do \
+	echo $$python $$system; MACOSX_DEPLOYMENT_TARGET=14.0 .venv/bin/uv pip compile --quiet \
+	--python-version $$python --python-platform $$system --only-binary :all: \
+	--constraint constraints.txt --all-extras pyproject.toml >/dev/null || exit 1; \
+	done; done
 
 links: .venv/test
 	.venv/bin/python tests/links.py

@@ -225,11 +225,6 @@ def test_notebooks_without_flower_run_without_it(number):
     )
 
 
-def test_the_readme_names_the_tested_torch():
-    (pin,) = re.findall(r"^torch==.+$", (ROOT / "constraints.txt").read_text(), re.M)
-    assert f"pip install {pin} " in (ROOT / "README.md").read_text()
-
-
 def test_took_no_more_than_it_may(path, notebook):
     seconds, megabytes = stated(notebook, RUN_TIME)
     most_seconds, most = limits(path.name)

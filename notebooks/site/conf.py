@@ -29,6 +29,7 @@ notebooks/[0-9]*
 :caption: Beside it
 
 notebooks/glossary
+notebooks/reference
 notebooks/teachers_guide
 notebooks/teaching/T1_unplugged
 notebooks/teaching/T2_fault_detective

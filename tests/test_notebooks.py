@@ -12,6 +12,7 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from bs4 import BeautifulSoup
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -179,6 +180,26 @@ def test_pictures_have_alt_text(outputs):
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
     alt = [o.metadata.get("image/png", {}).get("alt", "").strip() for o in pictures]
     assert all(alt)
+
+
+@pytest.mark.parametrize("template", ["lab", "classic"])
+def test_pictures_have_their_text_in_nbconverts_pages(template, tmp_path):
+    (path,) = find(ROOT, ["02"])
+    configured = {"JUPYTER_CONFIG_DIR": str(ROOT / "gossiplib" / "viz")}
+    subprocess.run(
+        [sys.executable, "-m", "nbconvert", "--to", "html", "--template", template]
+        + ["--output-dir", tmp_path, path],
+        check=True,
+        env=os.environ | configured | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+    )
+    outputs = [o for cell in read(path).cells for o in cell.get("outputs", ())]
+    texts = [
+        o["metadata"].get("image/png", {}).get("alt") for o in outputs if "data" in o
+    ]
+    page = BeautifulSoup((tmp_path / f"{path.stem}.html").read_bytes(), "html.parser")
+    shown = [image["alt"] for image in page.select(".output img, .jp-OutputArea img")]
+    assert shown == list(filter(None, texts)) != []
 
 
 def test_the_picture_of_the_readme_is_the_one_in_the_notebook():

@@ -132,6 +132,10 @@ def links(root: Path, check: bool = False) -> list[str]:
         flower = not path.name.startswith(WITHOUT_FLOWER)
         put(new, "badges", badges(address, path.relative_to(root)), 1)
         put(new, "install", install_cell(address, version, flower), 1 + bool(address))
+        (cell,) = tagged(new, "install")
+        cell.metadata.pop("jupyter", None)
+        if address:  # Colab shows it; who reads elsewhere has no use for it
+            cell.metadata["jupyter"] = {"source_hidden": True}
         series = paths if path in paths else teaching(root)
         put(new, "links", neighbours(series, path), len(new.cells))
         if new != old:

@@ -17,6 +17,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from docstrings import offered, tree, wing
+from environments import binder_requirements
 from house import files, from_the_ground, written
 from notebooks import ROOT
 
@@ -80,6 +81,10 @@ def test_a_form_asks_something(form):
     ids = [f["id"] for f in fields]
     assert len(ids) == len(set(ids)) and all(f["attributes"]["label"] for f in fields)
     assert any(f.get("validations", {}).get("required") for f in fields)
+
+
+def test_conda_asks_for_what_the_project_asks():
+    assert set(PROJECT["dependencies"]) <= set(binder_requirements())
 
 
 def test_every_pin_admits_every_python_that_is_stated():

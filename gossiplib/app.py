@@ -46,9 +46,13 @@ def _check_nodes(grid: Grid, n: int) -> None:
         return len(list(grid.get_node_ids()))
 
     wait_until(lambda: nodes() > 0, 60)  # the first of them comes after the server
-    if not wait_until(lambda: nodes() == n, 1):
+    before = 0
+    while (there := nodes()) != n and there > before:  # as long as more come
+        before = there
+        wait_until(lambda: nodes() == n, 1)
+    if there != n:
         wrong = (
-            f"the app has {n} clients, and there are {nodes()} SuperNodes. Simulate\n"
+            f"the app has {n} clients, and there are {there} SuperNodes. Simulate\n"
             f'as many: flwr run . --stream --federation-config "num-supernodes={n}"'
         )
         print(wrong, flush=True)  # Flower tells what is raised when Ray has started

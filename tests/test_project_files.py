@@ -122,6 +122,18 @@ def test_commands_that_are_told_exist(name):
     assert told and set(told) <= targets
 
 
+@pytest.mark.parametrize(
+    ("target", "extras"), [("lab", "lab"), ("site", "site"), ("test", "lab,site,test")]
+)
+def test_make_installs_what_a_target_needs_and_shows_it(target, extras):
+    env = {k: v for k, v in os.environ.items() if k != "MAKEFLAGS"}
+    make = ["make", "--dry-run", "--always-make", target]
+    told = subprocess.check_output(make, cwd=ROOT, env=env, text=True)
+    assert re.findall(r"--editable '\.\[(.+)\]'", told) == [extras]
+    assert "GB on disk" in told and "install --quiet" not in told
+    assert ("byzfl" in told) == ("test" in extras)
+
+
 def test_files_that_contributing_names_exist():
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     named = re.findall(r"`((?:tests|notebooks|gossiplib)/[\w./]*)`", text)

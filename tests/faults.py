@@ -2,15 +2,17 @@
 
     python tests/faults.py
 
-writes the table of README.md. A test that shows what happens says so by `@shows(fault,
-place, "what happens")`. `test_fault_table` fails where a fault has no test at a place
-and no reason in `CANNOT` either, or where README.md says something else.
+writes the table of notebooks/reference.md. A test that shows what happens says so by
+`@shows(fault, place, "what happens")`. `test_fault_table` fails where a fault has no
+test at a place and no reason in `CANNOT` either, or where that page says something
+else.
 """
 
 import ast
-from pathlib import Path
 
 from notebooks import ROOT, replace_block
+
+PAGE = ROOT / "notebooks" / "reference.md"
 
 PLACES = ("LocalGrid", "Ray", "deployment", "peers")
 FAULTS = {
@@ -85,11 +87,10 @@ def table() -> str:
     return "\n".join(rows)
 
 
-def with_table(readme: Path) -> str:
-    """Return the text of README.md with the table of now."""
-    return replace_block(readme.read_text(), "faults", table())
+def with_table() -> str:
+    """Return the text of the page with the table of now."""
+    return replace_block(PAGE.read_text(), "faults", table())
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(with_table(readme))
+    PAGE.write_text(with_table())

@@ -18,7 +18,6 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
-from tqdm import tqdm
 
 from gossiplib.core import checkpoint as checkpoints, mixing, topology
 from gossiplib.core.calls import Calls
@@ -27,7 +26,7 @@ from gossiplib.core.models import check_initial, mean_arrays
 from gossiplib.core.result import EvaluateFn, GossipResult
 from gossiplib.system.numbers import check_seconds, check_whole
 from gossiplib.system.records import first_metrics, flat, mean_metrics
-from gossiplib.system.runs import due, each_round
+from gossiplib.system.runs import due, each_round, progress
 
 __all__ = ["Gossip", "GossipResult"]
 
@@ -271,7 +270,7 @@ class Gossip(Strategy):
         left = num_rounds - first + 1
         before = _CLIENTS.set(clients)
         try:
-            for t in tqdm(rounds, "Gossip", left, unit="round", delay=2, leave=False):
+            for t in progress(rounds, "Gossip", left, "round"):
                 self._round(clients, t, grid, records)
         finally:
             _CLIENTS.reset(before)

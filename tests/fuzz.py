@@ -18,6 +18,8 @@ import numpy as np
 import psutil
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from classroom import test_project
+from core import test_made_up
 from gossiplib.peers.addresses import AddressBook
 from gossiplib.peers.bootstrap import Bootstrap
 from gossiplib.peers.messages import Mailbox, PeerMessage, Refused, decode, encode
@@ -31,7 +33,7 @@ class Target(NamedTuple):
     """What reads bytes, the error by which it refuses them, and sound ones."""
 
     read: Callable[[bytes], object]
-    refuses: type[Exception]
+    refuses: tuple[type[Exception], ...]
     sound: list[bytes]
 
 
@@ -66,10 +68,13 @@ def _answer(data: bytes) -> object:
 _HELLO = RecordDict({"gossip": ConfigRecord({"address": "[::1]:5000", "link": True})})
 
 TARGETS = {
-    "records": Target(records.load, ValueError, _of_records() + _of_peers()),
-    "messages": Target(decode, Refused, _of_peers()),
-    "mailbox": Target(_put, Refused, _of_peers()),
-    "handshake": Target(_answer, Refused, [records.dump(_HELLO)]),
+    "records": Target(records.load, (ValueError,), _of_records() + _of_peers()),
+    "messages": Target(decode, (Refused,), _of_peers()),
+    "mailbox": Target(_put, (Refused,), _of_peers()),
+    "handshake": Target(_answer, (Refused,), [records.dump(_HELLO)]),
+    # These refuse by themselves, and tell what they find.
+    "checkpoint": Target(test_made_up.fuzz, (), [bytes(2000)]),
+    "leaderboard": Target(test_project.fuzz, (), [bytes(2000)]),
 }
 
 

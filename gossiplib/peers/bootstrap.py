@@ -248,7 +248,7 @@ class Bootstrap:
                 call = self.channels.call(address, name, "Model", b"", self.timeout)
                 content = records.load(call.result(), len(like) + 3)
                 server_round = _whole(content.config_records["gossip"]["round"])
-                arrays = check_usable(content["arrays"], like)
+                arrays = check_usable(content["arrays"], like, same=True)
                 t = min(server_round, most + 1)
                 t = self.mailbox.believe(own, t, len(rounds))
             except NO_ANSWER:

@@ -79,7 +79,11 @@ def encode(message: PeerMessage) -> bytes:
     return records.dump(content)
 
 
-def decode(data: bytes, max_arrays: int | None = None) -> PeerMessage:
+def decode(
+    data: bytes,
+    max_arrays: int | None = None,
+    initial: ArrayRecord | None = None,
+) -> PeerMessage:
     """Return the message that `encode` made the bytes `data` of.
 
     Parameters
@@ -88,6 +92,8 @@ def decode(data: bytes, max_arrays: int | None = None) -> PeerMessage:
         What came. It takes a multiple of its length in memory, see `records.load`.
     max_arrays : int, optional
         How many arrays its model may have.
+    initial : flwr.app.ArrayRecord, optional
+        A first model, whose infinite values, those of masks, may come back.
 
     Raises
     ------
@@ -104,25 +110,35 @@ def decode(data: bytes, max_arrays: int | None = None) -> PeerMessage:
         raise Refused("malformed") from None
     if set(header) != set(_HEADER) or not set(content) <= {"gossip", "arrays"}:
         raise Refused("malformed")
-    usable = check_usable(content["arrays"]) if "arrays" in content else None
+    usable = check_usable(content["arrays"], initial) if "arrays" in content else None
     return PeerMessage(**numbers, arrays=usable)
 
 
-def check_usable(arrays: object, like: ArrayRecord | None = None) -> ArrayRecord:
+def check_usable(
+    arrays: object, initial: ArrayRecord | None, *, same: bool = False
+) -> ArrayRecord:
     """Return a model that another peer has sent, or raise `Refused`.
 
-    It must be of finite numbers, and have names, shapes and data types of `like`. How
-    large they are is not looked at: against 1e308 there are robust averages.
+    It must be of finite numbers, but where `initial` is infinite; and have its names,
+    shapes and data types, if it is to be the `same`. How large numbers are is not
+    looked at: against 1e308 there are robust averages.
     """
     if not isinstance(arrays, ArrayRecord):
         raise Refused("malformed")
-    for array in records.unpack(arrays):
-        if array.dtype.kind not in "biuf":
-            raise Refused("another layout")
-        if not np.isfinite(array).all():
-            raise Refused("not finite")
-    if like is not None and _layout(arrays) != _layout(like):
+    if same and (initial is None or _layout(arrays) != _layout(initial)):
         raise Refused("another layout")
+    initial = initial or ArrayRecord()
+    first = dict(zip(initial, records.unpack(initial), strict=True))
+    for name, array in zip(arrays, records.unpack(arrays), strict=True):
+        if array.dtype.kind not in "biufc":
+            raise Refused("another layout")
+        if not (finite := np.isfinite(array)).all():
+            mask = first.get(name, np.zeros(()))
+            masked = (
+                np.isinf(mask) & (mask == array) if mask.shape == array.shape else 0
+            )
+            if not np.all(finite | masked):
+                raise Refused("not finite")
     return arrays
 
 
@@ -146,6 +162,8 @@ class Mailbox:
         The last round. None is without rounds: then no message is late.
     max_arrays : int, optional
         How many arrays a model may have.
+    initial : flwr.app.ArrayRecord, optional
+        The first model, see `decode`.
     rate : float
         Messages a second that a sender may send for long (a token bucket). It may save
         up as many as it could send in one second, and gets one more in each round.
@@ -160,6 +178,7 @@ class Mailbox:
         num_rounds: int | None = None,
         *,
         max_arrays: int | None = None,
+        initial: ArrayRecord | None = None,
         rate: float = 200.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -169,6 +188,7 @@ class Mailbox:
         self.closed = False
         self._num_clients = num_clients
         self._max_bytes, self._max_arrays = max_bytes, max_arrays
+        self._initial = initial
         self._last = math.inf if num_rounds is None else num_rounds
         self._rate, self._clock = rate, clock
         self._changed = threading.Condition()
@@ -268,7 +288,7 @@ class Mailbox:
         if sender not in self.neighbours:
             self.refuse("not a neighbour")
         try:
-            message = decode(data, self._max_arrays)
+            message = decode(data, self._max_arrays, self._initial)
         except Refused as refused:
             self.refuse(str(refused))
         t, start, count = message.round, message.start, message.count

@@ -83,7 +83,11 @@ class Peer:
         self._lock = threading.Lock()  # of round and model, which belong together
         self._node = LocalNode(app, client, n, node_id=client + 1)
         self.mailbox = Mailbox(
-            n, max_bytes, config.num_rounds, max_arrays=4 * len(initial) + 16
+            n,
+            max_bytes,
+            config.num_rounds,
+            max_arrays=4 * len(initial) + 16,
+            initial=initial,
         )
         self.addresses = AddressBook(client, n)
         seconds = config.timeout
@@ -402,7 +406,7 @@ def _last_of(folder: Path, initial: ArrayRecord) -> tuple[int, ArrayRecord]:
     for t in reversed(rounds_in(folder / "models")):
         try:  # where the power has failed, a file may be empty
             (model,) = read_models(folder, t).values()
-            return t, check_usable(model, initial)
+            return t, check_usable(model, initial, same=True)
         except (ValueError, KeyError, Refused) as error:
             why = error
     if why is None:

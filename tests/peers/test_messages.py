@@ -396,3 +396,13 @@ def test_an_address_that_cannot_be_is_not_kept(client, address):
     book.suggest(client, address)
     book.confirm(client, address)
     assert book.all() == {}
+
+
+def test_a_mask_that_the_first_model_has_may_come_back():
+    mask = np.array([0.5, -np.inf])
+    box = Mailbox(3, 10**6, 10, initial=ArrayRecord([mask, np.zeros(2)]))
+    box.link(1)
+    assert box.put(1, message(arrays=ArrayRecord([mask, np.ones(2)]))).round == 1
+    other = ArrayRecord([mask, mask])  # where the first model is finite
+    with pytest.raises(Refused, match="not finite"):
+        box.put(1, message(2, count=2, arrays=other))

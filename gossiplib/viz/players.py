@@ -20,10 +20,11 @@ from gossiplib.viz.display import about, escaped, png, width_of
 
 __all__ = ["play", "spread"]
 
+# JupyterLab would take the arrow keys, but for the attribute of Lumino, its toolkit.
 _PAGE = Template("""\
 <figure class="player" style="margin:0;max-width:${width}px">
 <img alt="$alt" src="data:image/png;base64,$still" style="width:100%;height:auto">
-<div style="display:flex;gap:8px;align-items:center" hidden>
+<div style="display:none;gap:8px;align-items:center" data-lm-suppress-shortcuts>
 <button type="button" aria-label="play" style="min-width:2.6em">&#9654;</button>
 <input type="range" min="0" max="$last" value="$first" aria-label="$what"
  style="flex:1"><output style="min-width:7em"></output>
@@ -57,7 +58,7 @@ _PAGE = Template("""\
     }, $pause);
   };
   slider.oninput = function () { stop(); draw(); };
-  bar.hidden = false;
+  bar.style.display = "flex";
   draw();
 })(document.currentScript.parentElement);
 </script>

@@ -129,9 +129,12 @@ def guess(ax: Axes, value: float | None, at: float | None = None) -> None:
         }
     else:
         ax.plot([at], [value], "*", color=ROLES["guess"], markersize=13, zorder=9)
-        where = {"xy": (at, value), "ha": "right"}
-    where |= {"xytext": (-6, 7), "textcoords": "offset points", "fontsize": 9}
-    ax.annotate("your guess", **where)
+        ax.autoscale_view()  # which is put off, else
+        place = ax.transAxes.inverted().transform(ax.transData.transform((at, value)))
+        where = {"xy": (at, value), "ha": "left" if place[0] < 0.3 else "right"}
+    left = where.get("ha") == "left"  # where there is no room on the other side
+    where |= {"xytext": (8, -12) if left else (-6, 7), "textcoords": "offset points"}
+    ax.annotate("your guess", fontsize=9, **where)
 
 
 def label_lines(ax: Axes, room: float = 0.0) -> None:

@@ -73,6 +73,18 @@ def test_accuracy_takes_some_rows_of_a_table_and_writes_where_a_line_ends():
     assert np.allclose(ax.lines[0].get_ydata(), [1, 1.1, 1.2, 1.3])
 
 
+@pytest.mark.parametrize(("at", "side"), [(1, "left"), (9, "right")])
+def test_a_guess_is_a_star_where_it_was_asked_for_and_named_within(at, side):
+    (ax,) = plots.accuracy({}, {"FedAvg": {0: 0.1, 10: 0.9}}).axes
+    plots.guess(ax, 0.5, at=at)
+    star, words = ax.lines[-1], ax.texts[-1]
+    assert (*star.get_xdata(), *star.get_ydata()) == (at, 0.5)
+    assert words.get_ha() == side
+    ax.figure.canvas.draw()
+    where = words.get_window_extent()
+    assert ax.bbox.x0 <= where.x0 and where.x1 <= ax.bbox.x1
+
+
 def test_the_theory_line_starts_at_the_first_distance():
     (ax,) = plots.consensus_distance({"ring": [2.0, 1.0, 0.4]}, {"ring": 0.5}).axes
     measured, theory = (line.get_ydata() for line in ax.lines)
@@ -174,6 +186,7 @@ def test_a_player_has_all_frames_a_still_and_words(monkeypatch):
     page = data["text/html"]
     assert page.count("iVBOR") == 4 and "it &quot;moves&quot;" in page
     assert all(json.dumps(title) in page for title in frames) and "http" not in page
+    assert "display:none" in page  # of what does nothing where scripts do not run
 
 
 def test_diagrams_say_each_step():

@@ -94,8 +94,9 @@ def graph(
     cmap: str = "viridis",
     pos: Mapping[int, np.ndarray] | None = None,
     widths: Mapping[tuple[int, int], float] | None = None,
+    sizes: Sequence[float] | None = None,
+    labels: Mapping[int, str] | None = None,
     door: Collection[tuple[int, int]] = (),
-    names: Sequence[str] | None = None,
 ) -> Figure:
     """Return a figure of a graph of clients, coloured by a value each.
 
@@ -117,16 +118,20 @@ def graph(
         Node -> position, shape (2,); by default see `layout`.
     widths : dict, optional
         Link -> how wide it is drawn, in points; by default all alike.
+    sizes : sequence of float, optional
+        How large each client is drawn, in square points; by default all alike.
+    labels : dict, optional
+        Client -> what is written on it; by default its number, if there is room.
     door : collection of links
         Drawn in colour: the only ways through.
-    names : sequence of str, optional
-        What is written on the clients; by default, on few, their numbers.
     """
-    ax = ax or plt.subplots(figsize=(4, 3.6))[1]
+    size = (5.2 if label else 4, 3.8)
+    ax = ax or plt.subplots(figsize=size, layout="constrained")[1]
     pos = layout(graph) if pos is None else pos
-    size = 40 if len(graph) > 24 else 190
+    area: Any = 40 if len(graph) > 24 else 190
+    area = area if sizes is None else np.asarray(sizes, float)
     links, n = list(graph.edges), len(graph)
-    look: dict[str, Any] = {"ax": ax, "node_size": size, "edge_color": QUIET}
+    look: dict[str, Any] = {"ax": ax, "node_size": area, "edge_color": QUIET}
     look |= {"arrowsize": 6} if graph.is_directed() else {"arrowstyle": "-"}
     wide = 1.0 if len(links) < 4 * n else 0.4
     for curved in (False, True):
@@ -151,7 +156,7 @@ def graph(
     nodes = ax.scatter(
         places[:, 0],
         places[:, 1],
-        s=size,
+        s=area,
         c=shown,
         cmap=colours,
         vmin=low,
@@ -162,20 +167,13 @@ def graph(
         zorder=3,
         clip_on=False,
     )
-    for i in range(n) if n <= 24 or names else ():
+    if labels is None:
+        labels = {i: str(i) for i in range(n) if n <= 24}
+    for i, words in labels.items():
         light = np.isnan(shown[i]) or np.mean(nodes.to_rgba(shown[i])[:3]) > 0.5
         ink = INK if light else "white"
         x, y = places[i]
-        ax.text(
-            x,
-            y,
-            names[i] if names else str(i),
-            ha="center",
-            va="center",
-            color=ink,
-            fontsize=7,
-            zorder=4,
-        )
+        ax.text(x, y, words, ha="center", va="center", color=ink, fontsize=7, zorder=4)
     if label:
         ax.figure.colorbar(nodes, ax=ax, label=label, shrink=0.8)
     ax.set_title(title, loc="center")

@@ -20,13 +20,15 @@ from gossiplib.viz.display import about, escaped, png, width_of
 
 __all__ = ["play", "spread"]
 
+# JupyterLab would take the keys, but for the attribute of Lumino, its toolkit.
 _PAGE = Template("""\
 <figure class="player" style="margin:0;max-width:${width}px">
 <img alt="$alt" src="data:image/png;base64,$still" style="width:100%;height:auto">
-<div style="display:flex;gap:8px;align-items:center" hidden>
-<button type="button" aria-label="play" style="min-width:2.6em">&#9654;</button>
+<div style="display:none;gap:8px;align-items:center">
+<button type="button" aria-label="play" style="min-width:2.6em"
+ data-lm-suppress-shortcuts>&#9654;</button>
 <input type="range" min="0" max="$last" value="$first" aria-label="$what"
- style="flex:1"><output style="min-width:7em"></output>
+ style="flex:1" data-lm-suppress-shortcuts><output style="min-width:7em"></output>
 </div>
 <script>
 (function (figure) {
@@ -57,7 +59,7 @@ _PAGE = Template("""\
     }, $pause);
   };
   slider.oninput = function () { stop(); draw(); };
-  bar.hidden = false;
+  bar.style.display = "flex";
   draw();
 })(document.currentScript.parentElement);
 </script>

@@ -11,6 +11,7 @@
 # make assignment build an nbgrader course of the exercises in out/course
 # make site       render the series as pages in out/site/html, offline
 # make pins       ask the registry whether constraints.txt can be installed anywhere
+# make slides     a lecture's slides of 00 to 05, in out/slides
 # make links      write badges, links and install cells from pyproject.toml
 # make house      draw the house, its table in README.md and the page of the API
 # make bench      run the benchmarks (OTHERS=path: see tests/benchmarks/vectorized.py)
@@ -30,7 +31,7 @@ export FLWR_DISABLE_UPDATE_CHECK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 export FLWR_HOME = $(CURDIR)/.venv/flwr
 
-.PHONY: lab run peers deploy test notebooks portable budget colab binder assignment site pins links house bench
+.PHONY: lab run peers deploy test notebooks portable budget colab binder assignment site slides pins links house bench
 
 lab: .venv/lab
 	.venv/bin/jupyter lab --allow-root notebooks/00_start_here.ipynb
@@ -82,6 +83,9 @@ pins: .venv/test
 	--python-version $$python --python-platform $$system --only-binary :all: \
 	--constraint constraints.txt --all-extras pyproject.toml >/dev/null || exit 1; \
 	done; done
+
+slides: .venv/test
+	.venv/bin/python tests/slides.py
 
 links: .venv/test
 	.venv/bin/python tests/links.py

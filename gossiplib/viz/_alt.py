@@ -18,9 +18,10 @@ class AltText(Preprocessor):
     ) -> tuple[NotebookNode, Any]:
         """Change the outputs of a cell."""
         for output in cell.get("outputs", ()):
-            alt = output.get("metadata", {}).get("image/png", {}).get("alt")
-            if alt:
+            about = output.get("metadata", {}).get("image/png", {})
+            if "alt" in about and "text/html" not in output.data:  # a player has both
                 source = f"data:image/png;base64,{output.data.pop('image/png')}"
-                picture = f'<img alt="{escape(alt)}" src="{source}">'
+                width = f' width="{about["width"]}"' if "width" in about else ""
+                picture = f'<img alt="{escape(about["alt"])}"{width} src="{source}">'
                 output.data["text/html"] = picture
         return cell, resources

@@ -95,7 +95,9 @@ def play(
     images, box = [], None
     for draw in frames.values():
         figure = draw()
-        box = box or figure.get_tightbbox().padded(0.06)
+        if box is None:
+            figure.draw_without_rendering()  # which lays it out
+            box = figure.get_tightbbox().padded(0.06)
         images.append(png(figure, box=box))
         plt.close(figure)
     coded = [base64.b64encode(image).decode() for image in images]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib import import_module
 from inspect import Parameter, Signature
+from numbers import Real
 from pkgutil import iter_modules
 from typing import Any, TypeAlias
 
@@ -44,7 +45,7 @@ def check(exercise: str, *answers: Any) -> None:
 
 
 def verdict(exercise: str, *answers: Any) -> str:
-    """Return what `check` prints: "right!", or why it is not.
+    """Return what `check` prints: "right!", and what was measured, or why it is not.
 
     Parameters
     ----------
@@ -63,12 +64,12 @@ def verdict(exercise: str, *answers: Any) -> str:
     if any(answer is None or answer is ... for answer in answers):
         return "not answered yet."
     try:
-        there[exercise](*answers)
+        told = there[exercise](*answers)
     except AssertionError as hint:
         return f"not yet. {hint}"
     except Exception as error:
         return f"your answer raised {error!r}."
-    return "right!"
+    return f"right! {told}" if told else "right!"
 
 
 def checks_of(notebook: str = "") -> dict[str, Function]:
@@ -80,7 +81,10 @@ def checks_of(notebook: str = "") -> dict[str, Function]:
 
 
 def checks(exercise: str) -> Callable[[Function], Function]:
-    """Register a function of the answers as the check of an exercise."""
+    """Register a function of the answers as the check of an exercise.
+
+    What it returns, if anything, is what a right answer is told.
+    """
 
     def register(function: Function) -> Function:
         CHECKS[exercise] = function
@@ -90,27 +94,38 @@ def checks(exercise: str) -> Callable[[Function], Function]:
 
 
 def predicts(
-    exercise: str, more: str, less: str, *hints: str, same: float
+    exercise: str,
+    more: str,
+    less: str,
+    *hints: str,
+    same: float,
+    reason: Function | None = None,
 ) -> Callable[[Truth], Truth]:
     """Register the check of a prediction: which way something changes.
 
     It decorates a function () -> the true changes, with a hint for each, which may
     train for some seconds: it is called once, and only if all answers are words for a
-    change: `more`, `less`, or "same" for one that is smaller than `same`.
+    change: `more`, `less`, or "same" for one that is smaller than `same`. Who is right
+    is told what was measured. `reason` checks one answer more, the last: why it is so.
     """
 
     def register(truth: Truth) -> Truth:
         changes = cache(truth)
 
         @checks(exercise)
-        def properties(*answers: str) -> None:
-            need_words(answers, more, less, "same")
-            for answer, change, hint in zip(answers, changes(), hints, strict=True):
+        def properties(*answers: Any) -> str:
+            words = answers[: len(hints)]
+            need_words(words, more, less, "same")
+            if reason:
+                reason(*answers[len(hints) :])
+            for answer, change, hint in zip(words, changes(), hints, strict=True):
                 word = more if change > 0 else less
                 need(answer == ("same" if abs(change) < same else word), hint)
+            return f"Measured: {', '.join(f'{c:+.3g}' for c in changes())}."
 
         one = Parameter("answer", Parameter.POSITIONAL_ONLY)
-        takes = [one.replace(name=f"answer_{k}") for k in range(len(hints))]
+        count = len(hints) + bool(reason)
+        takes = [one.replace(name=f"answer_{k}") for k in range(count)]
         properties.__signature__ = Signature(takes)  # type: ignore[attr-defined]
         return truth
 
@@ -121,6 +136,11 @@ def need(condition: Any, hint: str) -> None:
     """Raise AssertionError with the hint unless the condition holds."""
     if not condition:
         raise AssertionError(hint)
+
+
+def need_number(answer: Any) -> None:
+    """Raise AssertionError unless an answer is a number."""
+    need(isinstance(answer, Real), "Give a number, such as 4 or 2.5.")
 
 
 def need_clients(result: Any, n: int) -> None:

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gossiplib.viz import style
 from gossiplib.viz.display import show
-from gossiplib.viz.style import COLOURS, INK, QUIET, ROLES
+from gossiplib.viz.style import COLOURS, INK, QUIET, ROLES, WAVE
 
 if TYPE_CHECKING:  # Flower, which few pictures need
     from gossiplib.core.result import GossipResult
@@ -34,6 +34,7 @@ __all__ = [
     "label_counts",
     "label_lines",
     "show",
+    "unrolled",
 ]
 
 style.use()
@@ -170,6 +171,29 @@ def label_lines(ax: Axes, room: float = 0.0) -> None:
             color=colour,
             annotation_clip=False,
         )
+
+
+def unrolled(panels: Mapping[str, np.ndarray]) -> Figure:
+    """Return a figure of what clients hold by round: time runs down, a column a client.
+
+    Parameters
+    ----------
+    panels : dict
+        Title -> numbers, shape (rounds, clients): 0 is white, above it blue, below it
+        orange. Each has a scale of its own.
+    """
+    size = (3.3 * len(panels) + 0.4, 4.2)
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=size, squeeze=False, layout="constrained"
+    )
+    for ax, (title, numbers) in zip(axes[0], panels.items(), strict=True):
+        top = np.abs(numbers).max()
+        look: dict[str, Any] = {"cmap": WAVE, "vmin": -top, "vmax": top}
+        image = ax.imshow(numbers, aspect="auto", interpolation="nearest", **look)
+        figure.colorbar(image, ax=ax, shrink=0.7)
+        ax.set(xlabel="client", ylabel="round", title=title)
+        ax.spines[:].set_visible(False)
+    return figure
 
 
 def _look(name: str, k: int) -> dict[str, Any]:

@@ -36,6 +36,7 @@ ANSWER_IN_WORDS = {
     "02.1": ("metropolis", "identity", "eye"),
     "02.2": ("kantor", "random"),
     "02.3": ("54",),
+    "02.4": ("0.25", "1/4", "quarter"),
     "03.1": ("56",),
     "03.2": ("sum to 0", "every three"),
     "03.3": ("three rounds", "3 rounds"),
@@ -386,10 +387,12 @@ WRONG = [
     ("02.3", "rounded down", lambda: [53]),
     ("02.3", "one more", lambda: [55]),
     ("02.3", "the estimate", lambda: [53.5]),
-    ("02.4", "links help", lambda: ["larger", "larger"]),
-    ("02.4", "links do not matter", lambda: ["same", "same"]),
-    ("02.4", "on the ring it does not matter", lambda: ["same", "larger"]),
-    ("02.4", "gaps", lambda: [0.044, 0.051]),
+    ("02.4", "links help", lambda: ["larger", "larger", 0.25]),
+    ("02.4", "links do not matter", lambda: ["same", "same", 0.25]),
+    ("02.4", "on the ring it does not matter", lambda: ["same", "larger", 0.25]),
+    ("02.4", "gaps", lambda: [0.044, 0.051, 0.25]),
+    ("02.4", "the weight of before", lambda: ["smaller", "larger", 1 / 3]),
+    ("02.4", "a sentence", lambda: ["smaller", "larger", "it listens less"]),
     ("03.1", "rounded down", lambda: [55, TORUS_RATE]),
     ("03.1", "one more", lambda: [57, TORUS_RATE]),
     ("03.1", "not rounded", lambda: [math.log(1e-3, TORUS_RATE), TORUS_RATE]),
@@ -400,10 +403,13 @@ WRONG = [
     ("03.3", "one-peer", lambda: [one_peer_of_12()]),
     ("03.3", "hears all", lambda: [[np.full((12, 12), 1 / 12)]]),
     ("03.3", "for 16", lambda: [[np.eye(16)]]),
-    ("03.4", "as on the complete graph", lambda: ["same", "same"]),
-    ("03.4", "less at once", lambda: ["less", "less"]),
-    ("03.4", "more later", lambda: ["same", "more"]),
-    ("03.4", "numbers", lambda: [0.02, 0.004]),
+    ("03.4", "as on the complete graph", lambda: ["same", "same", 0.2]),
+    ("03.4", "less at once", lambda: ["less", "less", 0.2]),
+    ("03.4", "more later", lambda: ["same", "more", 0.2]),
+    ("03.4", "numbers", lambda: [0.02, 0.004, 0.2]),
+    ("03.4", "all of it", lambda: ["same", "less", 1.0]),
+    ("03.4", "a share of all variance", lambda: ["same", "less", 0.004]),
+    ("03.4", "a sentence", lambda: ["same", "less", "they are alike"]),
     ("04.1", "listens to who differs", lambda: [[0.4, 0.15, 0.45]]),
     ("04.1", "no share for its own", lambda: [[0.4, 0.75, 0.25]]),
     ("04.1", "by 1 - distance", lambda: [[0.4, 0.6 * 0.9 / 1.6, 0.6 * 0.7 / 1.6]]),
@@ -846,12 +852,12 @@ def test_is_not_answered_by_a_placeholder(exercise):
 @pytest.mark.parametrize("exercise", EXERCISES)
 def test_solution_is_right(exercise):
     answer = solution(exercise[:2]).ANSWERS[exercise]
-    assert verdict(exercise, *answer()) == "right!"
+    assert verdict(exercise, *answer()).startswith("right!")
 
 
 @pytest.mark.parametrize(("exercise", "idea", "answer"), cases(*RIGHT_TOO))
 def test_other_answer_is_right_too(exercise, idea, answer):
-    assert verdict(exercise, *answer()) == "right!"
+    assert verdict(exercise, *answer()).startswith("right!")
 
 
 @pytest.mark.parametrize(("exercise", "mistake", "answer"), cases(*WRONG))
@@ -889,7 +895,7 @@ def test_a_truth_is_measured_once_and_only_for_words(monkeypatch):
     assert measured == []
     assert verdict("99.1", "same", "down") == "not yet. Look up."
     assert verdict("99.1", "up", "up") == "not yet. Look down."
-    assert verdict("99.1", "up", "down") == "right!"
+    assert verdict("99.1", "up", "down") == "right! Measured: +0.2, -0.2."
     assert len(measured) == 1
 
 

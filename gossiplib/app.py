@@ -1,9 +1,11 @@
-"""The finished prototype as a Flower app: `flwr run .`, or `make run`.
+"""The finished prototype as a Flower app: `make run`, or `flwr run`.
 
 Runs FedAvg and gossip on a topology on the grid that Flower gives, and gossip on a ring
 for contrast, with the same clients on the same partitions of digits, and prints a table
 of their accuracy on the common test set.
-The settings are those of `[tool.flwr.app.config]` in pyproject.toml.
+The settings are those of `[tool.flwr.app.config]` in pyproject.toml. Flower simulates
+two SuperNodes unless it is told how many:
+`flwr run . --stream --federation-config num-supernodes=16`.
 """
 
 from pathlib import Path
@@ -19,8 +21,13 @@ from gossiplib.core.client import gossip
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
 from gossiplib.core.topology import named
-from gossiplib.system.runs import due
+from gossiplib.system.runs import due, wait_until
 from gossiplib.tasks.task import Task, digits
+
+LEGEND = """
+Accuracy on the common test set: that of FedAvg's one model, and for gossip
+that of the clients' models. Distance: how far these are from their mean.
+Local: on a LocalGrid, in the server's process."""
 
 
 def _settings(context: Context) -> Any:
@@ -30,6 +37,26 @@ def _settings(context: Context) -> Any:
 def _task(context: Context) -> Task:
     config = _settings(context)
     return digits(config["num-clients"], alpha=config["alpha"], seed=config["seed"])
+
+
+def _check_nodes(grid: Grid, n: int) -> None:
+    """Raise ValueError unless there is a SuperNode for each client."""
+
+    def nodes() -> int:
+        return len(list(grid.get_node_ids()))
+
+    wait_until(lambda: nodes() > 0, 60)  # the first of them comes after the server
+    before = 0
+    while (there := nodes()) != n and there > before:  # as long as more come
+        before = there
+        wait_until(lambda: nodes() == n, 1)
+    if there != n:
+        wrong = (
+            f"the app has {n} clients, and there are {there} SuperNodes. Simulate\n"
+            f'as many: flwr run . --stream --federation-config "num-supernodes={n}"'
+        )
+        print(wrong, flush=True)  # Flower tells what is raised when Ray has started
+        raise ValueError(wrong)
 
 
 def _call(message: Message, context: Context) -> Message:
@@ -61,11 +88,32 @@ def main(grid: Grid, context: Context) -> None:
         Where FedAvg and gossip on the chosen topology run.
     context : flwr.app.Context
         Of the server; its `run_config` has the settings.
+
+    Raises
+    ------
+    ValueError
+        If there are more or fewer SuperNodes than clients.
     """
-    config, task = _settings(context), _task(context)
+    config = _settings(context)
     n, rounds, every = config["num-clients"], config["num-rounds"], config["every"]
+    _check_nodes(grid, n)
+    # What may be wrong with the settings is said before the first round.
+    contrast = "ring (local)"
+    graphs = {
+        name: named(name.split()[0], n, seed=config["seed"])
+        for name in (config["topology"], contrast)
+    }
+    folder = Path(config["output"]) if config["output"] else None
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+    task = _task(context)
+    told = 0
 
     def evaluate(t: int, arrays: ArrayRecord) -> MetricRecord | None:
+        nonlocal told
+        if t and t != told and due(t, max(1, rounds // 4)):
+            print(f"  round {t} of {rounds}", flush=True)
+        told = t
         seen = due(t, every) or t == rounds
         return task.evaluate_fn(t, arrays) if seen else None
 
@@ -75,35 +123,33 @@ def main(grid: Grid, context: Context) -> None:
         "evaluate_fn": evaluate,
     }
 
-    print(f"FedAvg, {rounds} rounds, {n} clients ...", flush=True)
+    print(f"FedAvg, {n} clients ...", flush=True)
     federated = FedAvg(fraction_evaluate=0.0).start(grid, **run)
     measured = federated.evaluate_metrics_serverapp
     accuracy: dict[int, Any] = {t: m["accuracy"] for t, m in measured.items()}
-    columns = {("FedAvg", "accuracy"): pd.Series(accuracy)}
+    columns = {("FedAvg", "model"): pd.Series(accuracy)}
     results = {}
     # The ring is there for contrast. It runs in this process, which takes less time and
     # gives the same models.
     local = LocalGrid(client, n, run_config=config)
-    for name, where in ((config["topology"], grid), ("ring (LocalGrid)", local)):
+    for name, where in ((config["topology"], grid), (contrast, local)):
         print(f"Gossip, {name} ...", flush=True)
-        graph = named(name.split()[0], n, seed=config["seed"])
-        strategy = Gossip(graph, evaluate_every=0, observe_every=every)
+        strategy = Gossip(graphs[name], evaluate_every=0, observe_every=every)
         result = results[name] = strategy.start(where, **run)
         clients = result.to_pandas().groupby("round")["server_accuracy"]
         for column in ("mean", "min", "max"):
             columns[name, column] = clients.agg(column)
         columns[name, "distance"] = pd.Series(result.consensus_distance)
     table = pd.DataFrame(columns).dropna().rename_axis("round")
-    names = {"min": "worst client", "max": "best client", "mean": "mean client"}
-    table = table.rename(columns=names, level=1)
-    print(table.round(3).to_string(), flush=True)
+    table = table.rename(columns={"min": "worst", "max": "best"}, level=1)
+    print(table.round(3).to_string())
+    print(LEGEND, flush=True)
 
-    if config["output"]:
+    if folder:
         from gossiplib.viz import plots
 
-        folder = Path(config["output"])
-        folder.mkdir(parents=True, exist_ok=True)
         table.to_csv(folder / "accuracy.csv")
         figure = plots.accuracy(results, {"FedAvg": accuracy}, value="server_accuracy")
         figure.savefig(folder / "accuracy.png", dpi=150, bbox_inches="tight")
-        print("Saved accuracy.csv and accuracy.png", flush=True)
+        print(f"The table, and a picture of it, in {folder}:", flush=True)
+        print("accuracy.csv, accuracy.png", flush=True)

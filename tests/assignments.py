@@ -247,7 +247,11 @@ def main() -> None:
     if not (paths := find(ROOT, given.numbers)):
         parser.error("no such notebook")
     made = build(given.course, paths)
-    print(f"{given.course / 'source'} has the assignments {', '.join(made)}")
+    print(f"{given.course / 'source'} has the assignments {', '.join(made)}.")
+    print("What students get of one, without solutions, comes next:\n")
+    print("source .venv/bin/activate")
+    print(f"cd {given.course}")
+    print(f"nbgrader generate_assignment {made[0]}    # release/{made[0]}")
 
 
 if __name__ == "__main__":

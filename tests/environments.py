@@ -33,7 +33,8 @@ import yaml
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode, v4
 
-from links import tagged
+import gossiplib
+from links import WITHOUT_FLOWER, install_cell, tagged
 from notebooks import ROOT, execute, find, peak_memory, read
 from processes import private_environment
 
@@ -44,7 +45,6 @@ ON_PYPI = {
     "python": None,
     "pip": None,
     "matplotlib-base": "matplotlib",
-    "msgpack-python": "msgpack",
     "pytorch-cpu": "torch",
 }
 COLAB = "import sys, types; sys.modules['google.colab'] = types.ModuleType('colab')"
@@ -124,15 +124,16 @@ class Environment:
         execute(notebook, folder, env, kernel=self.name)
 
 
-def on_colab(install: str) -> str:
+def on_colab(path: Path) -> str:
     """Return an install cell that takes itself to be on Colab, and finds us here."""
-    return re.sub(r"https://\S+\.zip", str(ROOT), f"{COLAB}\n{install}")
+    flower = not path.name.startswith(WITHOUT_FLOWER)
+    cell = install_cell("https://github.com/any/one", gossiplib.__version__, flower)
+    return re.sub(r"https://\S+\.zip", str(ROOT), f"{COLAB}\n{cell}")
 
 
 def installed_by_its_own_cell(environment: Environment, path: Path) -> None:
     """Run a notebook's install cell as on Colab, with gossiplib from here."""
-    (cell,) = tagged(read(path), "install")
-    notebook = v4.new_notebook(cells=[v4.new_code_cell(on_colab(cell.source))])
+    notebook = v4.new_notebook(cells=[v4.new_code_cell(on_colab(path))])
     with private_environment() as env:
         environment.run(notebook, path.parent, env)
 
@@ -187,16 +188,17 @@ def group(memory: int, processors: float) -> Iterator[str]:
                 folder.rmdir()
 
 
-def told(environment: Environment, paths: list[Path], install=str) -> int:
+def told(environment: Environment, paths: list[Path], install=None) -> int:
     """Run notebooks, print a line for each; return how many failed.
 
-    `install` changes the source of the install cell.
+    `install` gives another install cell for the notebook at a path.
     """
     failed = 0
     for path in paths:
         before, after = read(path), read(path)
-        (cell,) = tagged(after, "install")
-        cell.source = install(cell.source)
+        if install:
+            (cell,) = tagged(after, "install")
+            cell.source = install(path)
         with private_environment() as env, peak_memory(env["FLWR_HOME"]) as peak:
             start = time.perf_counter()
             try:

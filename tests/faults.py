@@ -2,15 +2,17 @@
 
     python tests/faults.py
 
-writes the table of README.md. A test that shows what happens says so by `@shows(fault,
-place, "what happens")`. `test_fault_table` fails where a fault has no test at a place
-and no reason in `CANNOT` either, or where README.md says something else.
+writes the table of notebooks/reference.md. A test that shows what happens says so by
+`@shows(fault, place, "what happens")`. `test_fault_table` fails where a fault has no
+test at a place and no reason in `CANNOT` either, or where that page says something
+else.
 """
 
 import ast
-from pathlib import Path
 
 from notebooks import ROOT, replace_block
+
+PAGE = ROOT / "notebooks" / "reference.md"
 
 PLACES = ("LocalGrid", "Ray", "deployment", "peers")
 FAULTS = {
@@ -22,6 +24,7 @@ FAULTS = {
     "killed": "client killed",
     "restarted": "client restarted",
     "lost": "message lost",
+    "memory": "message lost, protocol with memory",
     "repeated": "message repeated",
     "delayed": "message delayed",
     "reordered": "messages reordered",
@@ -34,16 +37,18 @@ FAULTS = {
     "malformed": "oversized or malformed message",
 }
 _FLOWER = "Flower's own queue: it can not be made to happen"
+_SAME = "as on LocalGrid: all of it is the clients' code"
 #: (fault, place) -> why there is nothing to test.
 CANNOT = {
     ("port", "LocalGrid"): "has no port",
     ("port", "Ray"): "Ray chooses its ports",
     ("expired", "LocalGrid"): "has no certificates",
     ("expired", "Ray"): "has no certificates",
+    ("memory", "Ray"): _SAME,
+    ("memory", "deployment"): _SAME,
     ("repeated", "Ray"): _FLOWER,
     ("repeated", "deployment"): _FLOWER,
     ("server", "peers"): "there is no server",
-    ("disk", "peers"): "peers keep no checkpoints",
 }
 
 
@@ -82,11 +87,10 @@ def table() -> str:
     return "\n".join(rows)
 
 
-def with_table(readme: Path) -> str:
-    """Return the text of README.md with the table of now."""
-    return replace_block(readme.read_text(), "faults", table())
+def with_table() -> str:
+    """Return the text of the page with the table of now."""
+    return replace_block(PAGE.read_text(), "faults", table())
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(with_table(readme))
+    PAGE.write_text(with_table())

@@ -63,6 +63,7 @@ def holds(name: str, variables: dict[str, str], paths: list[str]) -> bool:
     print(f"{name}:", *told, sep="\n", flush=True)
     pytest = [sys.executable, "-m", "pytest", "-n", str(min(2, len(paths)))]
     pytest += ["--dist", "loadfile", "--nbval-lax", "--nbval-current-env", *paths]
+    pytest += ["tests/conftest.py"]
     with private_environment() as env:
         run = {"cwd": ROOT, "env": env | variables}
         subprocess.run([sys.executable, "-c", REPORT], check=True, **run)

@@ -4,13 +4,20 @@ The schemas themselves were checked with cffconvert and check-jsonschema; here i
 can drift.
 """
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
+from importlib.metadata import distributions
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from docstrings import offered, tree, wing
+from environments import binder_requirements
 from house import files, from_the_ground, written
 from notebooks import ROOT
 
@@ -19,6 +26,8 @@ CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
 WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text("utf-8"))
 FORMS = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
 TEXTS = ["CONTRIBUTING.md", "README.md", "notebooks/teachers_guide.md"]
+README = (ROOT / "README.md").read_text("utf-8")
+SNIPPETS = re.findall(r"(?s)```python\n(.+?)```", README)
 
 
 def test_the_citation_is_that_of_the_project():
@@ -26,7 +35,7 @@ def test_the_citation_is_that_of_the_project():
     assert CITATION["version"] == PROJECT["version"]
     assert CITATION["license"] == PROJECT["license"]
     assert CITATION["title"] == PROJECT["description"]
-    assert CITATION["repository-code"] == PROJECT["urls"]["Repository"]
+    assert CITATION.get("repository-code") == PROJECT["urls"].get("Repository")
 
 
 def test_the_changelog_tells_of_this_version():
@@ -40,9 +49,7 @@ def test_the_workflow_has_the_oldest_and_newest_that_the_project_admits():
     (flower,) = (d for d in PROJECT["dependencies"] if d.startswith("flwr["))
     oldest = re.search(r">=([\d.]+)", flower)[1]
     assert f"flwr=={oldest}.0" in {row["pins"] for row in rows}
-    (python,) = re.findall(
-        r"Python (3\.\d+ to 3\.\d+)", (ROOT / "README.md").read_text()
-    )
+    (python,) = re.findall(r"Python (3\.\d+ to 3\.\d+)", README)
     pythons = {row["python"] for row in rows}
     assert set(python.split(" to ")) <= pythons
     assert PROJECT["requires-python"] == f">={python.split(' to ')[0]}"
@@ -76,12 +83,55 @@ def test_a_form_asks_something(form):
     assert any(f.get("validations", {}).get("required") for f in fields)
 
 
+def test_conda_asks_for_what_the_project_asks():
+    assert set(PROJECT["dependencies"]) <= set(binder_requirements())
+
+
+def test_every_pin_admits_every_python_that_is_stated():
+    text = (ROOT / "constraints.txt").read_text()
+    pins = {canonicalize_name(n): v for n, v in re.findall(r"(?m)^(.+)==(.+)$", text)}
+    first, last = map(int, re.search(r"3\.(\d+) to 3\.(\d+)", README).groups())
+    pythons = [f"3.{minor}.0" for minor in range(first, last + 1)]
+    asks = {
+        dist.name: SpecifierSet(dist.metadata["Requires-Python"] or "")
+        for dist in distributions()
+        if pins.get(canonicalize_name(dist.name)) == dist.version.split("+")[0]
+    }
+    assert asks, "nothing of constraints.txt is installed"
+    refused = {n: s for n, s in asks.items() if not all(map(s.contains, pythons))}
+    assert refused == {}
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
+def test_the_readmes_snippets_run_as_they_stand(snippet, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", snippet],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and " rows x " in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize("name", TEXTS)
 def test_commands_that_are_told_exist(name):
     text = (ROOT / name).read_text("utf-8")
     targets = set(re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text()))
     told = re.findall(r"(?m)(?:^|`)make ([a-z]+)", text)
     assert told and set(told) <= targets
+
+
+@pytest.mark.parametrize(
+    ("target", "extras"), [("lab", "lab"), ("site", "site"), ("test", "lab,site,test")]
+)
+def test_make_installs_what_a_target_needs_and_shows_it(target, extras):
+    env = {k: v for k, v in os.environ.items() if k != "MAKEFLAGS"}
+    make = ["make", "--dry-run", "--always-make", target]
+    told = subprocess.check_output(make, cwd=ROOT, env=env, text=True)
+    assert re.findall(r"--editable '\.\[(.+)\]'", told) == [extras]
+    assert "GB on disk" in told and "install --quiet" not in told
+    assert ("byzfl" in told) == ("test" in extras)
 
 
 def test_files_that_contributing_names_exist():
@@ -97,18 +147,18 @@ def test_the_house_is_drawn_as_it_stands():
         assert path.read_text("utf-8") == text, "run `make house`"
 
 
-def test_names_that_the_readme_tells_exist():
+def test_names_that_readme_and_reference_tell_exist():
     names, homes = set(), set(from_the_ground())
     for path in (path for room in from_the_ground() for path in files(room)):
         homes.add(path.stem)
         for name in offered(tree(path)):
             names |= {name, f"{path.stem}.{name}", f"{wing(path)}.{name}"}
-    readme = (ROOT / "README.md").read_text("utf-8")
-    told = re.findall(r"`([a-z_]+\.[A-Za-z_]+)[`(]", readme)
+    reference = (ROOT / "notebooks" / "reference.md").read_text("utf-8")
+    told = re.findall(r"`([a-z_]+\.[A-Za-z_]+)[`(]", README + reference)
     ours = {name for name in told if name.split(".")[0] in homes}
     variables = {"context.state", "peers.refused", "result.lost", "task.client_app"}
     assert len(ours) > 20 and ours - names == variables
     # The table of protocols also names modules, and goes on after a comma.
-    rows = readme.split("| protocol |")[1].split("\n\n")[0].splitlines()[2:]
+    rows = reference.split("| protocol |")[1].split("\n\n")[0].splitlines()[2:]
     built = {n for row in rows for n in re.findall(r"`(\w+)[`(]", row.split("|")[3])}
     assert built - names - homes == {"LocalDpMod"}

@@ -75,6 +75,8 @@ def drifting_app(
         faults = config.get("faults", default)
         if f"{config['server-round']} {i} raises" in faults:
             raise RuntimeError("the disk is full")
+        if f"{config['server-round']} {i} exits" in faults:
+            raise SystemExit(0)
         if f"{config['server-round']} {i} none" in faults:
             return None
         if f"{config['server-round']} {i} shape" in faults:

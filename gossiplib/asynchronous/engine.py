@@ -92,12 +92,17 @@ def gossip_cycles(
     TypeError
         If `graph` is not a simple networkx graph.
     ValueError
-        If the task has not two classes or no common test set, the graph does not fit,
-        a number is wrong, or `create` makes models that are not finite or not shaped
-        like those it gets.
+        If the task has not two classes, is not for linear models or has no common test
+        set, the graph does not fit, a number is wrong, or `create` makes models that
+        are not finite or not shaped like those it gets.
     """
     if task.num_classes != 2:
         raise ValueError(f"the models need 2 classes; the task has {task.num_classes}")
+    if task.x.ndim != 2 or not task.x.is_floating_point():
+        raise ValueError(
+            "the models are linear, and need floats of shape (examples, features); the "
+            f"task has {task.x.dtype} of shape {tuple(task.x.shape)}"
+        )
     check_whole("num_cycles", num_cycles, 1)
     check_whole("observe_every", observe_every, 0)
     if sample is not None:

@@ -92,9 +92,7 @@ NETWORK = Network()
 
 def task_of(seed: int) -> Task:
     """Return the data of the network of a seed, a copy that nobody else holds."""
-    # `digits` keeps what it made, and would give it to an entry that asks for the same.
-    make = digits.__wrapped__
-    return make(NETWORK.num_clients, alpha=0.5, hidden=32, holdout=0, seed=seed)
+    return digits(NETWORK.num_clients, alpha=0.5, hidden=32, holdout=0, seed=seed)
 
 
 def liars(seed: int) -> np.ndarray:
@@ -231,15 +229,15 @@ class Outcome:
 
     def __post_init__(self) -> None:
         """Raise ValueError if no plan can have reached that."""
-        whose = f"the outcome of seed {self.seed!r}"
+        whose = f"the outcome of seed {self.seed!r:.20}"
         kinds = all(type(getattr(self, f.name)) is f.type for f in fields(self))
         if not kinds or not is_hash(self.digest):
             raise ValueError(f"{whose} has a value of another type")
-        if not 0 <= self.worst <= self.mean <= 1 or self.rounds < 1:
+        could = 0 <= self.worst <= self.mean <= 1 and 1 <= self.rounds <= PASSES
+        if not could or not 0 <= self.seed < 2**32:
             raise ValueError(f"{whose} cannot be")
         if not 0 <= self.bytes <= NETWORK.budget:
-            text = f"seed {self.seed} has {self.bytes} bytes, over the budget"
-            raise ValueError(text)
+            raise ValueError(f"{whose} has {self.bytes!s:.20} bytes, over the budget")
 
 
 def is_hash(value: object) -> bool:
@@ -285,15 +283,15 @@ def source_of(entry: Callable[..., Any] | str) -> str:
     Raises
     ------
     EntryError
-        If it is no function, or one whose source Python cannot find.
+        If it is no function, or one whose source Python cannot find, or no text.
     """
-    if not isinstance(entry, str):
-        try:
-            entry = inspect.getsource(entry)
-        except (OSError, TypeError):
-            text = "an entry is a function that was written in a cell or a file: "
-            raise EntryError(f"{text}def my_entry(network): ...") from None
-    return textwrap.dedent(entry).strip() + "\n"
+    try:
+        source = entry if isinstance(entry, str) else inspect.getsource(entry)
+        source.encode()
+    except (OSError, TypeError, UnicodeEncodeError):
+        text = "an entry is a function that was written in a cell or a file, in UTF-8: "
+        raise EntryError(f"{text}def my_entry(network): ...") from None
+    return textwrap.dedent(source).strip() + "\n"
 
 
 def score(entry: Callable[..., Any] | str, seeds: Sequence[int] = FINAL) -> Score:
@@ -329,7 +327,7 @@ def _plan(source: str) -> Plan:
     name = f"<entry {hashlib.sha256(source.encode()).hexdigest()[:12]}>"
     try:
         body = ast.parse(source, name).body
-    except SyntaxError as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise EntryError(f"the entry is not Python: {error}") from error
     if len(body) != 1 or not isinstance(body[0], ast.FunctionDef):
         text = "an entry is one function, def my_entry(network): ..., with all that it "
@@ -362,8 +360,8 @@ def _run(plan: Plan, seed: int) -> Outcome:
     options |= {"schedule": budget, "average": _Lies(plan.average, lying, budget)}
     with _blame():
         result = gossip_learning(task, **options, evaluate_every=0, observe_every=0)
-    if state_of(task) != before:
-        raise EntryError("the entry changed the data or the seed of the network")
+        if state_of(task) != before:
+            raise EntryError("the entry changed the data or the seed of the network")
     spent = sum(result.bytes.values())
     if spent > NETWORK.budget:
         text = f"its messages are {spent:,} bytes and the budget is {NETWORK.budget:,}"
@@ -384,9 +382,9 @@ def _blame() -> Iterator[None]:
     """Turn an error inside the entry into an EntryError that says where."""
     try:
         yield
-    except EntryError:
+    except (EntryError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # an entry may also call sys.exit
         frames = traceback.extract_tb(error.__traceback__)
         lines = [f.lineno for f in frames if f.filename.startswith("<entry")]
         where = f" in line {lines[-1]} of it" if lines else ""

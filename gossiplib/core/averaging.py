@@ -40,11 +40,14 @@ class Average(Protocol):
         send(model, context) -> message
 
     which is called after training, and returns what leaves the client instead: a list
-    of arrays of any number, shapes and data types. Then `neighbours` holds these.
+    of arrays of any number, shapes and data types. Then `neighbours` holds these, and
+    ``context.read`` takes them apart, as not every one that comes need make sense.
 
     The vectorised engine calls an average function for many clients at once, with the
     same number of neighbours each. Then each array has one axis more, the first, for
     the clients; so has each weight, each array that is sent, and each in the state.
+    Clients that remember other whole numbers or truth values are called apart, and may
+    send fewer arrays than others; then whoever reads them finds zeros in the last ones.
     ``context.batch`` is that axis, `per_client` fits weights to arrays, `ravel`
     makes vectors of models.
     """

@@ -24,6 +24,10 @@ parameters, are.
 The clients' part is their whole `context.state`, with what average functions and the
 wrapped app put there. How the file is kept from damage is `archive`'s part.
 ``checkpoint.json`` in the file can be read by eye.
+
+Whoever can write the file can make one up. What is not as a run would have written it
+is a ValueError, and reading takes memory of a hundred times the file's length at most.
+Only what average functions and apps keep for themselves goes back to them unseen.
 """
 
 import contextlib
@@ -32,27 +36,31 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast, get_args
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from gossiplib.core.client import MODEL, RULE, RUN
 from gossiplib.core.membership import Membership
 from gossiplib.core.mixing import Matrix, as_dense
-from gossiplib.core.result import GossipResult, Loss
+from gossiplib.core.models import check_arrays
+from gossiplib.core.result import GossipResult, NodeMetrics
 from gossiplib.system import archive
-from gossiplib.system.archive import Member
-from gossiplib.system.numbers import check_whole
+from gossiplib.system.archive import Member, Members
+from gossiplib.system.kinds import Special, as_kind, fields_of, parse
 from gossiplib.system.records import StackedMetrics, dump, load, record_of
 
 __all__ = [
     "Checkpoint",
     "Identity",
+    "Known",
     "check_path",
     "fingerprint",
     "identity",
+    "known_to",
     "reading",
     "restore",
     "save",
@@ -61,23 +69,18 @@ __all__ = [
 ]
 
 #: The version of the format; another one is refused.
-FORMAT = 2
+FORMAT = 3
 
 _HEADER = "checkpoint.json"
-#: What comes of a header that somebody has made up.
-_WRONG = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
-#: Fields of a result that map a round to the metrics of all clients together.
-_MEANS = (
-    "train_metrics_clientapp",
-    "evaluate_metrics_clientapp",
-    "evaluate_metrics_serverapp",
-)
-_BY_CLIENT = ("node_train_metrics", "node_evaluate_metrics", "node_server_metrics")
-#: The models are the clients'.
-_MODELS = ("arrays", "node_arrays")
+#: What comes of a header, or of records, that somebody has made up.
+_WRONG = (KeyError, TypeError, ValueError)
+#: What a result has for each round: metrics by client.
+_CLIENTS = get_args(NodeMetrics)[1]
+#: The data types of columns of metrics, by numpy's codes.
+_NUMBERS = "bhilqBHILQefd"
 
 Where: TypeAlias = str | os.PathLike[str]
-Identity: TypeAlias = dict[str, int | float | str]
+Identity: TypeAlias = dict[str, bool | int | float | str]
 #: The first model, and what clients are told in training and in evaluation.
 Records: TypeAlias = tuple[ArrayRecord, ConfigRecord | None, ConfigRecord | None]
 
@@ -92,9 +95,9 @@ class Checkpoint(NamedTuple):
     identity: Identity
     result: GossipResult  # so far, without models
     more: dict[str, Any]  # what else the engine wrote to the header
-    members: Mapping[str, Member]  # read when looked up
+    members: Members  # read when looked up
 
-    def check(self, identity: Identity, num_rounds: int) -> None:
+    def check(self, identity: Identity) -> None:
         """Raise ValueError unless this run can go on from here; say what differs."""
         differing = []
         for name in {**identity, **self.identity}:
@@ -107,11 +110,25 @@ class Checkpoint(NamedTuple):
                 f"the checkpoint {self.path} is of another run. What differs: "
                 f"{'; '.join(differing)}"
             )
-        if self.server_round > num_rounds:
-            raise ValueError(
-                f"the checkpoint {self.path} has {self.server_round} rounds, more than "
-                f"num_rounds={num_rounds}"
-            )
+
+
+class Known(NamedTuple):
+    """The clients of a run on Flower: `more`, and the members that it names."""
+
+    run: int
+    states: dict[int, RecordDict]  # what clients keep themselves
+    have_model: set[int]
+    late: set[int]
+    first: dict[int, ArrayRecord]
+    chosen: list[tuple[int, list[int]]]
+
+
+class _Header(NamedTuple):
+    format: int
+    round: int
+    identity: Identity
+    result: dict[str, Any]
+    more: dict[str, Any]
 
 
 def check_path(path: Where | None) -> None:
@@ -147,14 +164,8 @@ def save(
     A run is worth more than its checkpoint: it goes on, and the earlier file stays.
     """
     told, columns = _of_result(result)
-    header = {
-        "format": FORMAT,
-        "round": server_round,
-        "identity": identity,
-        "result": told,
-        "more": more,
-    }
-    text = json.dumps(header, default=_number).encode()
+    header = _Header(FORMAT, server_round, identity, told, more)
+    text = json.dumps(header._asdict(), default=_plain).encode()
     try:
         archive.write(path, {_HEADER: text, **columns, **members})
     except OSError as error:
@@ -163,39 +174,49 @@ def save(
 
 
 @contextlib.contextmanager
-def reading(path: Where) -> Iterator[Checkpoint]:
-    """Open a checkpoint; raise ValueError if it is none, or cut short, or altered."""
+def reading(path: Where, num_rounds: int | None = None) -> Iterator[Checkpoint]:
+    """Open a checkpoint; raise ValueError if it is none, or cut short, or altered.
+
+    Nor may it have more rounds than the run that is to go on, if `num_rounds` is given.
+    """
     with archive.reading(path) as members:
         try:
-            header = json.loads(cast(bytes, members[_HEADER]))
-            version = header["format"]
+            told = parse(cast(bytes, members[_HEADER]))
+            if (version := as_kind(int, told["format"], "format")) != FORMAT:
+                raise ValueError(
+                    f"it has the format {version}; this gossiplib reads format {FORMAT}"
+                )
+            header = as_kind(_Header, told, "header")
+            special: Special = {
+                MetricRecord: _to_metrics,
+                _CLIENTS: partial(_to_clients, members),
+            }
+            kinds, of_result = fields_of(GossipResult), header.result.items()
+            kept = {k: as_kind(kinds[k], v, k, special) for k, v in of_result}
+            if not header.round:
+                raise ValueError("there is no round 0")
         except _WRONG as error:
-            raise ValueError(f"{path} is no checkpoint: {error!r}") from error
-        if version != FORMAT:
+            raise _refusal(path, error) from error
+        if num_rounds is not None and header.round > num_rounds:
             raise ValueError(
-                f"the checkpoint {path} has the format {version}; this gossiplib reads "
-                f"format {FORMAT}"
+                f"the checkpoint {path} has {header.round} rounds, more than "
+                f"num_rounds={num_rounds}"
             )
-        try:
-            t, identity, more = (header[key] for key in ("round", "identity", "more"))
-            check_whole("round", t, 1)
-            if not isinstance(identity, dict) or not isinstance(more, dict):
-                raise TypeError("identity and more must be objects")
-            result = _to_result(header["result"], members)
-        except _WRONG as error:
-            raise ValueError(f"{path} is no checkpoint: {error!r}") from error
-        yield Checkpoint(path, t, identity, result, more, members)
+        _, t, identity, _, more = header
+        yield Checkpoint(path, t, identity, GossipResult(**kept), more, members)
+
+
+def _refusal(path: Where, error: Exception) -> ValueError:
+    return ValueError(f"{path} is no checkpoint: {error!r:.300}")
 
 
 def _of_result(result: GossipResult) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return a result as JSON (which keeps each float to the bit) and arrays."""
     told: dict[str, Any] = {}
     columns: dict[str, np.ndarray] = {}
-    for name in (f.name for f in fields(result)):
+    for name, kind in fields_of(GossipResult).items():
         value = getattr(result, name)
-        if name in _MEANS:
-            value = {t: dict(metrics) for t, metrics in value.items()}
-        elif name in _BY_CLIENT:
+        if kind == NodeMetrics:
             rounds, value = value, {}
             for t, clients in rounds.items():
                 if isinstance(clients, StackedMetrics):
@@ -205,7 +226,7 @@ def _of_result(result: GossipResult) -> tuple[dict[str, Any], dict[str, np.ndarr
                     columns |= {f"{at}/{k}": v for k, v in clients.columns.items()}
                 else:
                     value[t] = _of_clients(clients)
-        if name not in _MODELS:
+        if name not in ("arrays", "node_arrays"):  # the models are the clients'
             told[name] = value
     return told, columns
 
@@ -214,46 +235,36 @@ def _of_clients(clients: Mapping[int, MetricRecord]) -> dict[str, Any]:
     records = list(clients.values())
     if len({id(record) for record in records}) == 1:
         records = records[:1]  # of round 0: one first model, measured once
-    return {"clients": list(clients), "metrics": [dict(r) for r in records]}
+    return {"clients": list(clients), "metrics": records}
 
 
-def _to_result(told: dict[str, Any], members: Mapping[str, Member]) -> GossipResult:
-    result = GossipResult()
-    known = {f.name for f in fields(result)}.difference(_MODELS)
-    for name, value in told.items():
-        if name not in known or type(value) is not type(getattr(result, name)):
-            raise ValueError(f"{name} is not what a result has")
-        if isinstance(value, dict) and name != "seconds":
-            value = {int(t): of_round for t, of_round in value.items()}
-        if name in _MEANS:
-            value = {t: MetricRecord(metrics) for t, metrics in value.items()}
-        elif name in _BY_CLIENT:
-            value = {
-                t: _to_clients(of_round, f"{name}/{t}", members)
-                for t, of_round in value.items()
-            }
-        elif name == "lost":
-            value = [Loss(*loss) for loss in value]
-        setattr(result, name, value)
-    return result
-
-
-def _to_clients(
-    told: dict[str, Any], at: str, members: Mapping[str, Member]
-) -> Mapping[int, MetricRecord]:
-    if "columns" in told:
-        columns = {k: np.asarray(members[f"{at}/{k}"]) for k in told["columns"]}
-        return StackedMetrics(np.asarray(members[f"{at}/clients"]), columns)
-    records = [MetricRecord(metrics) for metrics in told["metrics"]]
-    if len(records) == 1:
-        return dict.fromkeys(told["clients"], records[0])
-    return dict(zip(told["clients"], records, strict=True))
-
-
-def _number(value: object) -> int | float:
+def _plain(value: object) -> object:
+    if isinstance(value, MetricRecord):
+        return dict(value)
     if isinstance(value, np.integer | np.floating):
         return value.item()
     raise TypeError(f"a result cannot hold a {type(value).__name__}")
+
+
+def _to_clients(members: Members, told: Any, at: str) -> Mapping[int, MetricRecord]:
+    told = as_kind(dict[str, list[Any]], told, at)
+    if "columns" in told:
+        ids = members.array(f"{at}/clients", "lq")
+        if not np.array_equal(ids, np.unique(ids[ids >= 0])):
+            raise ValueError(f"the clients of {at} are not in ascending order")
+        names = dict.fromkeys(as_kind(list[str], told["columns"], at))
+        columns = (members.array(f"{at}/{k}", _NUMBERS, ids.shape) for k in names)
+        return StackedMetrics(ids, dict(zip(names, columns, strict=True)))
+    clients, metrics = as_kind(list[int], told["clients"], at), told["metrics"]
+    if len(metrics) == 1:
+        return dict.fromkeys(clients, _to_metrics(metrics[0], at))
+    if not len({*clients}) == len(clients) == len(metrics):
+        raise ValueError(f"{at} is not one record for each client")
+    return {i: _to_metrics(m, at) for i, m in zip(clients, metrics, strict=True)}
+
+
+def _to_metrics(told: Any, at: str) -> MetricRecord:
+    return MetricRecord(as_kind(dict[str, Any], told, at))
 
 
 def identity(W: Matrix, discover_every: int, records: Records) -> Identity:
@@ -310,52 +321,65 @@ def take(clients: Membership) -> tuple[dict[str, Any], dict[str, Member]]:
     return more, kept
 
 
-def restore(kept: Checkpoint, clients: Membership) -> None:
+def known_to(kept: Checkpoint, initial: ArrayRecord) -> Known:
+    """Return what `take` has put in a checkpoint; raise ValueError if it is not that.
+
+    Models must be like the first one of the run, `initial`.
+    """
+
+    def stored(call: str, told: Any, at: str) -> dict[int, RecordDict]:
+        ids = as_kind(list[int], told, at)
+        return {i: load(cast(bytes, kept.members[f"{call}/{i}"])) for i in ids}
+
+    def models(told: Any, at: str) -> dict[int, ArrayRecord]:
+        found = stored("first", told, at).items()
+        return {i: record_of(state, "arrays", ArrayRecord) for i, state in found}
+
+    special: Special = {
+        dict[int, RecordDict]: partial(stored, "state"),
+        dict[int, ArrayRecord]: models,
+    }
+    try:
+        known: Known = as_kind(Known, kept.more, "more", special)
+        named = {*known.states, *known.have_model, *known.late, *known.first}
+        named.update(j for i, near in known.chosen for j in (i, *near))
+        if not named <= set(range(cast(int, kept.identity["clients"]))):
+            raise ValueError("it names clients that the run does not have")
+        runs, own = set(), list(known.first.values())
+        for state in known.states.values():
+            as_kind(str, record_of(state, RULE, ConfigRecord)["average"], RULE)
+            own.append(record_of(state, MODEL, ArrayRecord, initial))
+            runs.add(record_of(state, RUN, ConfigRecord, ConfigRecord()).get("run"))
+        for model in own:
+            check_arrays(model, initial)
+        if runs and known.run not in runs:  # one client may have been restarted
+            raise ValueError("no client was in its run")
+    except _WRONG as error:
+        raise _refusal(kept.path, error) from error
+    return known
+
+
+def restore(kept: Checkpoint, known: Known, clients: Membership) -> None:
     """Give clients back what they kept, and fill in what the server knew of them.
 
     Clients that are not in the checkpoint count as late. One of its own that is not
     there, or fails, is a RuntimeError.
     """
-    _check(kept)
-    calls, states = clients.calls, kept.more["states"]
+    calls, states = clients.calls, known.states
     if missing := sorted(set(states) - set(calls.nodes)):
         raise RuntimeError(
             f"the checkpoint {kept.path} has the clients {missing}, which did not join "
             f"this run: client {missing[0]} {calls.why_missing}"
         )
     calls.server_round = kept.server_round
-    stored = {i: load(cast(bytes, kept.members[f"state/{i}"])) for i in states}
-    told = [calls.message("query.restore", i, **stored[i]) for i in states]
+    told = [calls.message("query.restore", i, **state) for i, state in states.items()]
     back = {calls.client_of(reply) for reply in calls.send(told, counted=False)}
     if back != set(states):
         loss = kept.result.lost[-1]
         raise RuntimeError(
             f"client {loss.client} did not take its state back: {loss.reason}"
         )
-    clients.have_model.update(kept.more["have_model"])
-    clients.late.update(kept.more["late"], set(calls.nodes).difference(states))
-    for i in kept.more["first"]:
-        first = load(cast(bytes, kept.members[f"first/{i}"]))
-        clients.first[i] = record_of(first, "arrays", ArrayRecord)
-    clients.chosen.update(kept.more["chosen"])
-
-
-def _check(kept: Checkpoint) -> None:
-    """Raise ValueError unless a checkpoint holds what `take` has put there."""
-    more, members = kept.more, kept.members
-    try:
-        clients = range(int(kept.identity["clients"]))
-        lists = [more[name] for name in ("states", "have_model", "late", "first")]
-        for some in [*lists, [i for i, _ in more["chosen"]]]:
-            if len(set(some)) < len(some) or not all(i in clients for i in some):
-                raise ValueError(f"{some} are not clients")
-        for _, chosen in more["chosen"]:
-            if not all(j in clients for j in chosen):
-                raise ValueError(f"{chosen} are not clients")
-        if not isinstance(more["run"], int):
-            raise ValueError("the run has no number")
-        needed = [f"state/{i}" for i in lists[0]] + [f"first/{i}" for i in lists[3]]
-        if missing := [name for name in needed if name not in members]:
-            raise ValueError(f"{missing} are missing")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{kept.path} is no checkpoint: {error}") from error
+    clients.have_model.update(known.have_model)
+    clients.late.update(known.late, set(calls.nodes).difference(states))
+    clients.first.update(known.first)
+    clients.chosen.update(known.chosen)

@@ -21,7 +21,14 @@ from gossiplib.core.averaging import Average, as_dtypes, name_of, weighted_mean
 from gossiplib.core.context import RoundContext, keep, owned
 from gossiplib.core.models import check_arrays, check_model, check_variances
 from gossiplib.system.numbers import Seed, check_whole, rng, seed_of
-from gossiplib.system.records import only_arrays, pack, record_of, unpack, wholes
+from gossiplib.system.records import (
+    first_metrics,
+    only_arrays,
+    pack,
+    record_of,
+    unpack,
+    wholes,
+)
 
 __all__ = ["accept_all", "choose", "gossip"]
 
@@ -170,6 +177,8 @@ def gossip(
             check_model(encoded, whose="the message of send:")
             reply.content[name] = ArrayRecord(encoded)
             reply.content["gossip"] = ConfigRecord({"encoded": True})
+            told = {key: float(value) for key, value in now.metrics.items()}
+            first_metrics(reply.content).update(told)
             keep(context, "average", now.state)
         context.state[MODEL] = trained
         return reply
@@ -187,10 +196,8 @@ def gossip(
         model = record_of(context.state, MODEL, ArrayRecord)
         own, neighbours = unpack(model), []
         for j in senders:
-            came, whose = (
-                record_of(message.content, str(j), ArrayRecord),
-                f"client {j}'s",
-            )
+            came = record_of(message.content, str(j), ArrayRecord)
+            whose = f"client {j}'s"
             if send is None:
                 came = check_arrays(came, model, whose)
             else:
@@ -205,7 +212,11 @@ def gossip(
         mixed = as_dtypes(mixed, own, neighbours if send is None else ())
         keep(context, "average", now.state)
         context.state[MODEL] = pack(mixed, like=model)
-        return Message(RecordDict(), reply_to=message)
+        content = RecordDict()
+        if now.unread:
+            reasons = now.unread.items()
+            content["unread"] = ConfigRecord({f"client {j}": w for j, w in reasons})
+        return Message(content, reply_to=message)
 
     @gossiping.evaluate()
     def evaluate(message: Message, context: Context) -> Message:

@@ -8,7 +8,8 @@ from whom. An average function may keep records in its `state` for later rounds.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from flwr.app import Context, RecordDict
@@ -36,6 +37,9 @@ def keep(context: Context, owner: str, state: RecordDict) -> None:
     context.state.update({f"{owner}.{name}": one for name, one in state.items()})
 
 
+T = TypeVar("T")
+
+
 class RoundContext(Context):
     """A client's Context, in one round.
 
@@ -55,6 +59,13 @@ class RoundContext(Context):
         (neighbours,) or (neighbours, clients).
     receivers : int or numpy.ndarray
         For `send`: to how many clients the message goes.
+
+    Attributes
+    ----------
+    metrics : dict
+        `send` may put numbers here, of each client; they come with those of training.
+    unread : dict
+        Senders whose message could not be read -> why, see `read`.
     """
 
     def __init__(
@@ -71,6 +82,8 @@ class RoundContext(Context):
         self.server_round = server_round
         self.senders = np.asarray(senders, dtype=np.int64)
         self.receivers = receivers
+        self.metrics: dict[str, float | np.ndarray] = {}
+        self.unread: dict[int, str] = {}
 
     @property
     def clients(self) -> np.ndarray:
@@ -84,6 +97,39 @@ class RoundContext(Context):
         All arrays that a function gets have this axis first, see `averaging`.
         """
         return self.clients.shape
+
+    def read(
+        self,
+        messages: Sequence[list[np.ndarray]],
+        weights: np.ndarray,
+        parse: Callable[[list[np.ndarray]], T],
+    ) -> tuple[list[T], np.ndarray]:
+        """Return what `parse` makes of each message that came, and the weights.
+
+        One that it fails to read counts as lost: its weight goes to the own model, and
+        its sender from `senders` to `unread`.
+
+        Parameters
+        ----------
+        messages, weights
+            The `neighbours` and weights of an average function.
+        parse : callable
+            message -> what it says.
+        """
+        read, bad, weights = [], [], np.array(weights, dtype=np.float64)
+        for k, message in enumerate(messages):
+            try:
+                read.append(parse(message))
+            except Exception as error:  # whatever comes of arrays that are made up
+                if self.batch:  # these are the engine's own
+                    raise
+                bad.append(k)
+                self.unread[int(self.senders[k])] = str(error)
+        if bad:
+            weights[0] += weights[np.add(bad, 1)].sum()
+            weights = np.delete(weights, np.add(bad, 1))
+            self.senders = np.delete(self.senders, bad)
+        return read, weights
 
 
 def uniforms(seed: int, context: RoundContext, size: int) -> np.ndarray:

@@ -18,7 +18,6 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
-from tqdm import tqdm
 
 from gossiplib.core import checkpoint as checkpoints, mixing, topology
 from gossiplib.core.calls import Calls
@@ -27,7 +26,7 @@ from gossiplib.core.models import check_initial, mean_arrays
 from gossiplib.core.result import EvaluateFn, GossipResult
 from gossiplib.system.numbers import check_seconds, check_whole
 from gossiplib.system.records import first_metrics, flat, mean_metrics
-from gossiplib.system.runs import due, each_round
+from gossiplib.system.runs import due, each_round, progress
 
 __all__ = ["Gossip", "GossipResult"]
 
@@ -236,18 +235,21 @@ class Gossip(Strategy):
             W = self.weights(topology.at(self.schedule, server_round))
             return checkpoints.identity(W, self.discover_every, records)
 
-        opened = nullcontext() if path is None else checkpoints.reading(path)
+        opened = (
+            nullcontext() if path is None else checkpoints.reading(path, num_rounds)
+        )
         with opened as kept:
-            first = 1
+            first, known = 1, None
             if kept:
-                kept.check(identity(kept.server_round), num_rounds)
+                kept.check(identity(kept.server_round))
                 first = kept.server_round + 1
+                known = checkpoints.known_to(kept, records[0])
             result = kept.result if kept else GossipResult()
-            calls = Calls(grid, timeout, result, kept.more["run"] if kept else None)
+            calls = Calls(grid, timeout, result, known.run if known else None)
             clients = Membership(calls, self, records[0])
             calls.join(self.num_clients, self.join_timeout)
-            if kept:
-                checkpoints.restore(kept, clients)
+            if kept and known:
+                checkpoints.restore(kept, known, clients)
         if path is None and evaluate_fn and (m := evaluate_fn(0, records[0].copy())):
             result.evaluate_metrics_serverapp[0] = m
             result.node_server_metrics[0] = dict.fromkeys(calls.nodes, m)
@@ -268,7 +270,7 @@ class Gossip(Strategy):
         left = num_rounds - first + 1
         before = _CLIENTS.set(clients)
         try:
-            for t in tqdm(rounds, "Gossip", left, unit="round", delay=2, leave=False):
+            for t in progress(rounds, "Gossip", left, "round"):
                 self._round(clients, t, grid, records)
         finally:
             _CLIENTS.reset(before)
@@ -293,7 +295,10 @@ class Gossip(Strategy):
             _, metrics = self.aggregate_train(t, calls.send(messages))
             result.train_metrics_clientapp[t] = metrics or MetricRecord()
         with result.timed("average"):
-            calls.send(self.configure_average(t))
+            for reply in calls.send(self.configure_average(t)):
+                if "unread" in reply.content:
+                    why = f"could not read what came: {reply.content['unread']}"
+                    calls.lose(calls.client_of(reply), "train.average", why)
         if due(t, self.evaluate_every):
             with result.timed("measure"):
                 messages = self.configure_evaluate(t, arrays, evaluate_config, grid)

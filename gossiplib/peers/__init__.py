@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from gossiplib._face import face
 
 if TYPE_CHECKING:
+    from .config import PeerConfig as PeerConfig
     from .launch import (
         Peers as Peers,
         can_start as can_start,
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
         decode as decode,
         encode as encode,
     )
-    from .node import PeerConfig as PeerConfig
     from .transport import Channels as Channels, Server as Server
 
 __getattr__, __dir__, __all__ = face(__name__)

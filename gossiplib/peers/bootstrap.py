@@ -5,38 +5,46 @@ the addresses that the other knows. So one known peer is enough to find all. Lin
 mutual.
 """
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+import concurrent.futures
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
+from gossiplib.peers.addresses import AddressBook, check_address
 from gossiplib.peers.messages import Mailbox, Refused, check_usable
-from gossiplib.peers.transport import AddressBook, Channels, name_of
+from gossiplib.peers.transport import ANY, Channels, name_of, patience
 from gossiplib.system import records
 from gossiplib.system.numbers import check_whole
 from gossiplib.system.runs import wait_until
 
 _PAUSE = 0.2  # seconds between two rounds of handshakes
+_AT_ONCE = 64  # handshakes
 _SETTLED = 1.0  # seconds without a new link, after which all have chosen
 
-#: The name that each certificate holds beside its own; for peers of unknown name.
-_ANY = "localhost"
-
 #: What a call ends in whose answer makes no sense, or never comes.
-_NO_ANSWER = (grpc.RpcError, Refused, ValueError, KeyError, TypeError)
+NO_ANSWER = (grpc.RpcError, Refused, ValueError, KeyError, TypeError)
 
 #: A number that another peer has sent, or a ValueError if it is none.
 _whole = partial(check_whole, "a number of another peer", least=0)
+
+
+#: A handshake: with whom, where, and whether to ask for a link.
+Call: TypeAlias = tuple[int | None, str, bool]
 
 
 @dataclass
 class Bootstrap:
     """Find neighbours for a mailbox, and be found at an address.
 
-    `known` are addresses of peers to ask first; all may be `neighbours` by default.
+    `known` are addresses of peers to ask first; all may be `neighbours` by default. In
+    `timeout` seconds a message should have come. What is found is kept: the round of
+    each neighbour, and why the last handshake with somebody came to nothing.
     """
 
     address: str
@@ -45,6 +53,15 @@ class Bootstrap:
     channels: Channels
     known: Sequence[str] = ()
     neighbours: Collection[int] | None = None
+    timeout: float = 5.0
+    found: dict[int, int] = field(default_factory=dict)
+    failed: dict[int | str, str] = field(default_factory=dict)
+    _wanted: list[int] | None = None  # None until the client has chosen
+    _asked: set[int] = field(default_factory=set)
+    _pool: ThreadPoolExecutor = field(
+        default_factory=partial(ThreadPoolExecutor, _AT_ONCE)
+    )
+    _under_way: dict[Call, Future[int | None]] = field(default_factory=dict)
 
     def answer(self, sender: int, data: bytes, server_round: int) -> bytes:
         """Answer a handshake: tell whether the two are linked, and who is where.
@@ -53,10 +70,11 @@ class Bootstrap:
         """
         try:
             caller = records.load(data).config_records["gossip"]
-            address, link = caller["address"], caller["link"]
+            address = check_address("the caller's", caller["address"])
+            link = caller["link"]
         except (ValueError, KeyError):
             self.mailbox.refuse("malformed")
-        if not isinstance(address, str) or not isinstance(link, bool):
+        if not isinstance(link, bool):
             self.mailbox.refuse("malformed")
         self.addresses.confirm(sender, address)
         linked = link and (self.neighbours is None or sender in self.neighbours)
@@ -75,67 +93,123 @@ class Bootstrap:
 
         It returns None without an answer of use, or if the peer refuses the link.
         """
-        name = _ANY if client is None else name_of(client)
+        name = ANY if client is None else name_of(client)
         data = _record(address=self.address, link=link)
         try:
-            reply = self.channels.call(address, name, "Handshake", data, 1.0).result()
-            other: dict[str, Any] = {**records.load(reply).config_records["gossip"]}
+            reply = self.channels.call(
+                address, name, "Handshake", data, patience(self.timeout)
+            ).result()
+            most = 6 + 3 * self.addresses.num_clients  # an address is shorter than 128
+            content = records.load(reply, most)
+            other: dict[str, Any] = {**content.config_records["gossip"]}
             linked, server_round = other["linked"], _whole(other["round"])
             self.addresses.suggest(_whole(other["client"]), address)
             for j, at in zip(other["clients"], other["addresses"], strict=True):
                 self.addresses.suggest(_whole(j), str(at))
-        except _NO_ANSWER:
+        except NO_ANSWER as error:
+            details = getattr(error, "details", lambda: None)
+            self.failed[address if client is None else client] = (
+                f"{address}: {details() or repr(error)}"
+            )
             if client is not None:
                 self.addresses.missed(client)
             return None
         if client is None:
-            self.channels.forget(_ANY)  # for the next address
+            self.channels.forget(address)
         else:
             self.addresses.confirm(client, address)
             if link and linked:
                 self.mailbox.link(client)
+            elif link:
+                self.failed[client] = f"{address}: it wants no link to this peer"
         return server_round if linked or not link else None
 
+    def greet(
+        self, calls: Iterable[tuple[int | None, str]], link: bool, seconds: float
+    ) -> dict[int, int]:
+        """Shake hands side by side; return the rounds of those that have answered.
+
+        An address where nobody answers holds up no other. It is called once at a time,
+        and its answer is returned whenever it comes.
+
+        Parameters
+        ----------
+        calls : iterable of (int or None, str)
+            Clients, None if it is not known which, and their addresses.
+        link : bool
+            Whether a link is asked for.
+        seconds : float
+            How long to wait at most.
+        """
+        for at in calls:
+            if (*at, link) not in self._under_way:
+                call = self._pool.submit(self.handshake, *at, link=link)
+                self._under_way[*at, link] = call
+        ours = {key: call for key, call in self._under_way.items() if key[2] == link}
+        ended, _ = concurrent.futures.wait(ours.values(), seconds)
+        came = {key: self._under_way.pop(key) for key in ours if ours[key] in ended}
+        rounds = [(client, call.result()) for (client, *_), call in came.items()]
+        return {i: t for i, t in rounds if i is not None and t is not None}
+
     def join(
-        self, discover: Callable[[list[int]], list[int]], timeout: float
+        self, discover: Callable[[list[int]], list[int]], start_timeout: float
     ) -> dict[int, int]:
         """Find the neighbours that the client discovers, and return each one's round.
 
-        After `timeout` seconds the peer makes do with those that it has found.
+        After `start_timeout` seconds the peer makes do with those that it has found. If
+        one of them has begun, the others have had this time: then it is `timeout`.
         """
-        wanted = None
-        if self.neighbours is not None:
-            wanted = discover(sorted({*self.neighbours} - {self.addresses.client}))
-        found: dict[int, int] = {}
-        asked: set[int] = set()
+        begun = None
 
-        def search(late: bool = False) -> bool:
-            """Call whom it may; return whether all that are wanted are found."""
-            nonlocal wanted
-            known = self.addresses.all()
-            all_known = len(known) == self.addresses.num_clients - 1
-            if wanted is None and (late or all_known):
-                wanted = discover(list(known))
-            for client in sorted(known.keys() & set(wanted or ()) - found.keys()):
-                t = self.handshake(client, known[client], link=True)
-                if t is not None:
-                    found[client] = t
-            complete = wanted is not None and set(wanted) <= found.keys()
-            if complete or late or self.mailbox.closed:
+        def ready() -> bool:
+            """Search; return whether it is over."""
+            nonlocal begun
+            if self.mailbox.closed:
                 return True
-            for address in self.known:
-                if address not in known.values() or wanted is None:
-                    self.handshake(None, address, link=False)
-            for client in sorted(known.keys() - asked):
-                if self.handshake(client, known[client], link=False) is not None:
-                    asked.add(client)
-            return False
+            known = self.addresses.all()
+            if self._wanted is None and self.neighbours is not None:
+                others = {*self.neighbours} - {self.addresses.client}
+                self._wanted = discover(sorted(others))
+            if self._wanted is None and len(known) == self.addresses.num_clients - 1:
+                self._wanted = discover(list(known))
+            self.search()
+            if begun is None and any(self.found.values()):
+                begun = time.monotonic()
+            late = begun is not None and time.monotonic() - begun >= self.timeout
+            complete = self._wanted is not None and not self._unfound()
+            return complete or late
 
-        if not wait_until(search, timeout, every=_PAUSE):
-            search(late=True)
-        if self.neighbours is None and not any(found.values()):
+        if not wait_until(ready, start_timeout, every=_PAUSE):
+            if self._wanted is None:  # not all are known, and it takes what there is
+                self._wanted = discover(list(self.addresses.all()))
+            self.search(patience(self.timeout))
+        if self.neighbours is None and not any(self.found.values()):
             self._settle()
-        return found
+        return self.found
+
+    def search(self, seconds: float = _PAUSE) -> None:
+        """Call the neighbours that are not found yet, and who may know of them.
+
+        Answers that take longer than these `seconds` count the next time.
+        """
+        known = self.addresses.all()
+        chosen = known.keys() & self._unfound()
+        self.found |= self.greet([(i, known[i]) for i in chosen], True, seconds)
+        if self._wanted is not None and not self._unfound():
+            return
+        named = known.keys() - self._asked - chosen
+        calls: list[tuple[int | None, str]] = [(i, known[i]) for i in named]
+        for address in self.known:
+            if address not in known.values() or self._wanted is None:
+                calls.append((None, address))
+        self._asked |= self.greet(calls, False, seconds).keys()
+
+    def _unfound(self) -> set[int]:
+        return set(self._wanted or ()) - self.found.keys()
+
+    def missing(self) -> list[int]:
+        """Return the wanted neighbours that there is no link to."""
+        return sorted(self._unfound() - self.mailbox.neighbours)
 
     def _settle(self) -> None:
         """Wait as long as others still choose this peer, before the first round."""
@@ -148,29 +222,39 @@ class Bootstrap:
             links = len(self.mailbox.neighbours)
 
     def fetch_model(
-        self, found: dict[int, int], like: ArrayRecord
+        self, own: int, like: ArrayRecord
     ) -> tuple[int, ArrayRecord, int] | None:
-        """Return round and model of a neighbour that has begun, and whose they are.
+        """Return round and model of a neighbour that is further, and whose they are.
 
         It is the one in the middle, by rounds: neither the one that says it is far
         ahead, nor the one that is behind. Nobody can say more than one round more than
-        the middle one.
+        the middle one; and if there is only one, `Mailbox.believe` bounds what it says.
+
+        Parameters
+        ----------
+        own : int
+            The round that this peer has finished.
+        like : flwr.app.ArrayRecord
+            A model with the names, shapes and data types that it must have.
         """
-        rounds = sorted((t, j) for j, t in found.items())
+        rounds = sorted((t, j) for j, t in self.found.items())
         middle = (len(rounds) - 1) // 2
         for t, j in rounds[middle:] + rounds[:middle][::-1]:
             most = min(t, rounds[middle][0])
-            if most == 0:
+            if most <= own:
                 continue
             address, name = self.addresses.all()[j], name_of(j)
             try:
-                call = self.channels.call(address, name, "Model", b"", 10.0)
-                content = records.load(call.result())
+                call = self.channels.call(address, name, "Model", b"", self.timeout)
+                content = records.load(call.result(), len(like) + 3)
                 server_round = _whole(content.config_records["gossip"]["round"])
-                arrays = check_usable(content["arrays"], like)
-                return min(server_round, most + 1), arrays, j
-            except _NO_ANSWER:
+                arrays = check_usable(content["arrays"], like, same=True)
+                t = min(server_round, most + 1)
+                t = self.mailbox.believe(own, t, len(rounds))
+            except NO_ANSWER:
                 continue
+            if t > own:
+                return t, arrays, j
         return None
 
 

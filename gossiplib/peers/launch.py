@@ -6,8 +6,8 @@ gossiplib.peers`), and whoever starts it is no server.
 
 import contextlib
 import os
+import subprocess
 import sys
-from collections import defaultdict
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -21,8 +21,9 @@ from flwr.app import ArrayRecord, MetricRecord
 from gossiplib.core import mixing, topology
 from gossiplib.core.models import mean_arrays
 from gossiplib.core.result import GossipResult, Loss
+from gossiplib.peers.config import PeerConfig
 from gossiplib.peers.log import read_events, read_models
-from gossiplib.peers.node import PeerConfig
+from gossiplib.peers.node import ALONE
 from gossiplib.peers.transport import name_of
 from gossiplib.system.certificates import Authority
 from gossiplib.system.processes import Processes, free_ports
@@ -72,7 +73,7 @@ class Peers:
     path : Path, optional
         A folder in which Python looks for the module.
     **options
-        The rest of `node.PeerConfig`: `num_rounds=30`, `timeout=10`, ...
+        The rest of `PeerConfig`: `num_rounds=30`, `timeout=10`, ...
 
     Attributes
     ----------
@@ -99,6 +100,7 @@ class Peers:
         self._names, self._graph, self._clients = (app, initial), graph, range(n)
         self._path, self._options = path, options
         self._config(0, Path())  # an error here, rather than in each process
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._killed: set[int] = set()
 
     def __enter__(self) -> "Peers":
@@ -135,8 +137,9 @@ class Peers:
         command = [sys.executable, "-m", "gossiplib.peers", *self._names, *words]
         places = (self._path, os.environ.get("PYTHONPATH"))
         path = os.pathsep.join(str(place) for place in places if place)
-        env = os.environ | _ENV | {"PYTHONPATH": path}
-        self.processes.start(name_of(i), command, env)
+        owner = f"{os.getpid()} {self.processes.folder}"
+        env = os.environ | _ENV | {"PYTHONPATH": path, "GOSSIPLIB_OWNER": owner}
+        self._processes[i] = self.processes.start(name_of(i), command, env)
 
     def kill(self, i: int) -> None:
         """End peer `i` at once, as a crash would."""
@@ -183,7 +186,7 @@ class Peers:
         def done() -> bool:
             stopped = {*self._clients} - self._killed - {*self._running()}
             for i in stopped - ended:
-                if all(e["event"] != "ended" for e in self._events_of(i)):
+                if self._processes[i].poll() not in (0, ALONE):
                     log = self.processes.tail(name_of(i))
                     raise RuntimeError(f"peer {i} has failed:\n{log}")
                 ended.add(i)
@@ -223,20 +226,20 @@ class Peers:
         """Return what `Gossip` would: models, metrics, messages, losses, by round.
 
         `node_arrays` has the peers that came to their end. Models that other peers
-        have written down count for the consensus distance of their rounds.
+        have written down count for the consensus distance of their rounds, if one of
+        those has kept its own. What a disk had no room for is a loss of "write".
         """
         result = GossipResult()
-        models: dict[int, list[np.ndarray]] = defaultdict(list)
+        kept: dict[int, dict[int, ArrayRecord]] = {}
         final: dict[int, ArrayRecord] = {}
         for i in self._clients:
-            mine = read_models(self.processes.folder / name_of(i))
-            for t, arrays in mine.items():
-                models[t].append(flat(arrays))
+            kept[i] = read_models(self.processes.folder / name_of(i))
             for event in self._events_of(i):
                 _add(result, event)
-                if event["event"] == "ended" and mine:
-                    final[i] = mine[max(mine)]
-        for t, rows in sorted(models.items()):
+                if event["event"] == "ended" and event["round"] in kept[i]:
+                    final[i] = kept[i][event["round"]]
+        for t in sorted({t for i in final or kept for t in kept[i]}):
+            rows = [flat(kept[i][t]) for i in kept if t in kept[i]]
             result.consensus_distance[t] = mixing.consensus_distance(np.stack(rows))
         for metrics, means in (
             (result.node_train_metrics, result.train_metrics_clientapp),
@@ -261,6 +264,9 @@ def _add(result: GossipResult, event: dict[str, Any]) -> None:
         rounds[t] = {**rounds.get(t, {}), event["peer"]: MetricRecord(event["metrics"])}
     elif kind == "lost":
         result.lost.append(Loss(t, event["other"], event["call"], event["reason"]))
+    elif kind == "ended" and (unwritten := event.get("unwritten")):
+        reason = f"not written: {unwritten}"
+        result.lost.append(Loss(t, event["peer"], "write", reason))
     elif kind in ("averaged", "learned", "round"):
         messages = {"averaged": len(event.get("senders", ())), "learned": 1}
         result.messages[t] = result.messages.get(t, 0) + messages.get(kind, 0)

@@ -7,9 +7,10 @@ says may be wrong. Nothing here knows of the network.
 import math
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import NoReturn, TypeAlias
 
 import numpy as np
@@ -25,7 +26,17 @@ Layout: TypeAlias = list[tuple[str, tuple[int, ...], np.dtype]]
 #: Messages that wait for each neighbour. One in step is at most a round ahead.
 AHEAD = 4
 
+#: Asks for more time: how many seconds a neighbour has been at work.
+Grant: TypeAlias = Callable[[float], None]
+
+#: The part of the timeout that a neighbour regains in each round. One that is always
+#: late comes to twice this part: what is halved and gains 0.1 each time goes to 0.2.
+_REGAINED = 0.1
+
 _HEADER = ("round", "degree", "start", "count")
+
+#: Earlier starts of a sender that are remembered, as what they sent may still come.
+_STARTS = 16
 
 
 class Refused(Exception):
@@ -41,8 +52,9 @@ class PeerMessage:
     round, degree : int
         The sender's round, 1, 2, ..., and how many neighbours it has.
     start, count : int
-        The sequence number: when the sender's process started, and how many messages
-        it has sent since. It grows, so one that is late or comes twice is noticed.
+        A number that the sender drew when its process started, and how many messages
+        it has sent since. The second grows, so one that is late or comes twice is
+        noticed; and who starts anew counts anew, whatever its clock says.
     arrays : flwr.app.ArrayRecord or None
         The model; None if the sender could not train in this round.
     """
@@ -67,8 +79,21 @@ def encode(message: PeerMessage) -> bytes:
     return records.dump(content)
 
 
-def decode(data: bytes) -> PeerMessage:
+def decode(
+    data: bytes,
+    max_arrays: int | None = None,
+    initial: ArrayRecord | None = None,
+) -> PeerMessage:
     """Return the message that `encode` made the bytes `data` of.
+
+    Parameters
+    ----------
+    data : bytes
+        What came. It takes a multiple of its length in memory, see `records.load`.
+    max_arrays : int, optional
+        How many arrays its model may have.
+    initial : flwr.app.ArrayRecord, optional
+        A first model, whose infinite values, those of masks, may come back.
 
     Raises
     ------
@@ -76,31 +101,44 @@ def decode(data: bytes) -> PeerMessage:
         If they are anything else, or the model is not of finite numbers.
     """
     try:
-        content = records.load(data)
+        heads = len(_HEADER) + 2  # and those of the two records
+        most = None if max_arrays is None else max_arrays + heads
+        content = records.load(data, most)
         header = content.config_records["gossip"]
         numbers = {name: check_whole(name, header[name], 0) for name in _HEADER}
     except (ValueError, KeyError):
         raise Refused("malformed") from None
     if set(header) != set(_HEADER) or not set(content) <= {"gossip", "arrays"}:
         raise Refused("malformed")
-    usable = check_usable(content["arrays"]) if "arrays" in content else None
+    usable = check_usable(content["arrays"], initial) if "arrays" in content else None
     return PeerMessage(**numbers, arrays=usable)
 
 
-def check_usable(arrays: object, like: ArrayRecord | None = None) -> ArrayRecord:
+def check_usable(
+    arrays: object, initial: ArrayRecord | None, *, same: bool = False
+) -> ArrayRecord:
     """Return a model that another peer has sent, or raise `Refused`.
 
-    It must be of finite numbers, and have names, shapes and data types of `like`.
+    It must be of finite numbers, but where `initial` is infinite; and have its names,
+    shapes and data types, if it is to be the `same`. How large numbers are is not
+    looked at: against 1e308 there are robust averages.
     """
     if not isinstance(arrays, ArrayRecord):
         raise Refused("malformed")
-    for array in records.unpack(arrays):
-        if array.dtype.kind not in "biuf":
-            raise Refused("another layout")
-        if not np.isfinite(array).all():
-            raise Refused("not finite")
-    if like is not None and _layout(arrays) != _layout(like):
+    if same and (initial is None or _layout(arrays) != _layout(initial)):
         raise Refused("another layout")
+    initial = initial or ArrayRecord()
+    first = dict(zip(initial, records.unpack(initial), strict=True))
+    for name, array in zip(arrays, records.unpack(arrays), strict=True):
+        if array.dtype.kind not in "biufc":
+            raise Refused("another layout")
+        if not (finite := np.isfinite(array)).all():
+            mask = first.get(name, np.zeros(()))
+            masked = (
+                np.isinf(mask) & (mask == array) if mask.shape == array.shape else 0
+            )
+            if not np.all(finite | masked):
+                raise Refused("not finite")
     return arrays
 
 
@@ -122,6 +160,10 @@ class Mailbox:
         Senders have the partition ids 0..num_clients-1; bytes that a message may have.
     num_rounds : int, optional
         The last round. None is without rounds: then no message is late.
+    max_arrays : int, optional
+        How many arrays a model may have.
+    initial : flwr.app.ArrayRecord, optional
+        The first model, see `decode`.
     rate : float
         Messages a second that a sender may send for long (a token bucket). It may save
         up as many as it could send in one second, and gets one more in each round.
@@ -135,6 +177,8 @@ class Mailbox:
         max_bytes: int,
         num_rounds: int | None = None,
         *,
+        max_arrays: int | None = None,
+        initial: ArrayRecord | None = None,
         rate: float = 200.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -142,16 +186,22 @@ class Mailbox:
         self.alive: set[int] = set()
         self.refused: Counter[str] = Counter()
         self.closed = False
-        self._num_clients, self._max_bytes = num_clients, max_bytes
+        self._num_clients = num_clients
+        self._max_bytes, self._max_arrays = max_bytes, max_arrays
+        self._initial = initial
         self._last = math.inf if num_rounds is None else num_rounds
         self._rate, self._clock = rate, clock
         self._changed = threading.Condition()
         self._round = 1
         self._layout: Layout | None = None
         self._messages: dict[int, dict[int, PeerMessage]] = {}
-        self._newest: dict[int, tuple[int, int]] = {}  # sequence number of each sender
+        self._newest: dict[int, tuple[int, int]] = {}  # start and count of each sender
+        self._earlier: dict[int, deque[int]]  # and the starts before
+        self._earlier = defaultdict(partial(deque, maxlen=_STARTS))
         self._reached: Counter[int] = Counter()  # the round in which it was sent
         self._tokens: dict[int, tuple[float, float]] = {}  # how many, and when
+        self._patience: dict[int, float] = {}  # with each neighbour: 1 is all of it
+        self._credit: float | None = None  # rounds to skip on the word of one
 
     def expect(self, like: ArrayRecord) -> None:
         """Take only models of the layout of `like` from now on; refuse others here."""
@@ -238,12 +288,13 @@ class Mailbox:
         if sender not in self.neighbours:
             self.refuse("not a neighbour")
         try:
-            message = decode(data)
+            message = decode(data, self._max_arrays, self._initial)
         except Refused as refused:
             self.refuse(str(refused))
-        t, sequence = message.round, (message.start, message.count)
+        t, start, count = message.round, message.start, message.count
         with self._changed:
-            if sender in self._newest and sequence <= self._newest[sender]:
+            current, newest = self._newest.get(sender, (start, -1))
+            if start in self._earlier[sender] or (start == current and count <= newest):
                 self.refuse("repeated")
             if not self._fits(message):
                 self.refuse("another layout")
@@ -251,7 +302,9 @@ class Mailbox:
                 self.refuse("degree")
             if not 1 <= t <= self._last:
                 self.refuse("round")
-            self._newest[sender], self._reached[sender] = sequence, t
+            if start != current:
+                self._earlier[sender].append(current)
+            self._newest[sender], self._reached[sender] = (start, count), t
             self.alive.add(sender)
             waiting = self._messages[sender]
             if t < self._round:
@@ -267,19 +320,32 @@ class Mailbox:
         return message
 
     def collect(
-        self, server_round: int, neighbours: Collection[int], timeout: float
+        self,
+        server_round: int,
+        neighbours: Collection[int],
+        timeout: float,
+        most: float = 0.0,
+        ask: Callable[[int, Grant], None] = lambda client, grant: None,
     ) -> dict[int, PeerMessage]:
         """Return neighbour -> message of a round, when all that are alive have sent it.
 
-        A neighbour that is a round ahead already owes nothing any more.
+        A neighbour that is a round ahead already owes nothing any more. Who is silent
+        for `timeout` seconds is waited for no longer, until it sends again; and then
+        half as long. Each round gives a tenth of the timeout back.
+
+        The time is meant for a neighbour's own work, not for its waiting for a third:
+        whoever outran it then would lose both. So it is asked what it does before its
+        time is over, and may be granted more.
 
         Parameters
         ----------
         server_round, neighbours : int, collection of int
             The round, and whose messages are asked for. Earlier ones are late now.
-        timeout : float
-            Seconds after which it returns what is there. Who was silent is waited for
-            no longer, until it sends again.
+        timeout, most : float
+            Seconds to wait for each; and in all, whatever is granted.
+        ask : callable
+            (client, grant) -> None. It asks a neighbour, and waits for no answer. When
+            this comes, `grant(seconds)` says for how long the neighbour is at work now.
         """
 
         def owing() -> set[int]:
@@ -290,15 +356,40 @@ class Mailbox:
                 and self._reached[j] < server_round
             }
 
+        def news() -> bool:
+            return self.closed or owing() != late
+
+        begin = time.monotonic()
+        shares = {j: self._patience.get(j, 1.0) for j in neighbours}
+        until = {j: begin + timeout * share for j, share in shares.items()}
+
+        def grant(client: int, seconds: float) -> None:
+            share = shares[client]
+            longer = time.monotonic() + timeout * share - seconds
+            until[client] = max(until[client], min(longer, begin + most * share))
+
         with self._changed:
             self._begin(server_round)
-            self._changed.wait_for(lambda: self.closed or not owing(), timeout)
-            self.alive -= owing()
+            late = owing()
+            while late and not self.closed:
+                now = time.monotonic()
+                if silent := {j for j in late if until[j] <= now}:
+                    self.alive -= silent
+                    shares |= {j: self._patience.get(j, 1.0) / 2 for j in silent}
+                else:
+                    wait = min(
+                        min(until[j] - now, timeout * shares[j] / 2) for j in late
+                    )
+                    if not self._changed.wait_for(news, wait):
+                        for j in late:
+                            ask(j, partial(grant, j))
+                late = owing()
             came = {
                 j: self._messages[j].pop(server_round)
                 for j in neighbours
                 if server_round in self._messages.get(j, {})
             }
+            self._patience |= {j: min(shares[j] + _REGAINED, 1.0) for j in shares}
             self._begin(server_round + 1)
             for sender, (tokens, then) in self._tokens.items():
                 self._tokens[sender] = (tokens + 1, then)
@@ -312,11 +403,36 @@ class Mailbox:
         """Return this `server_round`, or a later one if all alive are far ahead of it.
 
         Two rounds or more is far. The slowest of them decides, so that one neighbour
-        that lies about its round cannot drag a peer that has others.
+        that lies about its round cannot drag a peer that hears others; for one that
+        hears no other, see `believe`.
         """
         with self._changed:
-            slowest = min((self._reached[j] for j in self.alive), default=0)
-            return slowest if slowest >= server_round + 2 else server_round
+            claims = [self._reached[j] for j in self.alive]
+            slowest = min(claims, default=0)
+            if slowest < server_round + 2:
+                return server_round
+            return self.believe(server_round - 1, slowest - 1, len(claims)) + 1
+
+    def believe(self, own: int, claim: int, witnesses: int) -> int:
+        """Return the round that a peer may go on from, if others say they are there.
+
+        What two or more say is believed. One alone can make it skip half of the rounds
+        that were left when it first did so, in all. One that is honest waits meanwhile.
+
+        Parameters
+        ----------
+        own, claim : int
+            The last round that the peer has finished, and that the others have.
+        witnesses : int
+            How many the others are.
+        """
+        if witnesses > 1:
+            return claim
+        if self._credit is None:
+            self._credit = (self._last - own) // 2
+        skipped = int(min(claim - own, self._credit))
+        self._credit -= skipped
+        return own + skipped
 
     def get(self, timeout: float) -> tuple[int, PeerMessage] | None:
         """Return a sender and its oldest message, each sender in turn.

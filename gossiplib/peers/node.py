@@ -1,7 +1,5 @@
 """One peer: a gossip client that talks to its neighbours, with no server.
 
-    python -m gossiplib.peers module:client module:initial client=3 num_clients=8 ...
-
 It runs any gossip ClientApp and plays the server's part for this one client: it calls
 `train`, sends what came out to its neighbours, hands theirs to `train.average`, and
 goes on. In rounds it waits for its neighbours, up to a timeout. Without rounds
@@ -9,29 +7,29 @@ goes on. In rounds it waits for its neighbours, up to a timeout. Without rounds
 the client.
 """
 
-import argparse
-import inspect
-import json
-import os
-import pkgutil
+import contextlib
+import datetime
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
+from cryptography import x509
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from gossiplib.core.client import NEIGHBOURS
 from gossiplib.core.grid import LocalNode
 from gossiplib.core.models import check_initial
-from gossiplib.peers.bootstrap import Bootstrap
-from gossiplib.peers.log import EventLog
-from gossiplib.peers.messages import Mailbox
+from gossiplib.peers.addresses import AddressBook
+from gossiplib.peers.bootstrap import NO_ANSWER, Bootstrap
+from gossiplib.peers.config import PeerConfig
+from gossiplib.peers.log import EventLog, read_models, rounds_in, say
+from gossiplib.peers.messages import Grant, Mailbox, Refused, check_usable
 from gossiplib.peers.transport import (
-    AddressBook,
     Channels,
     Outbox,
     Server,
@@ -44,7 +42,11 @@ from gossiplib.system.numbers import check_whole, rng
 from gossiplib.system.records import only_arrays, wholes
 from gossiplib.system.runs import due, wait_until
 
-__all__ = ["PeerConfig"]
+#: Exit code of a peer that has found nobody: it has learned alone.
+ALONE = 3
+
+#: Seconds between two tries to find neighbours that were not there at the start.
+_GREETING = 1.0
 
 #: Bytes of the largest handshake: an address and a word.
 _HANDSHAKE = 4096
@@ -53,81 +55,13 @@ _HANDSHAKE = 4096
 _MEASURED = {"train": "trained", "evaluate": "evaluated"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class PeerConfig:
-    """What a peer needs to know; on the command line, `num_clients=8` and so on.
-
-    Parameters
-    ----------
-    client, num_clients : int
-        The peer's partition id, and how many there are.
-    address : str
-        Where it listens, host:port.
-    folder : str or Path
-        Has the files `authority.pem`, and for client 3 `peer-3.pem` and `peer-3.key`;
-        its events and models go into `peer-3/`.
-    known : sequence of str
-        Addresses of other peers that it asks first. One is enough.
-    neighbours : sequence of int, optional
-        Partition ids of those that may be its neighbours; by default all.
-    num_rounds, num_sends : int, optional
-        How many rounds; or, without rounds, how many times it sends. One is given.
-    send_interval : float
-        Without rounds: seconds between two sends.
-    timeout, start_timeout : float
-        Seconds to wait for an answer, and for neighbours in a round; and for others to
-        start.
-    evaluate_every, observe_every : int
-        Evaluate, and write the model down, in rounds k, 2k, ...; 0 is never, but the
-        model of the last round is written in any case. Without rounds, k counts
-        sends, and nothing is evaluated.
-    config : dict
-        For the client, with `server-round` added.
-
-    Raises
-    ------
-    ValueError
-        If a number is not in its range, or not one of `num_rounds` and `num_sends` is
-        given.
-    """
-
-    client: int
-    num_clients: int
-    address: str
-    folder: str | Path
-    known: Sequence[str] = ()
-    neighbours: Sequence[int] | None = None
-    num_rounds: int | None = None
-    num_sends: int | None = None
-    send_interval: float = 0.1
-    timeout: float = 5.0
-    start_timeout: float = 60.0
-    evaluate_every: int = 1
-    observe_every: int = 1
-    config: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        check_whole("num_clients", self.num_clients, 1)
-        check_whole("client", self.client, 0, self.num_clients - 1)
-        check_whole("evaluate_every", self.evaluate_every, 0)
-        check_whole("observe_every", self.observe_every, 0)
-        if (self.num_rounds is None) == (self.num_sends is None):
-            raise ValueError("a peer needs either num_rounds or num_sends")
-        check_whole("num_rounds or num_sends", self.num_rounds or self.num_sends, 1)
-
-    def arguments(self) -> list[str]:
-        """Return the words of the command line that say the same."""
-        words = vars(self).items()
-        return [f"{k}={json.dumps(v, default=os.fspath)}" for k, v in words]
-
-
 class Peer:
     """A client and its connections.
 
     `app` is what `client.gossip` or `asynchronous.gossip_on_arrival` makes, `initial`
     the first model, the same for all peers; `round` is the last that the peer has
-    finished, and `model` what it has after it.
+    finished, and `model` what it has after it. Both go on from what its folder has: a
+    new run needs a new folder.
     """
 
     def __init__(
@@ -137,34 +71,48 @@ class Peer:
         client, n, address = config.client, config.num_clients, config.address
         name, folder = name_of(client), Path(config.folder)
         identity = Identity(folder / f"{name}.pem", folder / f"{name}.key")
+        _check_certificate(identity.certificate, name)
         authority = folder / "authority.pem"
-        max_bytes = 2 * records.array_bytes(initial) + 128 * n + 2**16
+        # A message of float32 may have places beside values, and a copy in float64.
+        max_bytes = 4 * records.array_bytes(initial) + 256 * n + 2**16
         self.config, self.client = config, client
-        self.round, self.model, self.initial = 0, initial, initial
+        self.round, self.initial = _last_of(folder / name, initial)
+        self.model, self._sent = self.initial, 0
+        self._since: float | None = None  # when its client's work began; now it waits
+        self._joined = 0.0  # when it has found its neighbours
         self._lock = threading.Lock()  # of round and model, which belong together
         self._node = LocalNode(app, client, n, node_id=client + 1)
-        self.mailbox = Mailbox(n, max_bytes, config.num_rounds)
+        self.mailbox = Mailbox(
+            n,
+            max_bytes,
+            config.num_rounds,
+            max_arrays=4 * len(initial) + 16,
+            initial=initial,
+        )
         self.addresses = AddressBook(client, n)
-        self.channels = Channels(identity, authority, max_bytes)
+        seconds = config.timeout
+        self.channels = Channels(identity, authority, max_bytes, seconds)
         known, may = config.known, config.neighbours
         self.bootstrap = Bootstrap(
-            address, self.addresses, self.mailbox, self.channels, known, may
+            address, self.addresses, self.mailbox, self.channels, known, may, seconds
         )
-        self.log = EventLog(folder / name, client)
+        self.log = EventLog(folder / name, client, config.observe_every)
         self.outbox = Outbox(
-            self.channels, self.addresses, self.mailbox, self.log, config.timeout
+            self.channels, self.addresses, self.mailbox, self.log, seconds
         )
         handlers = {
             "Handshake": self._on_handshake,
             "Push": self._on_push,
             "Model": self._on_model,
+            "Progress": self._on_progress,
         }
         try:
-            self.server = Server(address, identity, authority, handlers, max_bytes)
+            at = config.listen or address
+            self.server = Server(at, identity, authority, handlers, max_bytes, seconds)
         except OSError:
             self.log.close()
             raise
-        self.log.write("started", 0)
+        self.log.write("started", self.round)
 
     # What others ask, in threads of gRPC's.
 
@@ -187,42 +135,75 @@ class Peer:
         return b""
 
     def _on_model(self, name: str, data: bytes) -> bytes:
-        sender = client_of(name)
-        self.mailbox.admit(sender, len(data))
-        if sender not in self.mailbox.neighbours:
-            self.mailbox.refuse("not a neighbour")
+        self._admit_neighbour(name, data)
         with self._lock:
             header, arrays = ConfigRecord({"round": self.round}), self.model
         return records.dump(RecordDict({"gossip": header, "arrays": arrays}))
 
+    def _on_progress(self, name: str, data: bytes) -> bytes:
+        """Tell what was sent last, and how long the client has been at work since."""
+        self._admit_neighbour(name, data)
+        since = self._since
+        seconds = 0.0 if since is None else time.monotonic() - since
+        header = ConfigRecord({"sent": self._sent, "seconds": seconds})
+        return records.dump(RecordDict({"gossip": header}))
+
+    def _admit_neighbour(self, name: str, data: bytes) -> None:
+        sender = client_of(name)
+        self.mailbox.admit(sender, len(data))
+        if sender not in self.mailbox.neighbours:
+            self.mailbox.refuse("not a neighbour")
+
     # What it does, in one thread.
 
-    def run(self) -> None:
-        """Gossip in rounds or without, to the end; send all there is; then close."""
-        if self.config.num_rounds:
-            self._run_in_rounds(self.config.num_rounds)
+    def run(self) -> int:
+        """Gossip in rounds or without, to the end; send all there is; then close.
+
+        Returns
+        -------
+        int
+            What the process is to end with: 0, or `ALONE` if it has found nobody.
+        """
+        config, code = self.config, 0
+        last = config.num_rounds or config.num_sends or 0
+        if self.round >= last:
+            say(f"peer {self.client} has ended before; a new run needs a new folder")
         else:
-            self._run_without_rounds()
-        wait_until(self.outbox.is_empty, self.config.timeout, every=0.01)
+            if config.num_rounds:
+                self._run_in_rounds(last)
+            else:
+                self._run_without_rounds(last)
+            wait_until(self.outbox.is_empty, config.timeout, every=0.01)
+            code = 0 if self.mailbox.neighbours else ALONE
         self.close()
+        return code
 
     def _run_in_rounds(self, last: int) -> None:
         """Train and average with the neighbours, round by round, to the last one."""
-        config = self.config
         self._join()
         while self.round < last and not self.mailbox.closed:
             t = self.mailbox.next_round(self.round + 1)
             if t > self.round + 1:
                 self.log.write("skipped", t, rounds=t - self.round - 1)
             self._run_round(t)
-            if due(t, config.evaluate_every):
+            if due(t, self.config.evaluate_every):
                 self.call("evaluate", t, gossip=ConfigRecord())
-            if t == last or due(t, config.observe_every):
-                self.log.write_model(t, self.model)
-            self.log.write("round", t, refused=dict(self.mailbox.refused))
+            self._end_round(t)
+
+    def _end_round(self, t: int) -> None:
+        """Write down what the peer has after a round."""
+        self.log.write_model(t, self.model)
+        self.log.write("round", t, refused=dict(self.mailbox.refused))
+
+    def _count_lost(self, t: int, clients: Iterable[int]) -> None:
+        for j in sorted(clients):
+            reason = f"client {self.client} has received nothing from it"
+            self.log.lost(t, j, "Push", reason)
 
     def _run_round(self, t: int) -> None:
         """Train, send, wait, average."""
+        config, self._since = self.config, time.monotonic()
+        missing = self.bootstrap.missing()
         neighbours = sorted(self.mailbox.neighbours)
         degree, trained = len(neighbours), None
         # A link that the other side asked for is one of the client's as well.
@@ -234,13 +215,14 @@ class Peer:
             if "gossip" not in reply:  # else it is encoded, in a form that it alone has
                 self.mailbox.expect(self.initial)
         self.outbox.send(t, degree, trained, neighbours)
-        timeout = self.config.timeout
-        if not self.round:  # some may still be starting; later, all have begun
-            timeout = max(self.config.start_timeout, timeout)
-        came = self.mailbox.collect(t, neighbours, timeout)
-        for j in sorted(set(neighbours) - set(came)):
-            reason = f"client {self.client} has received nothing from it"
-            self.log.lost(t, j, "Push", reason)
+        self._sent, self._since = t, None
+        # Who waits for others may do so until all have had time to start.
+        starting = self._joined + config.start_timeout - time.monotonic()
+        most = max(starting, config.timeout) + config.timeout
+        ask = partial(self._ask, t)
+        came = self.mailbox.collect(t, neighbours, config.timeout, most, ask)
+        self._since = time.monotonic()
+        self._count_lost(t, {*neighbours, *missing} - came.keys())
         arrays = {j: m.arrays for j, m in sorted(came.items()) if m.arrays is not None}
         if trained is not None and arrays:
             # Metropolis: each end of a link needs both degrees, and no more. One that
@@ -249,18 +231,39 @@ class Peer:
             about = ConfigRecord({"server-round": t, "senders": list(arrays)})
             about["weights"] = [1 - sum(weights), *weights]
             named = {str(j): model for j, model in arrays.items()}
-            if self.call("train.average", t, gossip=about, **named) is not None:
+            reply = self.call("train.average", t, gossip=about, **named)
+            if reply is not None:
+                if "unread" in reply:
+                    why = f"could not read what came: {reply['unread']}"
+                    self.log.lost(t, self.client, "train.average", why)
                 size = sum(map(records.array_bytes, arrays.values()))
                 self.log.write("averaged", t, senders=list(arrays), bytes=size)
         self._finish_round(t)
 
-    def _run_without_rounds(self) -> None:
+    def _ask(self, t: int, client: int, grant: Grant) -> None:
+        """Ask a late neighbour what it does; what keeps it from round t has time."""
+
+        def told(answer: grpc.Future) -> None:
+            with contextlib.suppress(*NO_ANSWER, grpc.FutureCancelledError):
+                header: dict[str, Any]
+                header = {**records.load(answer.result()).config_records["gossip"]}
+                if check_whole("sent", header["sent"], 0) < t:
+                    grant(float(header["seconds"]))
+
+        # It may be closed meanwhile, or no thread can be started.
+        with contextlib.suppress(KeyError, ValueError, RuntimeError):
+            address, name = self.addresses.all()[client], name_of(client)
+            timeout = self.config.timeout
+            call = self.channels.call(address, name, "Progress", b"", timeout)
+            call.add_done_callback(told)
+
+    def _run_without_rounds(self, last: int) -> None:
         """Send the newest model to a random neighbour at each tick; learn what comes.
 
         After the last tick it sends its neighbours word of that, and goes on learning
         until they have sent the same, or nothing has come for `start_timeout` seconds.
         """
-        config, last = self.config, self.config.num_sends or 0
+        config = self.config
         first = self.call("query.send")
         if first is None:
             raise RuntimeError("this client is not of asynchronous.gossip_on_arrival")
@@ -273,6 +276,7 @@ class Peer:
             t = self.round + 1
             self._learn(t, tick - time.monotonic(), done)
             if time.monotonic() >= tick:
+                self._count_lost(t, self.bootstrap.missing())
                 tick = max(tick + config.send_interval, time.monotonic())
                 newest = self.call("query.send", t)
                 neighbours = sorted(self.mailbox.neighbours)
@@ -280,9 +284,7 @@ class Peer:
                     to = [int(stream.choice(neighbours))]
                     self.outbox.send(t, len(neighbours), only_arrays(newest), to)
                 self._finish_round(t)
-                if due(t, config.observe_every):
-                    self.log.write_model(t, self.model)
-                self.log.write("round", t, refused=dict(self.mailbox.refused))
+                self._end_round(t)
         neighbours = sorted(self.mailbox.neighbours)
         self.outbox.send(last + 1, len(neighbours), None, neighbours)
         end = time.monotonic() + 10 * config.start_timeout  # one may never stop
@@ -315,16 +317,31 @@ class Peer:
         return True
 
     def _join(self) -> None:
-        """Find neighbours; if they have begun, take round and model of one of them."""
+        """Find neighbours; if one is further, take round and model of one of them."""
+        config = self.config
         self.call("query.join")
-        timeout, last = self.config.start_timeout, self.config.num_rounds
-        found = self.bootstrap.join(self._discover, timeout)
-        self.log.write("joined", 0, neighbours=sorted(found))
-        if last and (got := self.bootstrap.fetch_model(found, self.initial)):
+        found = self.bootstrap.join(self._discover, config.start_timeout)
+        self._joined = time.monotonic()
+        self.log.write("joined", self.round, neighbours=sorted(found))
+        if self.bootstrap.missing():
+            with contextlib.suppress(RuntimeError):  # no more threads: it is counted
+                threading.Thread(target=self._greet, daemon=True).start()
+        if not self.mailbox.neighbours:
+            alone = f"peer {self.client} has found no neighbour, and goes on alone"
+            say("\n  ".join([alone, *self.bootstrap.failed.values()]))
+        if not config.num_rounds:
+            return
+        if got := self.bootstrap.fetch_model(self.round, self.initial):
             server_round, self.initial, other = got
             with self._lock:
-                self.round, self.model = min(server_round, last), self.initial
+                self.round, self.model = min(server_round, config.num_rounds), got[1]
             self.log.write("caught up", self.round, other=other)
+
+    def _greet(self) -> None:
+        """Go on looking for neighbours that were not there at the start."""
+        closed = partial(getattr, self.mailbox, "closed")
+        while self.bootstrap.missing() and not wait_until(closed, _GREETING):
+            self.bootstrap.search()
 
     def _discover(self, candidates: list[int]) -> list[int]:
         """Return the neighbours that the client chooses."""
@@ -376,40 +393,44 @@ class Peer:
         counts = dict(self.mailbox.refused)
         if unread := self.server.unread:
             counts["not read by gRPC"] = unread
-        self.log.write("ended", self.round, refused=counts)
+        unwritten = dict(self.log.unwritten)
+        self.log.write("ended", self.round, refused=counts, unwritten=unwritten)
+        if unwritten:
+            say(f"peer {self.client} could not write {unwritten}")
         self.log.close()
 
 
-def main() -> None:
-    """Run one peer from the command line."""
-    parser = argparse.ArgumentParser(
-        "python -m gossiplib.peers",
-        description="Run one peer: a gossip client, with no server.",
-        epilog=inspect.getdoc(PeerConfig),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def _last_of(folder: Path, initial: ArrayRecord) -> tuple[int, ArrayRecord]:
+    """Return round and model that a peer's folder has last; by default the initial."""
+    why = None
+    for t in reversed(rounds_in(folder / "models")):
+        try:  # where the power has failed, a file may be empty
+            (model,) = read_models(folder, t).values()
+            return t, check_usable(model, initial, same=True)
+        except (ValueError, KeyError, Refused) as error:
+            why = error
+    if why is None:
+        return 0, initial
+    raise OSError(
+        f"{folder} has no model from which this peer can go on ({why}): "
+        "a new run needs a new folder"
     )
-    parser.add_argument("app", help="module:name of a gossip ClientApp")
-    parser.add_argument("initial", help="module:name of () -> ArrayRecord")
-    parser.add_argument(
-        "name=value", nargs="+", type=_option, help="see below; JSON, or a text"
-    )
-    given = vars(parser.parse_args())
-    app, initial = map(pkgutil.resolve_name, (given["app"], given["initial"]))
-    try:
-        config = PeerConfig(**dict(given["name=value"]))
-    except (TypeError, ValueError) as error:  # one is missing, or out of range
-        parser.error(str(error))
-    try:
-        peer = Peer(app, initial(), config)
-    except OSError as error:
-        parser.exit(1, f"peer {config.client}: {error}\n")
-    peer.run()
 
 
-def _option(word: str) -> tuple[str, Any]:
-    """Take "name=value" apart."""
-    name, _, value = word.partition("=")
+def _check_certificate(path: Path, name: str) -> None:
+    """Raise OSError if nobody would take this certificate for the peer's."""
     try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except ValueError as error:
+        raise OSError(f"{path} is no certificate: {error}") from None
+    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    now = datetime.datetime.now(datetime.UTC)
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if [one.value for one in names] != [name]:
+        whose = certificate.subject.rfc4514_string()
+        raise OSError(f"the certificate {path} is of {whose}, and not of {name}")
+    if not begin <= now <= end:
+        raise OSError(
+            f"the certificate {path} holds from {begin} to {end}, and now is {now}: "
+            "have a new one issued, or set the clock"
+        )

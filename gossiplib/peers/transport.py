@@ -5,6 +5,9 @@ name in it: nothing that a message says.
 """
 
 import re
+import resource
+import secrets
+import socket
 import threading
 import time
 from collections import Counter, defaultdict
@@ -17,16 +20,21 @@ from pathlib import Path
 import grpc
 from flwr.app import ArrayRecord
 
+from gossiplib.peers.addresses import AddressBook
 from gossiplib.peers.log import EventLog
 from gossiplib.peers.messages import AHEAD, Mailbox, PeerMessage, Refused, encode
-from gossiplib.system.certificates import Identity
+from gossiplib.system.certificates import Identity, check_identity
 
 __all__ = ["Channels", "Server"]
 
 _PATH = "/gossiplib.Peer/"
-_ADDRESS = re.compile(r"[\w.-]{1,100}:\d{1,5}")
-#: Seconds in which a caller must send its message, and calls that it may have open.
-_SECONDS, _AT_ONCE = 2.0, 3
+#: The name that each certificate holds beside its own; for peers of unknown name.
+ANY = "localhost"
+#: Calls at a time: of all callers, and of each.
+_CALLS, _AT_ONCE = 256, 3
+#: A message comes in so many pieces, which show that it goes on coming; in more, of so
+#: many bytes, if it is large.
+_PIECES, _PIECE = 16, 2**18
 
 #: (name of the caller's certificate, bytes of the message) -> bytes of the reply
 Handler = Callable[[str, bytes], bytes]
@@ -37,14 +45,44 @@ def name_of(client: int) -> str:
     return f"peer-{client}"
 
 
+def patience(timeout: float) -> float:
+    """Return in how many seconds two peers must be connected, or try anew.
+
+    That takes four times as long as a short message. After 10 seconds the system's own
+    attempts are rare, and a new one is the better one.
+    """
+    return min(4 * timeout, 10.0)
+
+
 def client_of(name: str) -> int:
     """Return the partition id in a certificate's name; -1 if there is none."""
     found = re.fullmatch(r"peer-(0|[1-9][0-9]{0,8})", name)
     return int(found[1]) if found else -1
 
 
+def _why_not(address: str) -> str:
+    """Say why nobody can listen on an address."""
+    host, _, port = address.rpartition(":")
+    try:
+        places = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        for family, kind, _, _, place in places:
+            with socket.socket(family, kind) as one:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                one.bind(place)
+                one.listen()
+    except OSError as error:
+        return str(error.strerror)
+    return "gRPC does not say why"
+
+
 class Server:
     """Listen for calls of other peers.
+
+    A caller that says nothing for 3 seconds, or a tenth of `timeout` if that is more,
+    is cut off, with or without a certificate; a message that goes on coming is not,
+    within `timeout`. Connections may take half of the files that the process may open,
+    and be 4096 at most: strangers that hold all keep new callers out, as long as they
+    open new ones in place of those that are cut off.
 
     Parameters
     ----------
@@ -55,6 +93,8 @@ class Server:
         one that is valid, no caller gets through the handshake.
     handlers : dict
         Name of a call -> handler. One that raises `Refused` answers with an error.
+    timeout : float
+        Seconds in which a message must have come.
 
     Attributes
     ----------
@@ -64,7 +104,7 @@ class Server:
     Raises
     ------
     OSError
-        If the address cannot be listened on.
+        If the address cannot be listened on, or the certificate cannot be used; why.
     """
 
     def __init__(
@@ -74,20 +114,28 @@ class Server:
         authority: Path,
         handlers: Mapping[str, Handler],
         max_bytes: int,
+        timeout: float = 5.0,
     ) -> None:
+        check_identity(identity, authority)
         self._handlers = {_PATH + name: handlers[name] for name in handlers}
+        self._max_bytes, self._timeout = max_bytes, timeout
+        self._silence = max(3.0, timeout / 10)
         self.unread, self._count = 0, threading.Lock()
         self._slots: dict[str, threading.Semaphore] = {}  # of each caller
+        self._ends: dict[grpc.ServicerContext, float] = {}  # when a call is cut off
+        self._stopped = threading.Event()
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        handshake = min(self._silence, 10)
         self._server = grpc.server(
-            ThreadPoolExecutor(16),
+            ThreadPoolExecutor(_CALLS),
             handlers=[self],
             options=[
-                ("grpc.max_receive_message_length", max_bytes),
+                ("grpc.max_receive_message_length", _PIECE),
                 ("grpc.so_reuseport", 0),  # two peers on one port is an error
-                ("grpc.max_allowed_incoming_connections", 256),
-                ("grpc.server_handshake_timeout_ms", 3000),
+                ("grpc.max_allowed_incoming_connections", min(files // 2, 4096)),
+                ("grpc.server_handshake_timeout_ms", int(1000 * handshake)),
             ],
-            maximum_concurrent_rpcs=64,
+            maximum_concurrent_rpcs=_CALLS,
         )
         credentials = grpc.ssl_server_credentials(
             [(identity.key.read_bytes(), identity.certificate.read_bytes())],
@@ -97,10 +145,10 @@ class Server:
         try:
             self._server.add_secure_port(address, credentials)
         except RuntimeError:
-            raise OSError(
-                f"cannot listen on {address}: another program may use this port"
-            ) from None
+            why = _why_not(address)
+            raise OSError(f"cannot listen on {address}: {why}") from None
         self._server.start()
+        threading.Thread(target=self._cut_off, daemon=True).start()
 
     def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         """Return the handler of a `call` that begins: gRPC asks."""
@@ -122,15 +170,8 @@ class Server:
         slots = self._slots.setdefault(name, threading.Semaphore(_AT_ONCE))
         if not slots.acquire(blocking=False):
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "too many calls at once")
-        # Whoever opens a call and says nothing would keep a thread.
-        late = threading.Timer(_SECONDS, context.cancel)
-        late.daemon = True
         try:
-            late.start()
-            data = next(messages, None)
-            late.cancel()
-            if data is None:
-                raise Refused("no message")
+            data = self._read(messages, context)
             with self._count:
                 self.unread -= 1
             return handler(name, data)
@@ -140,9 +181,42 @@ class Server:
         finally:
             slots.release()
 
+    def _read(self, pieces: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        """Put a message together. Its caller has said how long it is.
+
+        Else the end of a message could not be told from the end of a broken call.
+        """
+        said = str(dict(context.invocation_metadata()).get("size"))
+        if not re.fullmatch("[0-9]{1,15}", said):
+            raise Refused("malformed")
+        size, data, began = int(said), bytearray(), time.monotonic()
+        if size > self._max_bytes:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too large")
+        left = size // _PIECE + _PIECES + 1  # pieces that it may have
+        try:
+            while len(data) < size:
+                silent = time.monotonic() + self._silence
+                self._ends[context] = min(silent, began + self._timeout)
+                data += next(pieces, b"")
+                left -= 1
+                if left < 0 or len(data) > size:
+                    raise Refused("malformed")
+        finally:
+            self._ends.pop(context, None)
+        return bytes(data)
+
+    def _cut_off(self) -> None:
+        """End calls whose time is over: each would keep a thread."""
+        while not self._stopped.wait(0.2):
+            now = time.monotonic()
+            for context, end in list(self._ends.items()):
+                if now > end:
+                    context.cancel()
+
     def stop(self) -> None:
         """Stop listening; let calls that are being answered end."""
         self._server.stop(grace=1).wait()
+        self._stopped.set()
 
 
 class Channels:
@@ -154,19 +228,24 @@ class Channels:
         The own certificate and key; and who has signed those of the others.
     max_bytes : int
         Bytes of the largest reply.
+    timeout : float
+        Seconds that a message may take.
     """
 
-    def __init__(self, identity: Identity, authority: Path, max_bytes: int) -> None:
+    def __init__(
+        self, identity: Identity, authority: Path, max_bytes: int, timeout: float = 5.0
+    ) -> None:
         files = (authority, identity.key, identity.certificate)
         read = [file.read_bytes() for file in files]
         self._credentials = grpc.ssl_channel_credentials(*read)
         self._options = [
-            ("grpc.max_receive_message_length", max_bytes),
+            ("grpc.max_receive_message_length", min(max_bytes, 2**31 - 1)),
             ("grpc.enable_retries", 0),  # no message is sent twice
             ("grpc.enable_http_proxy", 0),
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 1000),  # also the time to connect
+            # The time to connect, whatever its name says.
+            ("grpc.min_reconnect_backoff_ms", int(1000 * patience(timeout))),
             ("grpc.max_reconnect_backoff_ms", 1000),
         ]
         self._lock = threading.RLock()
@@ -176,6 +255,8 @@ class Channels:
         self, address: str, name: str, method: str, data: bytes, timeout: float
     ) -> grpc.Future:
         """Return a call of a peer: `result()` is the reply, `code()` how it ended.
+
+        The message is sent in pieces, of a 16th of it at most.
 
         Parameters
         ----------
@@ -187,20 +268,31 @@ class Channels:
             Seconds after which the call fails. It also fails when nobody listens.
         """
         with self._lock:
-            if name not in self._open or self._open[name][0] != address:
-                self.forget(name)
+            key = address if name == ANY else name
+            if key not in self._open or self._open[key][0] != address:
+                self.forget(key)
                 options = [*self._options, ("grpc.ssl_target_name_override", name)]
                 channel = grpc.secure_channel(address, self._credentials, options)
-                self._open[name] = address, channel
+                self._open[key] = address, channel
             # Under the lock: `forget` may close the channel as soon as it is open.
-            call = self._open[name][1].unary_unary(_PATH + method)
-            return call.future(data, timeout=timeout)
+            call = self._open[key][1].stream_unary(_PATH + method)
+            size = min(max(len(data) // _PIECES, 2**10), _PIECE)
+            pieces = (data[k : k + size] for k in range(0, len(data), size))
+            said = (("size", str(len(data))),)
+            return call.future(pieces, timeout=timeout, metadata=said)
 
-    def forget(self, name: str) -> None:
-        """Connect anew at the next call of this `name`."""
+    def forget(self, key: str) -> None:
+        """Connect anew at the next call.
+
+        Parameters
+        ----------
+        key : str
+            A name; or an address, if whoever is there was called by the name `ANY`.
+        """
         with self._lock:
-            if name in self._open:
-                self._open.pop(name)[1].close()
+            _, channel = self._open.pop(key, (None, None))
+        if channel is not None:
+            channel.close()  # it may take long, and holds up nobody
 
     def close(self) -> None:
         """Break all connections off."""
@@ -208,48 +300,12 @@ class Channels:
             self.forget(name)
 
 
-class AddressBook:
-    """Where other peers are: at most one address for each partition id.
-
-    A peer's own word about its address, given under its certificate, counts. The word
-    of others may add a peer that is not known yet, and is dropped again when nobody
-    with the right certificate is found there. The book of client 3 has no client 3.
-    """
-
-    def __init__(self, client: int, num_clients: int) -> None:
-        self.client, self.num_clients = client, num_clients
-        # Threads share these; no two of them can meet within one of the steps below.
-        self._confirmed: dict[int, str] = {}
-        self._suggested: dict[int, str] = {}
-
-    def suggest(self, client: int, address: str) -> None:
-        """Enter what others say of a peer; it changes nothing that is there."""
-        if self._possible(client, address):
-            self._suggested.setdefault(client, address)
-
-    def confirm(self, client: int, address: str) -> None:
-        """Enter what a peer says of itself, or that it was found there."""
-        if self._possible(client, address):
-            self._confirmed[client] = address
-
-    def _possible(self, client: int, address: str) -> bool:
-        other = client != self.client and 0 <= client < self.num_clients
-        return other and _ADDRESS.fullmatch(address) is not None
-
-    def missed(self, client: int) -> None:
-        """Drop what others said of a peer, as it was not found there."""
-        self._suggested.pop(client, None)
-
-    def all(self) -> dict[int, str]:
-        """Return partition id -> address."""
-        return dict(sorted((self._suggested | self._confirmed).items()))
-
-
 class Outbox:
     """Send a peer's messages, to each neighbour in order, and log what became of them.
 
-    Each neighbour has a thread of its own, so one that hangs delays no other. One that
-    is not reached within `timeout` seconds is no longer waited for in the mailbox.
+    Each neighbour has a thread of its own, so one that hangs delays no other. One where
+    nobody listens is no longer waited for in the mailbox; one that a message does not
+    reach within `timeout` seconds may have sent its own.
     """
 
     def __init__(
@@ -262,18 +318,28 @@ class Outbox:
     ) -> None:
         self._channels, self._addresses = channels, addresses
         self._mailbox, self._log, self._timeout = mailbox, log, timeout
-        self._start, self._count = time.time_ns(), 0
+        # No clock, which may be set back. A table of floats has 53 bits.
+        self._start, self._count = secrets.randbits(53), 0
         self._last: tuple[PeerMessage, bytes] | None = None
         self._lock = threading.Lock()
         self._waiting: Counter[int] = Counter()  # messages for each neighbour
         self._threads: dict[int, ThreadPoolExecutor]
         self._threads = defaultdict(partial(ThreadPoolExecutor, 1))
         self._closed = False
+        self._broken: RuntimeError | None = None  # what a thread has met
 
     def send(
         self, t: int, degree: int, arrays: ArrayRecord | None, to: Collection[int]
     ) -> None:
-        """Send the model of round `t` to neighbours, and wait for none of them."""
+        """Send the model of round `t` to neighbours, and wait for none of them.
+
+        Raises
+        ------
+        RuntimeError
+            If no thread can be started, now or before. gRPC is of no use then.
+        """
+        if self._broken is not None:
+            raise self._broken
         self._count += 1
         message = PeerMessage(t, degree, self._start, self._count, arrays)
         self._last = replace(message, arrays=None), encode(message)
@@ -307,10 +373,13 @@ class Outbox:
             if code is grpc.StatusCode.PERMISSION_DENIED:
                 self._log.lost(t, client, "Push", f"refused: {push.details()}")
             elif code is not grpc.StatusCode.OK:
-                self._mailbox.suspect(client)
+                if code is grpc.StatusCode.UNAVAILABLE:
+                    self._mailbox.suspect(client)
                 self._log.lost(t, client, "Push", f"not reached: {code.name}")
         except Exception as error:  # in a thread, nobody would see it
             self._log.lost(t, client, "Push", f"not sent: {error!r}")
+            if isinstance(error, RuntimeError):
+                self._broken = error
         finally:
             with self._lock:
                 self._waiting[client] -= 1

@@ -10,6 +10,7 @@ For a codec (see `codecs`) a model is one vector.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 
 import numpy as np
@@ -17,6 +18,7 @@ from flwr.app import ArrayRecord
 
 from gossiplib.core.averaging import Model, Models, as_dtypes, weighted_mean
 from gossiplib.core.context import RoundContext
+from gossiplib.core.models import check_model
 from gossiplib.protocols.codecs import Codec
 from gossiplib.system.numbers import check_share
 from gossiplib.system.records import ravel, unpack, unravel
@@ -45,8 +47,13 @@ class Compressed:
     ) -> Model:
         """Average with the decoded models."""
         x = _vector(own, context)
-        others = [[self._decoded(message, x)] for message in neighbours]
-        (mixed,) = weighted_mean([x], others, weights)
+
+        def read(message: Model) -> Model:
+            decoded = self._decoded(message, x)
+            check_model([decoded], [x], whose="the message's")
+            return [decoded]
+
+        (mixed,) = weighted_mean([x], *context.read(neighbours, weights, read))
         return _model(mixed, own, context)
 
     def _decoded(self, message: Model, x: np.ndarray) -> np.ndarray:
@@ -100,7 +107,13 @@ class Shared:
         self, own: Model, neighbours: Models, weights: np.ndarray, context: RoundContext
     ) -> Model:
         """Average the shared arrays."""
-        mixed = weighted_mean(self.send(own, context), neighbours, weights)
+        mine = self.send(own, context)
+
+        def read(message: Model) -> Model:
+            check_model(message, mine, whose="the message's")
+            return message
+
+        mixed = weighted_mean(mine, *context.read(neighbours, weights, read))
         places = dict(zip(self.arrays, mixed, strict=True))
         return [places.get(k, array) for k, array in enumerate(own)]
 
@@ -117,11 +130,22 @@ class Choco:
 
     A client remembers x̂_i and the sum Σ_j w_ij x̂_j alone (the memory-efficient form in
     the paper's appendix), in float64. All begin at 0. The mean of the models does not
-    change if W is symmetric.
+    change if W is symmetric and no message is lost.
 
     That sum is right only if each message of each neighbour came, and weighs the same.
-    So graph and weights must be static. A client that missed a message raises
-    RuntimeError from then on: it keeps its own model, and goes on sending.
+    A client that cannot rely on it, as a message was lost, or it was away, or the graph
+    or a weight is another, leaves the others out and asks for their copies in its next
+    message. Who is asked sends x̂_i itself beside the message that follows, of which the
+    sum is made anew: two rounds after a loss the client averages as before. Who was
+    away, or comes late, sends it unasked. Where links go one way only, what is asked is
+    passed on, farther the longer it goes unanswered.
+
+    Notes
+    -----
+    A copy is a model in float64. So where most rounds lose something, or the graph is
+    another in each, this is gossip with whole models; `Partial` stays small. Until a
+    client has the copies, others take a step towards it, and it takes none: the mean
+    moves a little.
 
     Parameters
     ----------
@@ -140,53 +164,89 @@ class Choco:
         check_share("the step", self.step, zero=False)
 
     def send(self, model: Model, context: RoundContext) -> Model:
-        """Return Q(x_i - x̂_i) as a message, and add it to x̂_i."""
-        x = _vector(model, context)
-        public = np.zeros(x.shape)
-        if _PUBLIC in context.state:
-            (public,) = unpack(context.state.array_records[_PUBLIC])
+        """Return Q(x_i - x̂_i) as a message, and add it to x̂_i.
+
+        Two arrays more follow where there is a need. In one are two numbers: through
+        how many clients the question for copies shall go; and 1 if x̂_i, as it was
+        before, is in the other, or 2 if it is since the client was away.
+        """
+        x, t = _vector(model, context), context.server_round
+        # Who comes late has no copy that others know: it may as well be the model.
+        public = np.zeros(x.shape) if t == 1 else x.astype(np.float64)
+        last = np.zeros(context.batch)
+        if _SAID in context.state:
+            public, last, _ = unpack(context.state.array_records[_SAID])
+        asked = doubts = np.zeros(context.batch, dtype=np.int64)
+        if _HEARD in context.state:
+            *_, asked, doubts = unpack(context.state.array_records[_HEARD])
+        ask = np.clip(np.maximum((doubts + 1) // 2, asked - 1), 0, 255)
+        tell = np.where(last != t - 1, 2, asked > 0)
         message = self.codec.encode((x - public).astype(x.dtype), context)
-        public = public + self.codec.decode(message, x.shape[-1]).astype(np.float64)
-        context.state[_PUBLIC] = ArrayRecord([public])
-        return message
+        now = public + self.codec.decode(message, x.shape[-1])
+        numbers = (np.full(context.batch, number) for number in (t, len(message)))
+        context.state[_SAID] = _record(now, *numbers)
+        if ask.any() or tell.any():
+            message = [*message, np.stack([ask, tell], axis=-1).astype(np.uint8)]
+        return [*message, public] if tell.any() else message
 
     def __call__(
         self, own: Model, neighbours: Models, weights: np.ndarray, context: RoundContext
     ) -> Model:
         """Go a step towards the neighbours' public copies, from one's own."""
-        x, weights = _vector(own, context), np.asarray(weights, dtype=np.float64)
+        x, t = _vector(own, context), context.server_round
+        public, _, count = unpack(context.state.array_records[_SAID])
+        read = partial(self._read, x=x, count=int(count.flat[0]))
+        came, weights = context.read(neighbours, weights, read)
         links = _digest(context.senders, weights)
-        total = self._total(context, links, x)
-        for w, message in zip(weights[1:], neighbours, strict=True):
-            total = total + w[..., None] * self.codec.decode(message, x.shape[-1])
-        (public,) = unpack(context.state.array_records[_PUBLIC])
-        mixed = x + self.step * (total - (1 - weights[0])[..., None] * public)
-        now = np.full((*context.batch, 1), context.server_round)
-        context.state[_TOTAL] = ArrayRecord([total, links, now])
+        total, known, last = np.zeros(x.shape), links, np.zeros(context.batch)
+        asked = doubts = np.zeros(context.batch, dtype=np.int64)
+        if _HEARD in context.state:
+            total, known, last, _, doubts = unpack(context.state.array_records[_HEARD])
+        # The sum goes on if who is heard now, and nobody else, was heard in the round
+        # before. Or it is made anew, of the copies that came.
+        goes_on = (known == links).all(axis=-1) & (last == t - 1)
+        for _, _, tell, _ in came:
+            goes_on = goes_on & (tell < 2)
+        total = np.where(goes_on[..., None], total, 0.0)
+        kept, whole = np.zeros(context.batch), np.ones(context.batch, dtype=bool)
+        for w, (difference, ask, tell, copy) in zip(weights[1:], came, strict=True):
+            if tell.any():
+                difference = difference + np.where(goes_on[..., None], 0.0, copy)
+            used = goes_on | (tell > 0)
+            w = np.where(used, w, 0.0)
+            total, kept = total + w[..., None] * difference, kept + w
+            asked, whole = np.maximum(asked, ask), whole & used
+        mixed = x + self.step * (total - kept[..., None] * public)
+        context.state[_HEARD] = _record(
+            total,
+            np.where(whole[..., None], links, np.uint64(0)),
+            np.full(context.batch, t),
+            asked,
+            np.where(whole, 0, doubts + 1),
+        )
         return _model(mixed, own, context)
 
-    @staticmethod
-    def _total(context: RoundContext, links: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Return Σ_j w_ij x̂_j up to the last round, if nothing is missing in it."""
-        total, known, last = np.zeros(x.shape), links, np.zeros(1, dtype=int)
-        if _TOTAL in context.state:
-            total, known, last = unpack(context.state.array_records[_TOTAL])
-        same = np.array_equal(known, links)
-        if same and (last == context.server_round - 1).all():
-            return total
-        why = "its neighbours or their weights are not those of the round before"
-        if same:
-            now = f"now it is round {context.server_round}"
-            why = f"it last averaged in round {last.min()}, and {now}"
-        raise RuntimeError(
-            f"client {context.clients.flat[0]} does not know what its neighbours have "
-            f"sent so far: {why}. CHOCO needs a static graph and every message; use "
-            "Partial for others"
-        )
+    def _read(self, message: Model, x: np.ndarray, count: int) -> Model:
+        """Take a message apart: Q(x_j - x̂_j), two numbers, and x̂_j or zeros."""
+        difference = self.codec.decode(message[:count], x.shape[-1])
+        usual = [np.zeros((*x.shape[:-1], 2), dtype=np.uint8), np.zeros(x.shape)]
+        more = message[count:]
+        check_model([difference, *more], [x, *usual[: len(more)]], "the message's")
+        numbers, copy = more + usual[len(more) :]
+        ask, tell = numbers.astype(np.int64)[..., 0], numbers[..., 1]
+        if len(more) < 2 and tell.any():
+            raise ValueError("the message lacks the copy that it tells of")
+        return [difference, ask, tell, copy]
 
 
-#: Records in a client's state: x̂_i; and Σ_j w_ij x̂_j, its links and the last round.
-_PUBLIC, _TOTAL = "choco.public", "choco.total"
+#: Records in a client's state: x̂_i, the round in which it was said last, and of how
+#: many arrays; and Σ_j w_ij x̂_j, its links, the round, how far what was asked shall go
+#: on, and for how many rounds the sum has lacked somebody.
+_SAID, _HEARD = "choco.said", "choco.heard"
+
+
+def _record(*arrays: np.ndarray) -> ArrayRecord:
+    return ArrayRecord([np.asarray(array) for array in arrays])  # of numbers too
 
 
 def _digest(senders: np.ndarray, weights: np.ndarray) -> np.ndarray:

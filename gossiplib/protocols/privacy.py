@@ -108,7 +108,7 @@ def membership(task: Task, model: Model, client: int) -> tuple[np.ndarray, np.nd
             f"client {client} holds back no examples to compare with: take a task with "
             "a holdout above 0"
         )
-    module = task.model()
+    module = task.model().eval()
     tensors = map(torch.tensor, model)
     module.load_state_dict(dict(zip(module.state_dict(), tensors, strict=True)))
     loss = F.cross_entropy(module(x), y, reduction="none")

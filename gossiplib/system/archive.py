@@ -8,8 +8,9 @@ is for others to say.
 """
 
 import contextlib
-import glob
+import fcntl
 import hashlib
+import math
 import os
 import tempfile
 import zipfile
@@ -18,9 +19,8 @@ from pathlib import Path
 from typing import IO, TypeAlias
 
 import numpy as np
-import psutil
 
-__all__ = ["BLANK", "Member", "reading", "write"]
+__all__ = ["BLANK", "Member", "Members", "reading", "write"]
 
 Member: TypeAlias = "bytes | np.ndarray"
 
@@ -32,19 +32,13 @@ def write(path: str | os.PathLike[str], members: Mapping[str, Member]) -> None:
     """Write an archive of bytes and arrays, in place of an earlier one.
 
     The members go to a temporary file in the same folder, which takes the name only
-    when all is on the disk: whatever happens, there is the old archive or the new one.
-    Arrays are written piece by piece, so no second copy is in memory. Only the owner
-    can read the file.
+    when all is on the disk: whatever happens, there is the old archive or the new one;
+    of two writers of one archive, the last wins. Arrays are written piece by piece, so
+    no second copy is in memory. Only the owner can read the file.
     """
     path = Path(path).resolve()
-    for left in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
-        writer = left.name.removeprefix(f"{path.name}.").partition(".")[0]
-        if writer.isdigit() and not psutil.pid_exists(int(writer)):  # it was killed
-            left.unlink(missing_ok=True)
-    mine = f"{path.name}.{os.getpid()}."
-    file = tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=mine, suffix=".tmp", delete=False
-    )
+    _sweep(path.parent)
+    file = _part(path.parent)
     try:
         with file:
             with zipfile.ZipFile(file, "w") as archive:
@@ -54,12 +48,40 @@ def write(path: str | os.PathLike[str], members: Mapping[str, Member]) -> None:
             file.write(_digest(file))
             file.flush()
             os.fsync(file.fileno())
-        os.replace(file.name, path)
+            os.replace(file.name, path)  # while it is locked
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(file.name)
         raise
     _sync_folder(path.parent)
+
+
+def _part(folder: Path) -> IO[bytes]:
+    """Return a new file to write an archive to, locked as long as it is open.
+
+    Its name does not depend on the archive's, which may be as long as a name can be.
+    """
+    while True:
+        file = tempfile.NamedTemporaryFile(
+            dir=folder, prefix="gossiplib-", suffix=".part", delete=False
+        )
+        with contextlib.suppress(OSError):  # a disk without locks: `_sweep` spares it
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # it was swept before it was locked
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what writers left that were killed; those that live hold a lock.
+
+    The number of a process would not do: another process may have it now, or one in
+    another container or on another machine that shares the folder.
+    """
+    for left in folder.glob("gossiplib-????????.part"):
+        with contextlib.suppress(OSError), left.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
 
 
 def _add(archive: zipfile.ZipFile, name: str, value: Member) -> None:
@@ -82,30 +104,87 @@ def _sync_folder(folder: Path) -> None:
             os.close(number)
 
 
+class Members(Mapping[str, Member]):
+    """The members of an archive of some bytes, each read when it is looked up."""
+
+    def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
+        found = archive.infolist()
+        self._archive = archive
+        self._found = {one.filename.removesuffix(".npy"): one for one in found}
+        if len(self._found) < len(found):
+            raise ValueError("two members have one name")
+        # What is compressed, or shares its bytes with others, could fill the memory.
+        if sum(max(one.file_size, one.compress_size) for one in found) > size or any(
+            one.compress_type != zipfile.ZIP_STORED for one in found
+        ):
+            raise ValueError("its members are longer than the file")
+
+    def __getitem__(self, name: str) -> Member:
+        """Read a member."""
+        one = self._found[name]
+        try:
+            with self._archive.open(one) as member:
+                if not one.filename.endswith(".npy"):
+                    return member.read()
+                version = np.lib.format.read_magic(member)
+                if version != (1, 0):
+                    raise ValueError(f"NPY format {version}")
+                shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+                bytes_ = one.file_size - member.tell()
+                if dtype.kind not in "biufcO" or (
+                    not dtype.hasobject and math.prod(shape) * dtype.itemsize != bytes_
+                ):
+                    raise ValueError(f"{bytes_} bytes for {dtype} of shape {shape}")
+                member.seek(0)
+                return np.lib.format.read_array(member, allow_pickle=False)
+        except Exception as error:
+            raise ValueError(f"the member {name} cannot be read: {error}") from error
+
+    def array(
+        self, name: str, codes: str, shape: tuple[int, ...] | None = None
+    ) -> np.ndarray:
+        """Return an array; raise ValueError if there is none of such a type and shape.
+
+        `codes` are numpy's, one character for each data type that will do.
+        """
+        found = self.get(name)
+        if isinstance(found, np.ndarray) and found.dtype.char in codes:
+            if shape is None or found.shape == shape:
+                return found
+        raise ValueError(
+            f"{name} is no array of the type and shape that it should have"
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the names."""
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        """Return the number of members."""
+        return len(self._found)
+
+
 @contextlib.contextmanager
-def reading(path: str | os.PathLike[str]) -> Iterator[Mapping[str, Member]]:
+def reading(path: str | os.PathLike[str]) -> Iterator[Members]:
     """Open an archive: name -> bytes or array, which is read when it is looked up.
 
     Raise ValueError if the file was cut short or altered, or is something else; on
-    look-up, if a member is an array of Python objects.
+    look-up, if a member is no array of numbers of its own length. So what is read takes
+    no more memory than the file is long, whatever it claims to hold.
     """
     with open(path, "rb") as file:
         digest = _digest(file)
-        if file.read() != digest:
+        if file.read(len(BLANK)) != digest:
             raise ValueError(
                 f"{path} was cut short or altered, or is something else: the SHA-256 "
                 "at its end is not that of the file"
             )
         try:
-            members = zipfile.ZipFile(file).infolist()
-            stored = all(one.compress_type == zipfile.ZIP_STORED for one in members)
-        except zipfile.BadZipFile:
-            stored = False
-        if not stored:  # what is compressed could fill the memory
-            raise ValueError(f"{path} is no archive that `write` has made")
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as archive:
-            yield archive
+            members = Members(zipfile.ZipFile(file), file.seek(0, os.SEEK_END))
+        except Exception as error:  # whatever comes of bytes that somebody has made up
+            text = f"{path} is no archive that `write` has made: {error}"
+            raise ValueError(text) from error
+        yield members
 
 
 def _digest(file: IO[bytes]) -> bytes:

@@ -6,19 +6,22 @@ that they all trust does this.
 """
 
 import datetime
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import trustme
+from cryptography import exceptions, x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    load_pem_private_key,
 )
 
-__all__ = ["Authority", "Identity", "key_pair"]
+__all__ = ["Authority", "Identity", "check_identity", "key_pair"]
 
 
 class Identity(NamedTuple):
@@ -31,8 +34,9 @@ class Identity(NamedTuple):
 class Authority:
     """Sign certificates for processes on this machine.
 
-    Certificates and keys go to `folder`, which should be open to this user alone. By
-    the file `certificate` there, everybody knows what this authority has signed.
+    Certificates and keys go to new files in `folder`, which should be open to this user
+    alone; what has their names is removed. By the file `certificate` there, everybody
+    knows what this authority has signed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,7 +47,7 @@ class Authority:
             organization_name="gossiplib",
             organization_unit_name="one run",
         )
-        self._ca.cert_pem.write_to_path(self.certificate)
+        _write(self.certificate, self._ca.cert_pem.bytes())
 
     def issue(self, name: str, *, days: float = 1.0) -> Identity:
         """Return the files of a certificate for a process on this machine, and its key.
@@ -67,9 +71,50 @@ class Authority:
             not_after=now + datetime.timedelta(days),
         )
         identity = Identity(self.folder / f"{name}.pem", self.folder / f"{name}.key")
-        issued.cert_chain_pems[0].write_to_path(identity.certificate)
-        _write_key(identity.key, issued.private_key_pem.bytes())
+        _write(identity.certificate, issued.cert_chain_pems[0].bytes())
+        _write(identity.key, issued.private_key_pem.bytes())
         return identity
+
+
+def check_identity(identity: Identity, authority: Path) -> None:
+    """Check that an authority has signed a certificate, and that its key is there.
+
+    gRPC would not say what is wrong.
+
+    Parameters
+    ----------
+    identity, authority : Identity, Path
+        The certificate's files, and the one of who has signed it.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be used. It is named, with the reason.
+    """
+    read = {}
+    for file in (identity.certificate, authority):
+        try:
+            read[file] = x509.load_pem_x509_certificates(file.read_bytes())
+        except ValueError:
+            raise OSError(f"{file} holds no certificate in PEM format") from None
+    chain, roots = read.values()
+    try:
+        key = load_pem_private_key(identity.key.read_bytes(), None)
+    except (ValueError, TypeError, exceptions.UnsupportedAlgorithm):
+        what = "holds no private key in PEM format, without a password"
+        raise OSError(f"{identity.key} {what}") from None
+    if chain[0].public_key() != key.public_key():
+        raise OSError(f"{identity.key} is not the key of {identity.certificate}")
+    if not any(_has_signed(root, chain[-1]) for root in roots):
+        raise OSError(f"{identity.certificate} was not signed by {authority}")
+
+
+def _has_signed(root: x509.Certificate, other: x509.Certificate) -> bool:
+    try:
+        other.verify_directly_issued_by(root)
+    except (ValueError, TypeError, exceptions.InvalidSignature):
+        return False
+    return True
 
 
 def key_pair(folder: Path, name: str) -> tuple[Path, Path]:
@@ -87,13 +132,19 @@ def key_pair(folder: Path, name: str) -> tuple[Path, Path]:
     key = ec.generate_private_key(ec.SECP384R1())
     private, public = Path(folder) / name, Path(folder) / f"{name}.pub"
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-    _write_key(private, secret)
+    _write(private, secret)
     open_ = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-    public.write_bytes(open_)
+    _write(public, open_)
     return private, public
 
 
-def _write_key(path: Path, key: bytes) -> None:
-    """Write a private key that only this user can read, from the first moment on."""
-    path.touch(0o600)
-    path.write_bytes(key)
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that only this user can read and change, from the first moment on.
+
+    It is a new one, as a mode is given to new files alone, and a link leads elsewhere.
+    """
+    path.unlink(missing_ok=True)
+    with open(
+        path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)
+    ) as new:
+        new.write(data)

@@ -7,12 +7,14 @@ another order see the same numbers, and one fault does not move another.
 
 import math
 import numbers
+import reprlib
 from typing import TypeAlias
 
 import numpy as np
 
 __all__ = [
     "Seed",
+    "check_number",
     "check_seconds",
     "check_share",
     "check_whole",
@@ -36,30 +38,33 @@ def check_whole(name: str, value: object, least: int, most: int | None = None) -
         if least <= whole and (most is None or whole <= most):
             return whole
     limits = f"at least {least}" if most is None else f"{least} to {most}"
-    raise ValueError(f"{name} must be a whole number, {limits}; got {value!r}")
+    raise ValueError(
+        f"{name} must be a whole number, {limits}; got {reprlib.repr(value)}"
+    )
+
+
+def check_number(name: str, value: object) -> float:
+    """Return a number as a float; raise ValueError if it is none, or a truth value."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return float(value)
+    raise ValueError(f"{name} must be a number; got {value!r}")
 
 
 def check_seconds(name: str, value: object, *, zero: bool = False) -> None:
     """Raise ValueError if a value is no time to wait, finite and above 0 (or 0)."""
-    seconds = _real(value)
+    seconds = check_number(name, value)
     if not 0 <= seconds < math.inf or seconds == 0 and not zero:
         limit = "0 or more" if zero else "above 0"
-        raise ValueError(f"{name} is in seconds, {limit}, and finite; got {value!r}")
+        raise ValueError(f"{name} is in seconds, {limit}, and finite; got {value}")
 
 
 def check_share(name: str, value: object, *, zero: bool = True) -> None:
     """Raise ValueError if a value is no share, from 0 to 1; 0 itself may be refused."""
-    share = _real(value)
+    share = check_number(name, value)
     if not zero and not 0 < share <= 1:
-        raise ValueError(f"{name} must be above 0 and at most 1; got {value!r}")
+        raise ValueError(f"{name} must be above 0 and at most 1; got {value}")
     if not 0 <= share <= 1:
-        raise ValueError(f"{name} is a probability, from 0 to 1; got {value!r}")
-
-
-def _real(value: object) -> float:
-    """Return a number as a float; NaN if it is none, as a truth value is none."""
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return float(value) if number else math.nan  # type: ignore[arg-type]
+        raise ValueError(f"{name} is a probability, from 0 to 1; got {value}")
 
 
 def seed_of(seed: Seed) -> int:

@@ -1,6 +1,7 @@
 """Long runs: progress, a Ctrl-C that keeps what is there, memory, and waiting."""
 
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,7 @@ __all__ = [
     "due",
     "each_round",
     "free_memory",
+    "progress",
     "updates_bar",
     "wait_until",
 ]
@@ -42,16 +44,31 @@ def wait_until(
     return True
 
 
-def updates_bar(num_rounds: int, num_clients: int) -> tqdm:
-    """Return a progress bar that counts updates of clients, after 2 seconds."""
+def progress(
+    rounds: Iterable[int] | None, what: str, total: int, unit: str, scale: bool = False
+) -> tqdm:
+    """Return a progress bar, which shows after 2 seconds and goes when it is done.
+
+    In a notebook it goes to stdout: what was on stderr leaves a red strip there, also
+    when it is gone.
+    """
+    in_notebook = type(sys.stderr).__module__.startswith("ipykernel")
     return tqdm(
-        total=num_rounds * num_clients,
-        desc=f"{num_clients:,} clients",
-        unit=" updates",
-        unit_scale=True,
+        rounds,
+        what,
+        total,
+        unit=unit,
+        unit_scale=scale,
         delay=2,
         leave=False,
+        file=sys.stdout if in_notebook else sys.stderr,
     )
+
+
+def updates_bar(num_rounds: int, num_clients: int) -> tqdm:
+    """Return a progress bar that counts updates of clients."""
+    total, what = num_rounds * num_clients, f"{num_clients:,} clients"
+    return progress(None, what, total, " updates", scale=True)
 
 
 class Interrupt:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gossiplib.system.numbers import check_whole, rng
+from gossiplib.system.numbers import check_number, check_whole, rng
 
 __all__ = ["Parts"]
 
@@ -36,6 +36,10 @@ class Parts(NamedTuple):
         """Return where a part of each client begins in `index`, and its length."""
         if name not in PARTS:
             raise ValueError(f"no part {name!r}; there are {', '.join(PARTS)}")
+        if np.ndim(clients) == 0:
+            clients = check_whole("client", clients, 0, len(self.held) - 1)
+        elif np.less(clients, 0).any():  # which would count from the end
+            raise ValueError(f"clients must be 0 or more; got {np.min(clients)}")
         start, held = self.starts[clients], self.held[clients]
         if name == "train":
             first = start + 2 * held
@@ -48,7 +52,7 @@ def parts(index: np.ndarray, sizes: np.ndarray, holdout: float) -> Parts:
 
     `index` has their rows of the data set, client by client, `sizes` how many each has.
     """
-    if not 0 <= holdout < 0.5:
+    if not 0 <= check_number("holdout", holdout) < 0.5:
         raise ValueError(f"holdout is a share, from 0 to below 0.5; got {holdout}")
     needed = 3 if holdout else 1
     if (small := np.flatnonzero(sizes < needed)).size:
@@ -100,7 +104,7 @@ def spread(
             num_clients, "y", 2, class_assignment_mode="first-deterministic", seed=seed
         ),
     }
-    if partition not in makers:
+    if partition not in [*makers]:  # it may be anything
         there = ", ".join([*makers, "dealt"])
         raise ValueError(f"no partition {partition!r}; there are {there}")
     partitioner = makers[partition]()

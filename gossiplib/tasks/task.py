@@ -6,6 +6,7 @@ and a part for each client, itself split into a training, a validation and a tes
 Nothing here knows of gossip.
 """
 
+import copy
 import functools
 from collections.abc import Callable
 from importlib import resources
@@ -26,8 +27,17 @@ from torch import nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
-from gossiplib.system.numbers import check_share, check_whole, rng
+from gossiplib.system.numbers import check_number, check_share, check_whole, rng
 from gossiplib.system.records import record_of
+from gossiplib.tasks.entrance import (
+    as_taken,
+    check_build,
+    check_dtype,
+    check_module,
+    read_x,
+    read_y,
+    to_floats,
+)
 from gossiplib.tasks.partition import deal, parts, spread
 from gossiplib.tasks.training import (
     check_training,
@@ -47,9 +57,11 @@ class Task:
 
     Parameters
     ----------
-    x, y : numpy.ndarray
-        All examples, shapes (examples, features) and (examples,); y holds classes
-        0, 1, ...
+    x, y : array_like
+        All examples, shapes (examples, features) and (examples,): arrays, tables of
+        pandas (row by row, whatever their index), tensors, lists. x holds finite
+        numbers, and may have more axes where `build` is given; y holds classes 0, 1,
+        ..., each at least once.
     num_clients : int
         Number of clients.
     partition : {"dirichlet", "iid", "classes", "dealt"}
@@ -66,12 +78,13 @@ class Task:
     hidden : int
         Width of the hidden layer of the model; 0 is logistic regression.
     build : callable, optional
-        () -> torch.nn.Module, a model in place of those: from (batch, features) to
-        logits, (batch, classes).
+        () -> torch.nn.Module, a new model in place of those: from (batch, features) to
+        logits, (batch, classes). If it takes no floats (`torch.nn.Embedding`), x that
+        came as whole numbers stays so, int64.
     test_fraction : float
         Share of the examples in the common test set.
     dtype : torch.dtype
-        Data type of examples and models: `torch.float32` or `torch.float64`.
+        Data type of models, and of examples: `torch.float32` or `torch.float64`.
     same_start : bool
         Whether all clients start with the same model, or each with its own.
     seed : int
@@ -91,13 +104,14 @@ class Task:
     Raises
     ------
     ValueError
-        If a client would get fewer than 3 examples, one for each of its parts.
+        If x, y, what `build` makes or an option is not of this kind; or a client would
+        get fewer than 3 examples, one for each of its parts.
     """
 
     def __init__(
         self,
-        x: np.ndarray,
-        y: np.ndarray,
+        x: Any,
+        y: Any,
         num_clients: int,
         *,
         partition: str = "dirichlet",
@@ -111,26 +125,47 @@ class Task:
         same_start: bool = True,
         seed: int = 0,
     ) -> None:
-        if len(x) != len(y):
-            raise ValueError(f"{len(x)} examples have {len(y)} labels")
-        check_whole("num_clients", num_clients, 1)
-        check_share("test_fraction", test_fraction)
+        x = read_x(x)
+        y, self.num_classes = read_y(y, len(x))
+        check_dtype(dtype)
+        self.num_clients = check_whole("num_clients", num_clients, 1)
+        self.seed = seed = check_whole("seed", seed, 0, 2**64 - 1)  # torch's range
+        check_share("test_fraction", check_number("test_fraction", test_fraction))
+        if not 0 < check_number("alpha", alpha) < float("inf"):
+            raise ValueError(f"alpha must be above 0, and finite; got {alpha}")
+        check_whole("hidden", hidden, 0)
+        self.same_start, self._dtype = same_start, dtype
         order = rng(seed).permutation(len(y))
         test, pool = np.split(order, [round(test_fraction * len(y))])
+        if not len(pool):
+            raise ValueError(
+                f"test_fraction {test_fraction} leaves none of {len(y)} examples to "
+                "the clients: take less"
+            )
         if partition == "dealt":
             places, sizes = deal(len(pool), num_clients, examples, seed)
         else:
             least = 3 if holdout else 1
             places, sizes = spread(y[pool], num_clients, partition, alpha, least, seed)
         self.parts = parts(pool[places], sizes, holdout)
-        self.x = torch.tensor(np.ascontiguousarray(x), dtype=dtype)
-        self.y = torch.tensor(y, dtype=torch.int64)
+        self.y = torch.from_numpy(y)
+        if build is None:
+            if x.ndim != 2:
+                raise ValueError(
+                    f"x must have the shape (examples, features); got {x.shape}: "
+                    "reshape it, or give a model that takes it, by build"
+                )
+            self._build: Callable[[], nn.Module] = functools.partial(
+                _perceptron, x.shape[1], hidden, self.num_classes
+            )
+            self.x = to_floats(x, dtype)
+        elif hidden:
+            raise ValueError("hidden is of the model that build replaces: take one")
+        else:
+            self._build = build
+            check_build(build, self.model)
+            self.x = as_taken(x, dtype, self.model(), self.num_classes)
         self.test: Examples = self.x[test], self.y[test]
-        self.num_clients, self.num_classes = num_clients, int(y.max()) + 1
-        self.seed, self.same_start = seed, same_start
-        self._build = build or functools.partial(
-            _perceptron, x.shape[1], hidden, self.num_classes
-        )
 
     def part(self, client: int | np.ndarray, name: str) -> Examples:
         """Return x and y of a client's part.
@@ -177,7 +212,7 @@ class Task:
             seed = int(np.random.SeedSequence([seed, client]).generate_state(1)[0])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self._build().to(self.x.dtype)
+            return check_module(self._build()).to(self._dtype)
 
     def initial_arrays(self) -> ArrayRecord:
         """Return the parameters of `model()` as Flower sends them.
@@ -203,7 +238,8 @@ class Task:
         ----------
         epochs, batch_size : int
             n_ep and B of Algorithm 1: passes over the training part in a round, and
-            examples in a step.
+            examples in a step. The last of a pass may have fewer; batch normalisation
+            cannot train on one.
         lr, momentum, weight_decay : float
             Options of the gradient descent, `torch.optim.SGD`. Momentum starts afresh
             in each round.
@@ -222,7 +258,10 @@ class Task:
             server_round = check_whole("server-round", config["server-round"], 0)
             x, y = self.part(client, "train")
             batches = self.batches(client, server_round, epochs, batch_size)
-            loss = train(model, x, y, batches, **options)
+            stream = rng(self.seed, client, server_round, use="train")
+            with torch.random.fork_rng(devices=[]):  # that of dropout
+                torch.manual_seed(int(stream.integers(2**63)))
+                loss = train(model, x, y, batches, **options)
             metrics = MetricRecord({"loss": loss, "num-examples": len(y)})
             arrays = ArrayRecord(model.state_dict())
             content = RecordDict({"arrays": arrays, "metrics": metrics})
@@ -257,6 +296,7 @@ class Task:
             Passes over the training part, and rows for a step; the last of an epoch may
             have fewer.
         """
+        check_training(epochs, batch_size)
         first, count = map(int, self.parts.span(client, "train"))
         batches: list[torch.Tensor] = []
         for epoch in range(epochs):
@@ -274,7 +314,16 @@ class Task:
         ----------
         server_round, arrays
             Those of Flower's `evaluate_fn`.
+
+        Raises
+        ------
+        ValueError
+            If the common test set is empty.
         """
+        if not len(self.test[1]):
+            raise ValueError(
+                "the common test set is empty: take a larger test_fraction"
+            )
         return MetricRecord({**evaluate(self._load(arrays), *self.test)})
 
     @one_thread()
@@ -290,9 +339,17 @@ class Task:
             A model's arrays.
         context : flwr.app.Context
             That of the client, whose "partition-id" says which one it is.
+
+        Raises
+        ------
+        ValueError
+            If its validation part is empty.
         """
         client = context.node_config["partition-id"]
-        x, _ = self.part(client, "validation")
+        x, y = self.part(client, "validation")
+        if not y.numel():
+            one = np.ravel(client)[0]
+            raise ValueError(f"client {one} has no validation part: holdout is 0")
         tensors = map(torch.tensor, model)  # a copy: the arrays are read-only
         named = dict(zip(self._module.state_dict(), tensors, strict=True))
         forward = functools.partial(functional_call, self._module)
@@ -312,11 +369,14 @@ class Task:
 
     @functools.cached_property
     def _module(self) -> nn.Module:
-        return self.model()
+        with torch.no_grad():  # so that what is computed from parameters can be copied
+            return self.model().eval()
 
     def _load(self, arrays: ArrayRecord) -> nn.Module:
-        self._module.load_state_dict(arrays.to_torch_state_dict())
-        return self._module
+        """Return a model of its own, since it may hold more than its arrays."""
+        model = copy.deepcopy(self._module)
+        model.load_state_dict(arrays.to_torch_state_dict())
+        return model
 
 
 def _perceptron(features: int, hidden: int, classes: int) -> nn.Module:
@@ -327,7 +387,22 @@ def _perceptron(features: int, hidden: int, classes: int) -> nn.Module:
     return nn.Sequential(*layers)
 
 
-@functools.lru_cache(maxsize=16)
+def _kept(make: Callable[..., Task]) -> Callable[..., Task]:
+    """Keep the last tasks that a function made; return copies, free to be changed."""
+    # Typed, since 4.0 clients are not the 4 of before.
+    kept = functools.lru_cache(maxsize=16, typed=True)(make)
+
+    @functools.wraps(make)
+    def copied(*args: Any, **options: Any) -> Task:
+        try:
+            return copy.deepcopy(kept(*args, **options))
+        except TypeError:  # no key: a list, or a `build` that can be changed
+            return make(*args, **options)
+
+    return copied
+
+
+@_kept
 def digits(num_clients: int, **options: Any) -> Task:
     """Return the digits task: 1797 images of 8 x 8 pixels, ten classes.
 
@@ -344,7 +419,7 @@ def digits(num_clients: int, **options: Any) -> Task:
     return Task(x / 16, y, num_clients, **options)
 
 
-@functools.lru_cache(maxsize=16)
+@_kept
 def spambase(num_clients: int, **options: Any) -> Task:
     """Return the Spambase task: 4601 e-mails, 57 standardised features, spam or not.
 

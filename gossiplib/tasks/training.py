@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gossiplib.system.numbers import check_whole
+from gossiplib.system.numbers import check_number, check_whole
 
 __all__ = ["check_training", "evaluate", "one_thread", "shuffle_keys", "train"]
 
@@ -24,7 +24,7 @@ def check_training(epochs: int, batch_size: int, **rates: float) -> None:
     check_whole("epochs", epochs, 1)
     check_whole("batch_size", batch_size, 1)
     for name, rate in rates.items():
-        if not 0 <= rate < float("inf"):
+        if not 0 <= check_number(name, rate) < float("inf"):
             raise ValueError(f"{name} must be 0 or more, and finite; got {rate}")
 
 
@@ -56,6 +56,7 @@ def one_thread() -> Iterator[None]:
 
 
 @one_thread()
+@torch.enable_grad()
 def train(
     model: nn.Module,
     x: torch.Tensor,
@@ -67,6 +68,8 @@ def train(
     weight_decay: float = 0.0,
 ) -> float:
     """Train in place by minibatch gradient descent on the cross-entropy.
+
+    The model is put into the mode of training.
 
     Parameters
     ----------
@@ -87,6 +90,7 @@ def train(
     optimizer = torch.optim.SGD(
         model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay
     )
+    model.train()
     losses = []
     for batch in batches:
         loss = F.cross_entropy(model(x[batch]), y[batch])
@@ -100,7 +104,10 @@ def train(
 @one_thread()
 @torch.no_grad()
 def evaluate(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
-    """Return the mean cross-entropy, "loss", and the share of hits, "accuracy"."""
-    logits = model(x)
+    """Return the mean cross-entropy, "loss", and the share of hits, "accuracy".
+
+    The model is put into the mode of evaluation, and stays there.
+    """
+    logits = model.eval()(x.clone())  # a model may work in place
     hits = (logits.argmax(dim=1) == y).to(logits.dtype)
     return {"loss": float(F.cross_entropy(logits, y)), "accuracy": float(hits.mean())}

@@ -14,7 +14,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, Context, RecordDict
+from flwr.app import ArrayRecord, Context
 from scipy.sparse import csr_array
 
 from gossiplib.core import mixing, topology
@@ -94,6 +94,9 @@ class RoundGraph:
     def __init__(
         self, schedule: topology.Schedule, weights: mixing.Weights, n: int
     ) -> None:
+        if not callable(weights):
+            kind = type(weights).__name__
+            raise TypeError(f"weights must be a function, graph -> W; got {kind}")
         self._schedule, self._weights, self._n = schedule, weights, n
         self._static = isinstance(schedule, nx.Graph)
         self.server_round = 0
@@ -128,8 +131,8 @@ class Exchange:
     the first axis for one of a model's would go wrong in silence.
 
     Clients of different `kinds`, shape (n,), are not called together. `messages` is how
-    many were received in the last round; `message_bytes` is the size of one that `send`
-    made, as Flower encodes it, or 0.
+    many were received in the last round; `bytes` is the size of those that `send` made,
+    as Flower encodes them, or 0. `metrics` are what `send` told, each of shape (n,).
     """
 
     def __init__(
@@ -140,12 +143,19 @@ class Exchange:
         chunk: int,
         kinds: np.ndarray | None = None,
     ) -> None:
+        if not callable(average):
+            kind = type(average).__name__
+            raise TypeError(
+                "average must be a function (own, neighbours, weights, context) -> "
+                f"model; got {kind}"
+            )
         self._average, self._send = average, getattr(average, "send", None)
         self._shapes, self._n, self._chunk = shapes, n, chunk
         self._kinds = np.zeros(n, dtype=np.int64) if kinds is None else kinds
         self._compared: Counter[tuple[int, ...]] = Counter()
         self.states = StackedStates(n)
-        self.messages = self.message_bytes = 0
+        self.messages = self.bytes = 0
+        self.metrics: dict[str, np.ndarray] = {}
 
     def __call__(
         self, trained: torch.Tensor, W: csr_array, here: np.ndarray, server_round: int
@@ -155,9 +165,11 @@ class Exchange:
         `trained` are all clients' models, shape (n, parameters), and `here` is of shape
         (n,). Yields clients that have senders, and their averages.
         """
-        payload = self._messages(trained, W, here, server_round)
+        payload, sizes = self._messages(trained, W, here, server_round)
         received = among(W, here)
         self.messages = received.nnz - self._n
+        # Less what each would send to itself.
+        self.bytes = int(sizes[received.indices].sum() - sizes.sum())
         groups = by_degree(received, self._kinds, self.states.kinds())
         for clients, senders, weights in groups:
             alike = len(weights), int(self._kinds[clients[0]])
@@ -179,10 +191,15 @@ class Exchange:
 
     def _messages(
         self, trained: torch.Tensor, W: csr_array, here: np.ndarray, server_round: int
-    ) -> Model | None:
-        """Return what all clients send, stacked, or None if that is their models."""
+    ) -> tuple[Model | None, np.ndarray]:
+        """Return what all clients send, stacked, or None if that is their models.
+
+        And how many bytes that is, of each client. One that sends fewer arrays than
+        others has zeros in place of the last ones.
+        """
+        sizes = np.zeros(self._n, dtype=np.int64)
         if self._send is None:
-            return None
+            return None, sizes
         receivers = np.bincount(W.indices, minlength=self._n) - 1
         payload: Model = []
         kinds = self.states.kinds()
@@ -190,14 +207,13 @@ class Exchange:
             for ids in chunks(np.flatnonzero(here & (kinds == kind)), self._chunk):
                 own, about = self._models(trained, ids), {"receivers": receivers[ids]}
                 message = self._call(self._send, [own], about, ids, server_round, ())
-                if not payload:
-                    first = ArrayRecord([np.asarray(a[0]) for a in message])
-                    self.message_bytes = array_bytes(first)
-                    for a in message:
-                        payload.append(np.zeros((self._n, *a.shape[1:]), a.dtype))
-                for array, part in zip(payload, message, strict=True):
+                one = ArrayRecord([np.asarray(a[0]) for a in message])
+                sizes[ids] = array_bytes(one)
+                for a in message[len(payload) :]:
+                    payload.append(np.zeros((self._n, *a.shape[1:]), a.dtype))
+                for array, part in zip(payload, message, strict=False):
                     array[ids] = part
-        return payload
+        return payload, sizes
 
     def _call(
         self,
@@ -215,14 +231,14 @@ class Exchange:
         may have any, but for the first axis, the clients.
         """
 
-        def call(at: slice | int) -> tuple[Model, RecordDict]:
+        def call(at: slice | int) -> tuple[Model, RoundContext]:
             node: dict[str, Any] = {"partition-id": ids[at], "num-partitions": self._n}
             context = Context(0, 0, node, self.states.take(ids[at]), {})
             more = {name: _pick(value, at) for name, value in about.items()}
             turn = RoundContext(context, server_round, **more)
-            return function(*(_pick(a, at) for a in arguments), turn), turn.state
+            return function(*(_pick(a, at) for a in arguments), turn), turn
 
-        made, state = call(slice(None))
+        made, turn = call(slice(None))
         found = [np.shape(a) for a in made]
         n = len(ids)
         wanted = shapes or [(n, *shape[1:]) for shape in found] or [(n,)]
@@ -234,7 +250,9 @@ class Exchange:
         if n > 1 and self._compared[alike] < COMPARED:
             self._compared[alike] += 1
             _check_alone(made, call(0)[0], int(ids[0]))
-        self.states.put(ids, state)
+        self.states.put(ids, turn.state)
+        for name, values in turn.metrics.items():
+            self.metrics.setdefault(name, np.zeros(self._n))[ids] = values
         return [np.asarray(a) for a in made]
 
     def _models(self, trained: torch.Tensor, clients: np.ndarray) -> Model:

@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord
 from gossiplib.core import mixing, topology
 from gossiplib.core.averaging import Average, weighted_mean
 from gossiplib.system.records import array_bytes
+from gossiplib.tasks.entrance import as_array
 from gossiplib.vectorized.averaging import Exchange, RoundGraph
 
 __all__ = ["averaging_rounds"]
@@ -26,7 +27,7 @@ def averaging_rounds(
 
     Parameters
     ----------
-    values : numpy.ndarray
+    values : array_like
         What each client begins with, shape (clients, d). Its data type is kept.
     schedule : networkx.Graph or callable
         The graph of the clients 0..n-1, or a function from the round (1, 2, ...) to a
@@ -58,8 +59,9 @@ def averaging_rounds(
     >>> values.ravel().tolist()
     [1.5, 1.5, 1.5, 1.5]
     """
-    values = np.array(values, order="C")
-    if values.ndim != 2 or values.dtype.kind != "f":
+    values = np.array(as_array("values", values), order="C")
+    floats = (np.float16, np.float32, np.float64)
+    if values.ndim != 2 or not values.size or values.dtype not in floats:
         raise ValueError(
             "values must be floats of shape (clients, d); got "
             f"{values.dtype} of shape {values.shape}"
@@ -76,6 +78,6 @@ def averaging_rounds(
         after = values.copy()
         for ids, rows in exchange(torch.from_numpy(values), W, here, server_round):
             after[ids] = rows.numpy()
-        size = exchange.message_bytes or array_bytes(ArrayRecord([values[0]]))
-        yield after.copy(), exchange.messages * size
+        size = array_bytes(ArrayRecord([values[0]]))
+        yield after.copy(), exchange.bytes or exchange.messages * size
         values = after

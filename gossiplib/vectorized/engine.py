@@ -7,6 +7,7 @@ missing are the messages, and what can happen to them.
 
 import contextlib
 import functools
+from typing import Any
 
 import numpy as np
 import torch
@@ -113,13 +114,25 @@ def gossip_learning(
     MemoryError, OSError
         If the models do not fit in what is free, before the work starts; or the
         checkpoint to resume from cannot be opened.
+    TypeError
+        If an argument is of another kind, or schedule or weights give no graph or no
+        matrix.
     ValueError
-        If schedule, weights or a number do not fit (TypeError: they give no graph, or
-        no matrix), or the model cannot be stacked; if the checkpoint was cut short or
-        altered, or is of another run or version.
+        If schedule, weights or a number do not fit, there is no such device, or the
+        model cannot be stacked (a few examples try it before the work: dropout,
+        recurrent layers, what normalises over a batch or changes from call to call are
+        for LocalGrid); if the checkpoint was cut short or altered, or is of another run
+        or version.
     RuntimeError
         If all clients fail before any has a model.
     """
+    if not isinstance(task, Task):
+        raise TypeError(f"task must be a Task; got {type(task).__name__}")
+    if not (evaluate_fn is None or callable(evaluate_fn)):
+        kind = type(evaluate_fn).__name__
+        raise TypeError(
+            f"evaluate_fn must be a function of (round, arrays); got {kind}"
+        )
     check_whole("num_rounds", num_rounds, 1)
     check_whole("evaluate_every", evaluate_every, 0)
     check_whole("observe_every", observe_every, 0)
@@ -133,16 +146,24 @@ def gossip_learning(
             "evaluate_every=0, and measure with evaluate_fn"
         )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(f"device {device!r} cannot be used: {error}") from error
     options = Options(epochs, batch_size, lr, momentum, weight_decay)
     stacked = StackedTask(task, torch.device(device), options)
-    opened = contextlib.nullcontext() if resume is None else checkpoints.reading(resume)
+    opened = (
+        contextlib.nullcontext()
+        if resume is None
+        else checkpoints.reading(resume, num_rounds)
+    )
     with opened as kept:
         done = kept.server_round if kept else 0
         graph = RoundGraph(schedule, weights, task.num_clients)
         graph.go_to(max(done, 1))
         run = _Run(stacked, graph, average, evaluate_fn, sample)
         if kept:
-            kept.check(run.identity(), num_rounds)
+            kept.check(run.identity())
         run.begin(kept)
     bar = updates_bar(num_rounds - done, run.n)
     with threads(run.X), Interrupt() as interrupt, bar:
@@ -211,11 +232,15 @@ class _Run:
         """Take what a checkpoint holds, or the clients' first models; measure those."""
         self.result = kept.result if kept else GossipResult()
         if kept:
-            models = torch.from_numpy(np.asarray(kept.members["models"]))
-            self.X = models.to(self.stacked.device)
-            self.have_model = np.asarray(kept.members["have_model"])
+            initial = self.stacked.initial
+            code = initial.cpu().numpy().dtype.char
+            models = kept.members.array("models", code, (self.n, len(initial)))
+            if not np.isfinite(models).all():
+                raise ValueError(f"{kept.path} has models that are not finite")
+            self.X = torch.from_numpy(models).to(initial.device)
+            self.have_model = kept.members.array("have_model", "?", (self.n,))
             if self._exchange:
-                self._exchange.states.load(kept.more["states"], kept.members)
+                self._exchange.states.load(kept.more.get("states"), kept.members)
         else:
             self.X = self.stacked.start()
             self.have_model = np.zeros(self.n, dtype=bool)
@@ -310,7 +335,7 @@ class _Run:
 
     def average(self, server_round: int) -> None:
         """Average the models of the clients that trained with their neighbours'."""
-        message_bytes = array_bytes(self.initial_arrays)
+        sent, means = 0, self.result.train_metrics_clientapp[server_round]
         with self.result.timed("average"):
             if exchange := self._exchange:
                 self.X.copy_(self.Y)
@@ -319,8 +344,11 @@ class _Run:
                     at, new = place(ids, self.X.device), mixed.to(self.X.device)
                     self._undo("train.average", ids, take(self.Y, at), new)
                     put(self.X, at, new)
-                messages = exchange.messages
-                message_bytes = exchange.message_bytes or message_bytes
+                messages, sent = exchange.messages, exchange.bytes
+                told: Any = self.result.node_train_metrics[server_round]
+                for name, values in exchange.metrics.items():
+                    told.columns[name] = values[told.clients]
+                    means[name] = float(values[self.trained].mean())
             else:
                 W = among(self.W, self.trained)
                 messages = W.nnz - self.n
@@ -329,7 +357,8 @@ class _Run:
                 torch.addmm(self.X, self._product[1], self.Y, beta=0, out=self.X)
                 self._undo("train.average", np.arange(self.n), self.Y, self.X)
         self.result.messages[server_round] = messages
-        self.result.bytes[server_round] = messages * message_bytes
+        size = array_bytes(self.initial_arrays)
+        self.result.bytes[server_round] = sent or messages * size
         self.result.server_bytes[server_round] = 0
 
     def evaluate(self, server_round: int) -> None:

@@ -1,13 +1,15 @@
 """Stacked models, and what clients remember: one client a row, some taken and put."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, RecordDict
 
+from gossiplib.system.archive import Members
+from gossiplib.system.kinds import as_kind
 from gossiplib.system.records import unpack
 
 __all__ = ["StackedStates", "chunks", "mean_and_distance", "place", "put", "take"]
@@ -67,11 +69,17 @@ class StackedStates:
         self._has: dict[str, np.ndarray] = {}
 
     def kinds(self) -> np.ndarray:
-        """Return a number for each client: the same for those with the same records."""
-        if not self._has:
+        """Return a number for each client: the same for those that are alike.
+
+        They have the same records, and in these the same of what is one whole number or
+        truth value of a client: what they do may depend on it.
+        """
+        arrays = (a for kept in self._arrays.values() for a in kept.values())
+        marks = [a for a in arrays if a.ndim == 1 and a.dtype.kind in "biu"]
+        about = np.array([*self._has.values(), *marks]).reshape(-1, self._n)
+        if (about == about[:, :1]).all():
             return np.zeros(self._n, dtype=np.int64)
-        has = np.stack(list(self._has.values()))
-        return np.unique(has, axis=1, return_inverse=True)[1].ravel()
+        return np.unique(about, axis=1, return_inverse=True)[1].ravel()
 
     def take(self, clients: np.ndarray | int) -> RecordDict:
         """Return the state of a client, or of clients of one kind."""
@@ -114,13 +122,14 @@ class StackedStates:
             members |= {f"state/{k}/{j}": a for j, a in enumerate(arrays.values())}
         return names, members
 
-    def load(
-        self,
-        names: Sequence[tuple[str, Sequence[str]]],
-        members: Mapping[str, bytes | np.ndarray],
-    ) -> None:
-        """Take what `dump` returned."""
-        for k, (key, arrays) in enumerate(names):
-            self._has[key] = np.asarray(members[f"state/{k}/has"])
-            kept = (np.asarray(members[f"state/{k}/{j}"]) for j in range(len(arrays)))
-            self._arrays[key] = dict(zip(arrays, kept, strict=True))
+    def load(self, names: object, members: Members) -> None:
+        """Take what `dump` returned; raise ValueError if it is something else."""
+        told = as_kind(list[tuple[str, list[str]]], names, "states")
+        for k, (key, arrays) in enumerate(told):
+            self._has[key] = members.array(f"state/{k}/has", "?", (self._n,))
+            self._arrays[key] = {}
+            for j, name in enumerate(arrays):
+                array = members.array(f"state/{k}/{j}", np.typecodes["All"])
+                if array.shape[:1] != (self._n,):
+                    raise ValueError(f"state/{k}/{j} is not of {self._n} clients")
+                self._arrays[key][name] = array

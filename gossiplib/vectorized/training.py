@@ -5,18 +5,20 @@ of many clients' (`vmap`), and a loss into its gradient (`grad_and_value`). So a
 all clients is a few large operations, where a loop over clients makes many small ones.
 """
 
+import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from torch import nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
 
 from gossiplib.system.records import unravel
 from gossiplib.tasks.task import Task
-from gossiplib.tasks.training import check_training, shuffle_keys
-from gossiplib.vectorized._speed import CHUNK, Recorded, repeat
+from gossiplib.tasks.training import check_training, one_thread, shuffle_keys
+from gossiplib.vectorized._speed import CHUNK, Recorded, repeat, steady
 from gossiplib.vectorized.rows import chunks, take
 
 __all__ = ["Options", "StackedTask"]
@@ -36,6 +38,28 @@ class Options(NamedTuple):
     weight_decay: float
 
 
+def _around(models: Iterable[nn.Module], x: torch.Tensor) -> dict[str, str]:
+    """Return what a call of a model may change, beside its parameters."""
+    state: dict[str, list[Any]] = {
+        "its examples": [x.cpu().numpy().tobytes()],
+        "numpy.random": [np.random.get_state()],
+        "random": [random.getstate()],
+    }
+    for model in models:
+        for path, module in model.named_modules():
+            buffers = module.named_buffers(recurse=False)
+            for name, value in [*vars(module).items(), *buffers]:
+                if name not in {"_parameters", "_buffers", "_modules"}:
+                    state.setdefault(f"{path}.{name}".lstrip("."), []).append(value)
+    return {name: repr(values) for name, values in state.items()}
+
+
+def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Return whether the two are the same to rounding."""
+    size = 1e-3 * float(b.nan_to_num(0, 0, 0).abs().max())
+    return torch.allclose(a, b, rtol=1e-3, atol=size, equal_nan=True)
+
+
 class StackedTask:
     """A task's training and evaluation, for many clients at once, on a device.
 
@@ -46,7 +70,7 @@ class StackedTask:
     def __init__(self, task: Task, device: torch.device, options: Options) -> None:
         check_training(**options._asdict())
         self.task, self.device, self.options = task, device, options
-        self._model = task.model().to(device)
+        self._model, judged = task.model().to(device), task.model().to(device).eval()
         state = self._model.state_dict()
         trained = [k for k, p in self._model.named_parameters() if p.requires_grad]
         if untrained := sorted(set(state) - set(trained)):
@@ -67,40 +91,77 @@ class StackedTask:
         self.chunk = self._chunk(min(options.batch_size, most))
 
         def logits(rows: torch.Tensor, x: torch.Tensor) -> Any:
-            return functional_call(self._model, unravel(rows, self.shapes), (x,))
+            return functional_call(judged, unravel(rows, self.shapes), (x,))
 
         def loss(model: Tensors, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             out = functional_call(self._model, model, (x,))
             return (F.log_softmax(out, dim=-1) * y).sum()
 
+        step = grad_and_value(loss)
         self._logits, self._logits_common = vmap(logits), vmap(logits, (0, None))
-        gradient = vmap(grad_and_value(loss))
-        outputs = self._try(gradient)
-        self._one_hot = torch.eye(outputs, dtype=task.x.dtype, device=device)
-        self._gradient = Recorded(gradient)
+        self._gradient: Callable[..., Any] = vmap(step)
+        self._one_hot = torch.eye(self._try(judged, logits, step)).to(self.initial)
+        if steady(self._model):
+            self._gradient = Recorded(self._gradient)
 
-    def _try(self, gradient: Callable[..., Any]) -> int:
-        """Try the model on an example, before the run; return its number of outputs."""
-        x = self._x[:1]
-        out = self._model(x)
-        if out.ndim != 2 or len(out) != 1 or out.shape[1] < self.task.num_classes:
-            raise ValueError(
-                f"the model makes {tuple(out.shape)} of an example; it must give an "
-                f"output to each of {self.task.num_classes} classes"
-            )
-        out.sum().backward()
-        if unused := [k for k, p in self._model.named_parameters() if p.grad is None]:
-            raise ValueError(f"no output depends on {', '.join(unused)}: take it out")
-        self._model.zero_grad()
-        models = unravel(self.initial[None], self.shapes)
+    @one_thread()
+    @torch.no_grad()
+    def _try(
+        self, judged: nn.Module, logits: Callable[..., Any], step: Callable[..., Any]
+    ) -> int:
+        """Do what a run does, on a few examples; return the number of outputs.
+
+        Two models meet them together, as in a run, and each meets them one by one, as a
+        client might: both must come to the same, and leave all else as it was.
+        """
+
+        def made(row: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> Tensors:
+            gradient, loss = step(unravel(row, self.shapes), x, y)
+            sums = [a.ravel() for a in gradient.values()]
+            return {"out": logits(row, x), "sum": torch.cat([loss[None], *sums])}
+
+        x, both = self._x[:3].clone(), (self._model, judged)
+        rows = torch.stack([self.initial, 0.9 * self.initial])
         try:
-            gradient(models, x[None], torch.zeros_like(out)[None])
-        except RuntimeError as error:
+            with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+                out = self._model(x)  # also since a first call may keep what all use
+                named = dict(self._model.named_parameters())
+                slopes = torch.autograd.grad(
+                    out.sum(), [*named.values()], allow_unused=True
+                )
+            y = logits(rows[0], x)  # any numbers
+            before = _around(both, x)
+            stacked = vmap(made)(rows, torch.stack([x, x]), torch.stack([y, y]))
+            common = self._logits_common(rows, x)
+            one_by_one = [
+                made(row, x[i, None], y[i, None]) for row in rows for i in range(len(x))
+            ]
+            after = _around(both, x)
+        except Exception as error:
             raise ValueError(
                 "torch.func.vmap cannot take this model (those with dropout or "
                 f"recurrent layers, among others): {error}. Use LocalGrid for it"
             ) from error
-        return int(out.shape[1])
+        names = [k for k, slope in zip(named, slopes, strict=True) if slope is None]
+        if names:
+            raise ValueError(f"no output depends on {', '.join(names)}: take it out")
+        if changed := [k for k in after if after[k] != before.get(k)]:
+            raise ValueError(
+                f"a call of the model changes {', '.join(changed)}, and on arrays one "
+                "call is of many clients. Use LocalGrid for it"
+            )
+        alone, each = (
+            torch.stack([one[k] for one in one_by_one]).view(2, len(x), -1)
+            for k in ("out", "sum")
+        )
+        pairs = (stacked["out"], alone), (common, alone), (stacked["sum"], each.sum(1))
+        if not all(_close(a, b) for a, b in pairs):
+            raise ValueError(
+                "the model's outputs differ from call to call, or those of an example "
+                "depend on the others in its batch (as where a batch is normalised). "
+                "Use LocalGrid for it"
+            )
+        return int(y.shape[1])
 
     def _chunk(self, examples: int) -> int:
         """Return how many clients with so many examples each make a good chunk."""

@@ -29,8 +29,8 @@ def sequence(actors: Sequence[str], steps: Sequence[Step | str]) -> Figure:
         goes to the left is a reply, and dashed.
     """
     height = 0.36 * len(steps) + 0.7
-    figure, ax = plt.subplots(figsize=(2.2 * len(actors) + 0.7, height))
-    place = {name: 2.2 * k for k, name in enumerate(actors)}
+    figure, ax = plt.subplots(figsize=(3.2 * len(actors) + 0.2, height))
+    place = {name: 3.2 * k for k, name in enumerate(actors)}
     bottom = len(steps) + 0.3
     for name, x in place.items():
         ax.plot([x, x], [0, bottom], color=QUIET, linewidth=1, zorder=0)
@@ -66,7 +66,7 @@ def sequence(actors: Sequence[str], steps: Sequence[Step | str]) -> Figure:
             "bbox": over,
         }
         ax.text((a + b) / 2, y - 0.1, words, **middle)
-    ax.set(xlim=(-1.1, place[actors[-1]] + 1.8), ylim=(bottom, -0.8))
+    ax.set(xlim=(-1.1, place[actors[-1]] + 2.3), ylim=(bottom, -0.8))
     ax.set_axis_off()
     return figure
 

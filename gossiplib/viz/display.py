@@ -12,12 +12,12 @@ from PIL import Image
 __all__ = ["about", "escaped", "png", "show", "width_of"]
 
 
-def png(figure: Figure, *, scale: int = 2, tight: bool = True) -> bytes:
+def png(figure: Figure, *, scale: int = 2, box: Any = "tight") -> bytes:
     """Return a figure as the bytes of a PNG, of 90 dots to an inch times `scale`.
 
-    It has 256 colours, and no margins if it is `tight`.
+    It has 256 colours, and shows what is in the `box`, inches, or all but margins.
     """
-    buffer, box = io.BytesIO(), "tight" if tight else None
+    buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90 * scale, bbox_inches=box)
     small = io.BytesIO()
     with Image.open(buffer) as image:

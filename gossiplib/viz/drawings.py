@@ -1,4 +1,4 @@
-"""Drawings of graphs of clients, each in its own geometry, and of mixing matrices.
+"""Drawings of graphs of clients, each in its own geometry, and of what they hold.
 
 Each function returns a matplotlib Figure and shows nothing, see `display.show`.
 """
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from gossiplib.viz import style
-from gossiplib.viz.style import COLOURS, INK, QUIET
+from gossiplib.viz.style import COLOURS, INK, QUIET, WAVE
 
 __all__ = [
     "at_points",
@@ -26,6 +26,7 @@ __all__ = [
     "layout",
     "mixing_matrix",
     "slow_wave",
+    "unrolled",
 ]
 
 style.use()
@@ -370,3 +371,26 @@ def mixing_matrix(
         ax.add_patch(box)
     ax.set(xlabel="model of client j", ylabel="client i", title=title)
     return cast(Figure, ax.figure)
+
+
+def unrolled(panels: Mapping[str, np.ndarray]) -> Figure:
+    """Return a figure of what clients hold by round: time runs down, a column a client.
+
+    Parameters
+    ----------
+    panels : dict
+        Title -> numbers, shape (rounds, clients): 0 is white, above it blue, below it
+        orange. Each has a scale of its own.
+    """
+    size = (3.3 * len(panels) + 0.4, 4.2)
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=size, squeeze=False, layout="constrained"
+    )
+    for ax, (title, numbers) in zip(axes[0], panels.items(), strict=True):
+        top = np.abs(numbers).max()
+        look: dict[str, Any] = {"cmap": WAVE, "vmin": -top, "vmax": top}
+        image = ax.imshow(numbers, aspect="auto", interpolation="nearest", **look)
+        figure.colorbar(image, ax=ax, shrink=0.7)
+        ax.set(xlabel="client", ylabel="round", title=title)
+        ax.spines[:].set_visible(False)
+    return figure

@@ -26,13 +26,15 @@ from gossiplib.viz.style import WAVE
 __all__ = ["play", "recolour", "spread"]
 
 _FIT = "width:100%;height:auto;display:block"
+# JupyterLab would take the keys, but for the attribute of Lumino, its toolkit.
 _PAGE = Template("""\
 <figure class="player" style="margin:0;max-width:${width}px">
 $view
-<div style="display:flex;gap:8px;align-items:center" hidden>
-<button type="button" aria-label="play" style="min-width:2.6em">&#9654;</button>
+<div style="display:none;gap:8px;align-items:center">
+<button type="button" aria-label="play" style="min-width:2.6em"
+ data-lm-suppress-shortcuts>&#9654;</button>
 <input type="range" min="0" max="$last" value="$first" aria-label="$what"
- style="flex:1"><output style="min-width:7em"></output>
+ style="flex:1" data-lm-suppress-shortcuts><output style="min-width:7em"></output>
 </div>
 <script>
 (function (figure) {
@@ -64,7 +66,7 @@ $view
     }, $pause);
   };
   slider.oninput = function () { stop(); draw(); };
-  bar.hidden = false;
+  bar.style.display = "flex";
   draw();
 })(document.currentScript.parentElement);
 </script>
@@ -85,7 +87,7 @@ def play(
     Parameters
     ----------
     frames : dict
-        Title -> function that draws the frame. All frames have one size.
+        Title -> function that draws the frame. All are cut as the first one.
     alt : str
         What a reader sees in it, in words: for those who cannot see it.
     first : int
@@ -95,10 +97,11 @@ def play(
     pause : float
         Seconds between two frames.
     """
-    images = []
+    images, box = [], None
     for draw in frames.values():
         figure = draw()
-        images.append(png(figure, tight=False))
+        box = box or figure.get_tightbbox().padded(0.06)
+        images.append(png(figure, box=box))
         plt.close(figure)
     coded = [base64.b64encode(image).decode() for image in images]
     source, still = "data:image/png;base64,", images[first]
@@ -149,7 +152,7 @@ def recolour(
     figure = drawings.graphs(graphs, start, limits=limits, cmap=cmap)
     for ax in figure.axes[: len(graphs)]:
         ax.collections[-1].set_gid("clients")
-    still, page = png(figure, scale=1, tight=False), io.StringIO()
+    still, page = png(figure, scale=1, box=None), io.StringIO()
     plain: Any = {"svg.fonttype": "none", "svg.hashsalt": ""}
     plain["font.sans-serif"] = "DejaVu Sans"
     with plt.rc_context(plain):

@@ -16,9 +16,11 @@ from matplotlib.ticker import MaxNLocator
 
 from gossiplib.viz import style
 from gossiplib.viz.display import show
-from gossiplib.viz.style import COLOURS, INK, QUIET, ROLES, WAVE
+from gossiplib.viz.style import COLOURS, INK, QUIET, ROLES
 
-if TYPE_CHECKING:  # Flower, which few pictures need
+if TYPE_CHECKING:  # which few pictures need
+    import pandas as pd
+
     from gossiplib.core.result import GossipResult
 
 __all__ = [
@@ -27,14 +29,18 @@ __all__ = [
     "QUIET",
     "ROLES",
     "accuracy",
+    "answers",
+    "by_round",
     "consensus_distance",
     "guess",
     "heat_map",
+    "holdings",
     "images",
+    "judged",
     "label_counts",
     "label_lines",
+    "sawtooth",
     "show",
-    "unrolled",
 ]
 
 style.use()
@@ -70,23 +76,24 @@ def consensus_distance(
             ax.plot(rounds, line, **thin)
     ax.set_yscale("log")
     ylabel = "distance to consensus"
-    return _finished(ax, f"{ylabel} (lines: theory)" if theory else ylabel)
+    return by_round(ax, f"{ylabel} (lines: theory)" if theory else ylabel)
 
 
 def accuracy(
-    results: Mapping[str, "GossipResult"],
+    results: Mapping[str, "GossipResult | pd.DataFrame"],
     lines: Mapping[str, Mapping[int, float]] | None = None,
     *,
     value: str = "evaluate_accuracy",
 ) -> Figure:
     """Return a figure of accuracy by round: the mean client, and worst to best.
 
-    A method is drawn in the colour of its role, see `style.ROLES`, if its name is one.
+    A method is drawn in the colour of its role, see `style.ROLES`, if its name is one,
+    or begins with one and a comma. What it ends with is written beside its name.
 
     Parameters
     ----------
     results : dict
-        Name -> `GossipResult`.
+        Name -> `GossipResult`, or some rows of its table, `to_pandas()`.
     lines : dict, optional
         Name -> (round -> accuracy) of methods with one model, such as FedAvg.
     value : str
@@ -94,13 +101,14 @@ def accuracy(
     """
     ax = plt.subplots(figsize=(6, 3.6))[1]
     for name, result in results.items():
-        clients = result.to_pandas().dropna(subset=[value]).groupby("round")[value]
+        table: Any = result.to_pandas() if hasattr(result, "to_pandas") else result
+        clients = table.dropna(subset=[value]).groupby("round")[value]
         low, high = clients.min(), clients.max()
         colour = _line(ax, clients.mean().to_dict(), name)
         ax.fill_between(low.index, low, high, color=colour, alpha=0.15, linewidth=0)
     for name, points in (lines or {}).items():
         _line(ax, points, name)
-    return _finished(ax, "accuracy (bands: worst to best client)")
+    return by_round(ax, "accuracy (bands: worst to best client)")
 
 
 def guess(ax: Axes, value: float | None, at: float | None = None) -> None:
@@ -125,9 +133,12 @@ def guess(ax: Axes, value: float | None, at: float | None = None) -> None:
         }
     else:
         ax.plot([at], [value], "*", color=ROLES["guess"], markersize=13, zorder=9)
-        where = {"xy": (at, value), "ha": "right"}
-    where |= {"xytext": (-6, 7), "textcoords": "offset points", "fontsize": 9}
-    ax.annotate("your guess", **where)
+        ax.autoscale_view()  # which is put off, else
+        place = ax.transAxes.inverted().transform(ax.transData.transform((at, value)))
+        where = {"xy": (at, value), "ha": "left" if place[0] < 0.3 else "right"}
+    left = where.get("ha") == "left"  # where there is no room on the other side
+    where |= {"xytext": (8, -12) if left else (-6, 7), "textcoords": "offset points"}
+    ax.annotate("your guess", fontsize=9, **where)
 
 
 def label_lines(ax: Axes, room: float = 0.0) -> None:
@@ -173,50 +184,61 @@ def label_lines(ax: Axes, room: float = 0.0) -> None:
         )
 
 
-def unrolled(panels: Mapping[str, np.ndarray]) -> Figure:
-    """Return a figure of what clients hold by round: time runs down, a column a client.
-
-    Parameters
-    ----------
-    panels : dict
-        Title -> numbers, shape (rounds, clients): 0 is white, above it blue, below it
-        orange. Each has a scale of its own.
-    """
-    size = (3.3 * len(panels) + 0.4, 4.2)
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=size, squeeze=False, layout="constrained"
-    )
-    for ax, (title, numbers) in zip(axes[0], panels.items(), strict=True):
-        top = np.abs(numbers).max()
-        look: dict[str, Any] = {"cmap": WAVE, "vmin": -top, "vmax": top}
-        image = ax.imshow(numbers, aspect="auto", interpolation="nearest", **look)
-        figure.colorbar(image, ax=ax, shrink=0.7)
-        ax.set(xlabel="client", ylabel="round", title=title)
-        ax.spines[:].set_visible(False)
-    return figure
-
-
 def _look(name: str, k: int) -> dict[str, Any]:
     """Return colour, marker and line style of a name, which is the k-th line."""
     kinds = {"color": _FREE, "marker": _MARKERS, "linestyle": _STYLES}
     look: dict[str, Any] = {kind: of[k % len(of)] for kind, of in kinds.items()}
-    return look | {"color": ROLES.get(name, look["color"])}
+    return look | {"color": ROLES.get(name.split(",")[0], look["color"])}
 
 
 def _line(ax: Axes, points: Mapping[int, float], name: str) -> str:
     """Draw a line, and return its colour."""
     every = max(1, len(points) // 8)
     look = _look(name, len(ax.lines)) | {"markersize": 5, "markevery": every}
-    ax.plot(list(points), list(points.values()), label=name, **look)
+    rounds, values = list(points), list(points.values())
+    ax.plot(rounds, values, label=f"{name} {values[-1]:.2f}", **look)
     return str(look["color"])
 
 
-def _finished(ax: Axes, ylabel: str) -> Figure:
+def by_round(ax: Axes, ylabel: str) -> Figure:
+    """Return a figure of lines over rounds, finished.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        With lines that have labels; these are written at the lines' ends.
+    ylabel : str
+        What the lines show.
+    """
     ax.set(xlabel="round", ylabel=ylabel)
     ax.grid(True)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     label_lines(ax)
     return _figure(ax)
+
+
+def sawtooth(distances: Sequence[float], bounds: Sequence[float]) -> Figure:
+    """Return a figure of what training and averaging do to the distance to consensus.
+
+    Parameters
+    ----------
+    distances : sequence of float
+        At the start and then, for each round, after training and after averaging.
+    bounds : sequence of float
+        What theory says of averaging: at most so much, after each round.
+    """
+    ax = plt.subplots(figsize=(6.4, 3.2))[1]
+    halves = np.arange(len(distances)) / 2
+    for k in range(len(distances) - 1):
+        colour = COLOURS[0] if k % 2 else COLOURS[5]
+        ax.plot(halves[k : k + 2], distances[k : k + 2], color=colour)
+    rounds = np.arange(1, len(bounds) + 1)
+    look: dict[str, Any] = {"color": INK, "markersize": 12, "label": "theory:\nat most"}
+    ax.plot(rounds, bounds, "_", **look)
+    ax.text(0.7, 1.03 * max(distances), "training", color=COLOURS[5])
+    ax.text(1.2, 0.6 * min(distances[2::2]), "averaging", color=COLOURS[0])
+    ax.set_ylim(0, 1.12 * max(distances))
+    return by_round(ax, "distance to consensus")
 
 
 def images(
@@ -224,6 +246,7 @@ def images(
     columns: Sequence[str] = (),
     *,
     signed: bool = False,
+    beside: Mapping[str, np.ndarray] | None = None,
     size: float = 0.95,
 ) -> Figure:
     """Return a figure of small pictures, such as digits, in rows.
@@ -237,20 +260,33 @@ def images(
     signed : bool
         Whether values have a sign, as weights have: above 0 is blue, below red, and
         each row has its own scale. Otherwise black is the largest of all.
+    beside : dict, optional
+        Title -> a picture to compare with, as tall as all rows. It has no sign, and the
+        rows then have one scale, and as many pictures each.
     size : float
         Width of a picture, in inches.
     """
-    most = max(len(row) for row in rows.values())
+    most, more = max(len(row) for row in rows.values()), len(beside or {})
     figure, axes = plt.subplots(
         len(rows),
-        most,
-        figsize=(size * most + 0.9, size * len(rows) + 0.3),
+        most + more,
+        figsize=(size * (most + more * len(rows)) + 0.9, size * len(rows) + 0.3),
+        width_ratios=[1] * most + [len(rows)] * more,
         squeeze=False,
         layout="constrained",
     )
-    top = max(np.max(row) for row in rows.values())
-    for line, (name, row) in zip(axes, rows.items(), strict=True):
-        limit = np.abs(row).max() if signed else top
+    for k, (title, picture) in enumerate((beside or {}).items(), most):
+        for ax in axes[:, k]:
+            ax.remove()
+        ax = figure.add_subplot(axes[0, k].get_gridspec()[:, k])
+        ax.imshow(picture, cmap="gray_r", vmin=0)
+        ax.set_title(title, fontsize=9, weight="normal", loc="center")
+        ax.set_axis_off()
+    tops = {name: np.abs(row).max() for name, row in rows.items()}
+    if more:  # few weights are far larger than all others
+        tops = dict.fromkeys(rows, np.quantile(np.abs([*rows.values()]), 0.98))
+    for line, (name, row) in zip(axes[:, :most], rows.items(), strict=True):
+        limit = tops[name] if signed else max(tops.values())
         look = {"cmap": "RdBu" if signed else "gray_r", "vmax": limit}
         for ax, picture in zip(line, row, strict=False):
             ax.imshow(picture, vmin=-limit if signed else 0, **look)
@@ -260,6 +296,97 @@ def images(
         line[0].set_ylabel(name, rotation=0, ha="right", va="center")
     for ax, title in zip(axes[0], columns, strict=False):
         ax.set_title(title, fontsize=9, weight="normal", loc="center")
+    return figure
+
+
+def answers(
+    pictures: np.ndarray,
+    truth: Sequence[Any],
+    said: Mapping[str, Sequence[Any]],
+    titles: Sequence[str] = (),
+    *,
+    columns: int = 7,
+) -> Figure:
+    """Return a figure of pictures, and below each what was said of it.
+
+    What is right is written in the colour of who said it, with a tick; what is wrong is
+    grey, with a cross.
+
+    Parameters
+    ----------
+    pictures : numpy.ndarray
+        Shape (pictures, height, width).
+    truth : sequence
+        What is right, for each picture.
+    said : dict
+        Name -> an answer to each picture.
+    titles : sequence of str
+        What stands above each picture.
+    columns : int
+        Pictures in a row.
+    """
+    high = -(-len(pictures) // columns)
+    size = (1.15 * columns, (1.1 + 0.24 * len(said)) * high)
+    figure, axes = plt.subplots(high, columns, figsize=size, squeeze=False)
+    figure.subplots_adjust(hspace=0.35 + 0.25 * len(said))
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for k, (ax, picture) in enumerate(zip(axes.flat, pictures, strict=False)):
+        ax.imshow(picture, cmap="gray_r")
+        ax.set_title(
+            "".join(titles[k : k + 1]), fontsize=9, weight="normal", loc="center"
+        )
+        for line, (name, each) in enumerate(said.items()):
+            right = each[k] == truth[k]
+            words = f"{name}: {each[k]} {'✓' if right else '✗'}"
+            look: dict[str, Any] = {"fontsize": 9, "color": "#666666"}
+            if right:
+                look |= {"color": ROLES.get(name, INK), "weight": "bold"}
+            where: dict[str, Any] = {"transform": ax.transAxes, "ha": "center"}
+            ax.text(0.5, -0.16 - 0.2 * line, words, **where, **look)
+    return figure
+
+
+def holdings(
+    examples: Sequence[tuple[np.ndarray, np.ndarray]],
+    classes: int,
+    *,
+    mark: tuple[int, int] | None = None,
+) -> Figure:
+    """Return a figure of what clients hold: a row each, with a column for each class.
+
+    A cell shows an example of the class, and how many there are; it is empty if there
+    is none.
+
+    Parameters
+    ----------
+    examples : sequence of (numpy.ndarray, numpy.ndarray)
+        Pictures and their classes, shapes (examples, height, width) and (examples,),
+        for each client.
+    classes : int
+        Number of classes.
+    mark : (int, int), optional
+        Client and class of a cell to frame.
+    """
+    size = (0.62 * classes + 1.0, 0.32 * len(examples) + 0.6)
+    figure, ax = plt.subplots(figsize=size)
+    for i, (x, y) in enumerate(examples):
+        for k, first in zip(*np.unique(y, return_index=True), strict=True):
+            place = (k - 0.45, k + 0.05, i + 0.42, i - 0.42)
+            ax.imshow(x[first], cmap="gray_r", extent=place)
+            ax.text(k + 0.1, i, str((y == k).sum()), va="center", fontsize=7)
+    if mark:
+        client, k = mark
+        frame: dict[str, Any] = {"fill": False, "edgecolor": COLOURS[1], "linewidth": 2}
+        ax.add_patch(plt.Rectangle((k - 0.5, client - 0.48), 1, 0.96, **frame))
+    ax.set(xticks=range(classes), yticks=range(len(examples)), ylabel="client")
+    ax.set(xlim=(-0.55, classes - 0.45), ylim=(len(examples) - 0.45, -0.55))
+    ax.set_aspect("auto")
+    ax.tick_params(length=0, labeltop=True, labelbottom=False)
+    ax.spines[:].set_visible(False)
+    ax.hlines(
+        np.arange(len(examples) + 1) - 0.5, -0.5, classes - 0.5, "#e4e4e4", lw=0.6
+    )
     return figure
 
 
@@ -306,6 +433,39 @@ def heat_map(
         ax.set_yticks(range(height), rows)
     figure = _figure(ax)
     figure.colorbar(image, ax=ax, label=label)
+    return figure
+
+
+def judged(
+    pictures: np.ndarray, truth: Sequence[int], answers: Mapping[str, Sequence[int]]
+) -> Figure:
+    """Return a figure of digits in a row and, below each, what models take it for.
+
+    Parameters
+    ----------
+    pictures : numpy.ndarray
+        Shape (pictures, height, width).
+    truth : sequence of int
+        What each one is.
+    answers : dict
+        Name of a model -> its answers. Right ones are in colour.
+    """
+    n = len(pictures)
+    size = (0.56 * n + 1.3, 0.62 + 0.3 * len(answers))
+    figure, axes = plt.subplots(1, n, figsize=size, squeeze=False)
+    figure.subplots_adjust(left=1.3 / size[0], right=1, top=1, bottom=1 - 0.6 / size[1])
+    for k, (ax, digit) in enumerate(zip(axes[0], pictures, strict=True)):
+        ax.imshow(digit, cmap="gray_r")
+        ax.set_axis_off()
+        for line, (name, said) in enumerate(answers.items(), 1):
+            at = {"xycoords": "axes fraction", "textcoords": "offset points"}
+            y, right = 2 - 20 * line, said[k] == truth[k]
+            look: dict[str, Any] = {"color": COLOURS[2] if right else QUIET}
+            look |= {"weight": "bold" if right else "normal", "fontsize": 12}
+            look["ha"] = "center"
+            ax.annotate(str(said[k]), (0.5, 0), (0, y - 3), **at, **look)
+            if not k:
+                ax.annotate(name, (0, 0), (-10, y), **at, ha="right", va="center")
     return figure
 
 

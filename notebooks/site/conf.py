@@ -29,6 +29,7 @@ notebooks/[0-9]*
 :caption: Beside it
 
 notebooks/glossary
+notebooks/reference
 notebooks/teachers_guide
 notebooks/teaching/T1_unplugged
 notebooks/teaching/T2_fault_detective
@@ -82,19 +83,24 @@ def add_pages(app, docname, source):
 
 
 def link_elsewhere(app, docname, source):
-    """Link to the repository where a page links to a file that is no page here."""
+    """Link to the repository where a page links to a file that is no page here.
+
+    Where the repository has no address yet, the words stay without a link.
+    """
+    address = PROJECT.get("urls", {}).get("Repository")
     folder = Path(app.env.doc2path(docname)).parent
 
     def link(found):
-        path = (folder / found[1]).resolve()
+        path = (folder / found[2]).resolve()
         name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else None
         if not name or not path.exists() or path.suffix in (".png", ".svg"):
             return found[0]
         if app.env.path2doc(str(path)) in app.env.found_docs and path.is_file():
             return found[0]
-        return f"]({PROJECT['urls']['Repository']}/blob/main/{name.as_posix()})"
+        there = f"({address}/blob/main/{name.as_posix()})"
+        return f"[{found[1]}]{there}" if address else found[1]
 
-    source[0] = re.sub(r"\]\(([\w./-]+)\)", link, source[0])
+    source[0] = re.sub(r"\[([^][]*)\]\(([\w./-]+)\)", link, source[0])
 
 
 def describe_pictures(app, doctree):

@@ -1,4 +1,4 @@
-"""Solutions of notebook 00: what is gossip learning, in one minute?"""
+"""Solutions of notebook 00: what is gossip learning?"""
 
 import logging
 
@@ -46,13 +46,15 @@ def three_neighbours_each():
 
 
 def evenly_spread():
-    """00.3: alone more accurate, and gossip adds less.
+    """00.3: alone more accurate, and gossip adds less: clients see three digits more.
 
-    Now each client sees all digits, though few images of each. So alone it is not far
+    Now each client sees all ten digits, where it saw seven on average. So alone it is not far
     behind gossip. What is left to add is what more images teach. With the uneven
     digits, gossip taught most clients digits that they had never seen.
     """
-    return "larger", "smaller"
+    before = (task.label_counts() > 0).sum(axis=1).mean()
+    now = (digits(16, partition="iid").label_counts() > 0).sum(axis=1).mean()
+    return "larger", "smaller", now - before
 
 
 ANSWERS = {

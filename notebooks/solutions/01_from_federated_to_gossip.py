@@ -54,9 +54,10 @@ def lost_on_a_star():
     """01.4: without the middle the others are alone; one of the others is not missed.
 
     "In gossip learning no client is special" is true of a graph in which none is. On a
-    star everything that one client learns from another passes the middle.
+    star everything that one client learns from another passes the middle: without it,
+    fifteen parts of one client each are left.
     """
-    return "lower", "same"
+    return "lower", "same", 15
 
 
 ANSWERS = {

@@ -203,10 +203,19 @@ def test_models_whose_sum_is_too_large_for_a_float_are_sound():
     assert np.isfinite(models).all() and models.max() == np.float32(1e37)
 
 
+def images():
+    def build():
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+
+    x, y = np.ones((60, 1, 2, 2)), np.arange(60) % 2
+    return Task(x, y, 10, partition="iid", build=build)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         ({"task": digits(4)}, "2 classes; the task has 10"),
+        ({"task": images()}, r"linear.*torch.float32 of shape \(60, 1, 2, 2\)"),
         ({"num_cycles": 0}, "at least 1; got 0"),
         ({"lam": 0}, "above 0"),
         ({"lam": float("nan")}, "above 0"),

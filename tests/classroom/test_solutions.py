@@ -8,19 +8,17 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
+from flwr.app import ConfigRecord
 
 from gossiplib.asynchronous import merging, network
 from gossiplib.classroom.checking import CHECKS, checks_of, predicts, verdict
 from gossiplib.core import averaging, mixing, topology
-from gossiplib.core.client import choose, gossip
-from gossiplib.core.grid import LocalGrid
-from gossiplib.core.server import Gossip
+from gossiplib.core.client import choose
 from gossiplib.core.topology import named
 from gossiplib.protocols import privacy, robust
 from gossiplib.protocols.codecs import Qsgd, RandomK, TopK
 from gossiplib.vectorized.engine import gossip_learning
 from notebooks import ROOT, find, read
-from toy_apps import still_app, zeros
 
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.py"))
 EXERCISES = list(checks_of())
@@ -32,7 +30,9 @@ SIZE, TORUS_RATE = 2600, 0.8828
 ANSWER_IN_WORDS = {
     "00.1": ("11", "eleven"),
     "00.2": ("torus", "hypercube", "exponential", "regular"),
+    "00.3": ("3", "three"),
     "01.1": (str(2 * 1000 * 50 * SIZE),),
+    "01.4": ("15", "fifteen"),
     "02.1": ("metropolis", "identity", "eye"),
     "02.2": ("kantor", "random"),
     "02.3": ("54",),
@@ -41,8 +41,6 @@ ANSWER_IN_WORDS = {
     "03.2": ("sum to 0", "every three"),
     "03.3": ("three rounds", "3 rounds"),
     "04.1": ("0.45", "0.15"),
-    "05.1": ("5000", "5,000"),
-    "05.2": ("0.7", "churn"),
     "08.1": ("80000", "80,000", "uint32"),
     "08.3": ("mean", "packbits"),
     "08.4": ("seed",),
@@ -81,10 +79,51 @@ def fedavg_run(share, rounds):
     return solution("01").run(share, rounds)
 
 
-def toy_run(schedule, rounds=20, n=16):
-    """Run gossip where training costs nothing."""
-    grid = LocalGrid(gossip(still_app()), num_nodes=n)
-    return Gossip(schedule, evaluate_every=0).start(grid, zeros(), num_rounds=rounds)
+def losing(share, *, again=False, shares=False, for_good=False):
+    """Return a round that loses messages: the same each time, or for good, or ..."""
+
+    def lossy_round(grid, heard, W, t, first=None):
+        rng = np.random.default_rng(0 if again else t)
+        came = {i: [j for j in heard[i] if rng.random() >= share] for i in heard}
+        if for_good:
+            heard.update(came)
+        if shares:  # what is lost goes to those that came
+            W = W.copy()
+            for i, near in came.items():
+                W[i, near] *= (1 - W[i, i]) / W[i, near].sum() if near else 1
+        return solution("05").gossip_round(grid, came, W, t, first)
+
+    return lossy_round
+
+
+def coin():
+    return np.flatnonzero(np.random.default_rng().random(16) < 0.5)
+
+
+def random_half():
+    return np.random.default_rng().permutation(16)[:8]
+
+
+def halving(draw, *, among=True, alone=False):
+    """Return a round of those who are drawn; they may hear others too, or nobody."""
+
+    def half_round(grid, heard, W, t, first=None):
+        here = sorted(map(int, draw()))
+        near = {i: [j for j in heard[i] if j in here or not among] for i in here}
+        if alone:
+            near = {i: [] for i in here}
+        if among:
+            return solution("05").gossip_round(grid, near, W, t, first)
+        told, send = ConfigRecord({"server-round": t}), solution("05").send
+        call = {"config": told, "gossip": told, "arrays": first}
+        send(grid, "train", dict.fromkeys(here, call))
+        for i in here:
+            weights = [float(W[i, j]) for j in near[i]]
+            about = {"senders": near[i], "weights": [1 - sum(weights), *weights]}
+            sent = {"gossip": ConfigRecord(about)} | {str(j): first for j in near[i]}
+            send(grid, "train.average", {i: sent})
+
+    return half_round
 
 
 def most_links(graph):
@@ -356,10 +395,13 @@ WRONG = [
     ("00.2", "too dear a graph", lambda: [digits_run(named("torus", 16), 20)]),
     ("00.2", "too few rounds", lambda: [digits_run(named("torus", 16), 2)]),
     ("00.2", "the graph, no result", lambda: [named("torus", 16)]),
-    ("00.3", "nothing new", lambda: ["same", "same"]),
-    ("00.3", "both better", lambda: ["larger", "larger"]),
-    ("00.3", "gossip adds the same", lambda: ["larger", "same"]),
-    ("00.3", "numbers", lambda: [0.86, 0.07]),
+    ("00.1", "a word", lambda: ["ten"]),
+    ("00.3", "nothing new", lambda: ["same", "same", 3]),
+    ("00.3", "both better", lambda: ["larger", "larger", 3]),
+    ("00.3", "gossip adds the same", lambda: ["larger", "same", 3]),
+    ("00.3", "numbers", lambda: [0.86, 0.07, 3]),
+    ("00.3", "all digits, not those that are new", lambda: ["larger", "smaller", 10]),
+    ("00.3", "a sentence", lambda: ["larger", "smaller", "all digits"]),
     ("01.1", "one way only", lambda: [1000 * 50 * SIZE, SIZE, 1000, 50]),
     ("01.1", "one round only", lambda: [2 * 1000 * SIZE, SIZE, 1000, 50]),
     ("01.1", "models, not bytes", lambda: [2 * 1000 * 50, SIZE, 1000, 50]),
@@ -372,10 +414,12 @@ WRONG = [
     ("01.3", "one way only", lambda: [lambda graph, size: size * most_links(graph)]),
     ("01.3", "all clients", lambda: [lambda graph, size: 4 * size * len(graph.edges)]),
     ("01.3", "a server's", lambda: [lambda graph, size: 2 * size * len(graph)]),
-    ("01.4", "nobody is missed", lambda: ["same", "same"]),
-    ("01.4", "all are missed", lambda: ["lower", "lower"]),
-    ("01.4", "the leaf is missed", lambda: ["same", "lower"]),
-    ("01.4", "numbers", lambda: [-0.08, 0.0]),
+    ("01.4", "nobody is missed", lambda: ["same", "same", 15]),
+    ("01.4", "all are missed", lambda: ["lower", "lower", 15]),
+    ("01.4", "the leaf is missed", lambda: ["same", "lower", 15]),
+    ("01.4", "numbers", lambda: [-0.08, 0.0, 15]),
+    ("01.4", "one part more", lambda: ["lower", "same", 16]),
+    ("01.4", "a sentence", lambda: ["lower", "same", "they are alone"]),
     ("02.1", "not lazy", lambda: [mixing.metropolis]),
     ("02.1", "not symmetric", lambda: [half_of(mixing.uniform)]),
     ("02.1", "nobody listens", lambda: [lambda graph: np.eye(len(graph))]),
@@ -430,15 +474,16 @@ WRONG = [
     ("04.4", "half for the copy", lambda: [2, "half"]),
     ("04.4", "a copy has nothing to say", lambda: [2, "none"]),
     ("04.4", "weights", lambda: [0.49, 0.5]),
-    ("05.1", "out only", lambda: [4000]),
-    ("05.1", "FedAvg", lambda: [2000]),
-    ("05.1", "links once", lambda: [1000 + 2000]),
-    ("05.1", "both ways", lambda: [8000]),
-    ("05.2", "all online", lambda: [toy_run(REGULAR)]),
-    ("05.2", "0.9 online", lambda: [toy_run(topology.churn(REGULAR, 0.9))]),
-    ("05.2", "mostly offline", lambda: [toy_run(topology.churn(REGULAR, 0.3))]),
-    ("05.2", "too few rounds", lambda: [toy_run(topology.churn(REGULAR, 0.7), 5)]),
-    ("05.2", "too few clients", lambda: [toy_run(named("ring", 8), n=8)]),
+    ("05.1", "loses nothing", lambda: [solution("05").gossip_round]),
+    ("05.1", "the same each time", lambda: [losing(0.1, again=True)]),
+    ("05.1", "half", lambda: [losing(0.5)]),
+    ("05.1", "weights of what came", lambda: [losing(0.1, shares=True)]),
+    ("05.1", "for good", lambda: [losing(0.1, for_good=True)]),
+    ("05.2", "all", lambda: [solution("05").gossip_round]),
+    ("05.2", "always the first", lambda: [halving(lambda: range(8))]),
+    ("05.2", "each with a chance", lambda: [halving(coin)]),
+    ("05.2", "hears who is away", lambda: [halving(random_half, among=False)]),
+    ("05.2", "nobody is heard", lambda: [halving(random_half, alone=True)]),
     ("05.3", "the ring", lambda: [lambda t: RING]),
     ("05.3", "four neighbours", lambda: [lambda t: REGULAR]),
     ("05.3", "pairs of a ring", lambda: [topology.random_matching(RING)]),
@@ -691,7 +736,8 @@ RIGHT_TOO = [
         "a tuple",
         lambda: [lambda c, t, context: tuple(by_distance(c, context)[:2])],
     ),
-    ("05.2", "a ring", lambda: [toy_run(topology.churn(RING, 0.7))]),
+    ("05.1", "by the matrix", lambda: [losing(0.1)]),
+    ("05.2", "evens and odds", lambda: [halving(random_half)]),
     ("05.3", "pairs", lambda: [topology.random_matching(named("complete", 16))]),
     ("05.3", "ring, other places", lambda: [shuffled_ring]),
 ]

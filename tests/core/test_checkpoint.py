@@ -5,7 +5,6 @@ the numpy computation of `toy_apps.drift`.
 """
 
 import errno
-import hashlib
 import json
 import os
 import pickle
@@ -488,7 +487,7 @@ def test_another_version_is_refused_by_name(sound, tmp_path):
     path = tmp_path / "run.zip"
     path.write_bytes(sound)
     rewrite(path, lambda header, kept: header.update(format=1))
-    refused(path, path.read_bytes(), "has the format 1; this gossiplib reads format 2")
+    refused(path, path.read_bytes(), "has the format 1; this gossiplib reads format 3")
 
 
 def test_pickles_are_neither_written_nor_read(tmp_path):
@@ -609,22 +608,6 @@ def test_a_run_goes_on_where_a_checkpoint_cannot_be_written(
     ]
 
 
-def test_leftovers_of_killed_writers_are_removed_and_other_files_are_not(tmp_path):
-    gone = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    # One that lives may be about to finish its file: another run with this checkpoint.
-    others = {"run.zip.bak", f"other.zip.{gone}.abc.tmp", "run.tmp"}
-    others |= {f"run.zip.{os.getpid()}.abc.tmp"}
-    for name in (f"run.zip.{gone}.abc.tmp", *others):
-        (tmp_path / name).write_bytes(b"half")
-    finished(tmp_path / "run.zip", 1)
-    assert {*os.listdir(tmp_path)} == {"run.zip", *others}
-
-
 def test_an_archive_is_an_ordinary_file_for_numpy_and_zip(tmp_path):
     path = tmp_path / "a.zip"
     arrays = {
@@ -679,15 +662,6 @@ def test_all_numbers_of_a_result_come_back_to_the_bit(tmp_path):
     kinds = [type(v) for v in read.node_train_metrics[1][3].values()]
     assert kinds == [type(v) for v in record.values()]
     assert np.signbit(read.train_metrics_clientapp[1]["2"])
-
-
-def test_every_field_of_a_result_is_kept_or_known_to_be_left_out():
-    # A new field must be told to `checkpoint`.
-    names = {f.name for f in fields(GossipResult)}
-    plain = {"consensus_distance", "messages", "bytes", "server_bytes"}
-    plain |= {"lost", "seconds", "unsaved"}
-    known = {*checkpoint._MEANS, *checkpoint._BY_CLIENT, *checkpoint._MODELS}
-    assert names == known | plain
 
 
 # Arrays -------------------------------------------------------------------------------
@@ -870,7 +844,7 @@ while kills < 20:
         path.unlink()
         continue
     kills += 1
-    leftovers += len(list(Path(".").glob("run.zip.*.tmp")))
+    leftovers += len(list(Path(".").glob("*.part")))
     if path.exists():
         with checkpoint.reading(path) as kept:
             rounds.append(kept.server_round)
@@ -959,46 +933,6 @@ def test_killed_at_each_step_of_a_write(tmp_path):
 def test_a_real_limit_on_the_length_of_files(tmp_path):
     ((unsaved, left),) = in_a_process(QUOTA, tmp_path)
     assert len(unsaved) > 50 and left == ["run.zip"]
-
-
-def with_digest(path):
-    """Give a made-up archive the digest that it needs."""
-    data = path.read_bytes()
-    blank = archive.BLANK
-    path.write_bytes(data + hashlib.sha256(data + blank).hexdigest().encode())
-
-
-def test_an_archive_that_could_grow_in_memory_is_refused(tmp_path):
-    path = tmp_path / "bomb.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
-        bomb.writestr("checkpoint.json", b" " * 10**6)
-        bomb.comment = archive.BLANK
-    data = path.read_bytes()[: -len(archive.BLANK)]
-    path.write_bytes(data)
-    with_digest(path)
-    with pytest.raises(ValueError, match="no archive that `write` has made"):
-        with archive.reading(path):
-            pass
-
-
-@pytest.mark.parametrize(
-    "lie",
-    [
-        {"round": -5},
-        {"round": "1"},
-        {"identity": []},
-        {"more": []},
-        {"result": []},
-    ],
-    ids=str,
-)
-def test_a_header_that_makes_no_sense_is_refused(tmp_path, lie):
-    path = tmp_path / "run.zip"
-    header = {"format": 2, "round": 1, "identity": {}, "more": {}, "result": {}}
-    archive.write(path, {"checkpoint.json": json.dumps(header | lie).encode()})
-    with pytest.raises(ValueError, match="is no checkpoint"):
-        with checkpoint.reading(path):
-            pass
 
 
 def test_a_run_of_one_average_function_does_not_go_on_with_another(tmp_path):

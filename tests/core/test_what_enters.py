@@ -337,7 +337,7 @@ def test_weights_of_edges_are_not_ignored_in_silence():
         ({"num_rounds": True}, ValueError, "num_rounds must be a whole.*got True"),
         ({"timeout": float("nan")}, ValueError, "timeout is in seconds.*got nan"),
         ({"timeout": 0}, ValueError, "timeout is in seconds, above 0.*got 0"),
-        ({"timeout": "9"}, ValueError, "timeout is in seconds.*got '9'"),
+        ({"timeout": "9"}, ValueError, "timeout must be a number; got '9'"),
         ({"train_config": {"lr": 1}}, TypeError, "must be a ConfigRecord"),
         ({"initial_arrays": [np.zeros(3)]}, TypeError, "must be an ArrayRecord"),
     ],

@@ -5,12 +5,17 @@ Where a peer must die, it is a process.
 """
 
 import contextlib
+import os
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import grpc
@@ -29,10 +34,11 @@ from gossiplib.core.client import choose, gossip
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
 from gossiplib.peers.bootstrap import Bootstrap
+from gossiplib.peers.command import PeerConfig, main
 from gossiplib.peers.launch import Peers
-from gossiplib.peers.log import read_events, read_models
+from gossiplib.peers.log import EventLog, read_events, read_models
 from gossiplib.peers.messages import Mailbox, PeerMessage, encode
-from gossiplib.peers.node import Peer, PeerConfig, main
+from gossiplib.peers.node import ALONE, Peer
 from gossiplib.peers.transport import AddressBook, Channels
 from gossiplib.protocols.codecs import TopK
 from gossiplib.protocols.compressed import Choco
@@ -84,8 +90,10 @@ class Crowd:
         for peer in self.peers:
             peer.close()
 
-    def run(self, seconds=50):
-        """Run all peers to their end; return their models, one a row."""
+    def run(self, seconds=50, without=()):
+        """Run all peers but some to their end; return their models, one a row."""
+        for i in without:
+            self.peers[i].close()
         for thread in self.threads:
             thread.start()
         end = time.monotonic() + seconds
@@ -187,7 +195,7 @@ def test_average_functions_with_a_message_of_their_own_work(crowd):
 
 
 @shows("killed", "peers", "counted; neighbours go on without it")
-@shows("restarted", "peers", "finds its neighbours again, takes round and model of one")
+@shows("restarted", "peers", "goes on from its last model, or from a neighbour's newer")
 def test_two_of_eight_are_killed_and_one_comes_back(tmp_path):
     """In round 15 they wait until it is back: a process may be slow to start."""
     graph = nx.cycle_graph(8)
@@ -267,6 +275,34 @@ def test_two_of_eight_are_killed_and_one_comes_back(tmp_path):
             assert one.connect_ex((host, int(port))) != 0
 
 
+def test_peers_end_with_their_owner_even_if_its_guard_is_killed_too(tmp_path):
+    script = """
+import time
+from gossiplib.peers import Peers
+names = ("peer_apps:pulling", "peer_apps:zeros")
+with Peers(*names, 3, num_rounds=10**6, config={"nap": 0.1}) as peers:
+    peers.wait_for_round(1, 120)
+    print(peers.processes.folder, flush=True)
+    time.sleep(600)
+"""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), str(ROOT)])}
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as owner:
+        folder = Path(owner.stdout.readline().decode().strip())
+        assert folder.name.startswith("gossiplib-")  # else the script has failed
+        try:
+            assert len(processes_of(folder, "client=")) == 3
+            (guard,) = processes_of(folder, "processes.py")
+            guard.kill()
+            owner.kill()
+            assert wait_until(lambda: not processes_of(folder), 60)
+            assert wait_until(lambda: not folder.exists(), 20)
+        finally:
+            owner.kill()
+            for process in processes_of(folder, "-m gossiplib.peers"):
+                process.kill()
+
+
 def processes_of(folder, *words):
     """Return the processes with this folder and these words in their command."""
     found = []
@@ -285,7 +321,7 @@ def processes_of(folder, *words):
 @shows("none", "peers", "counted; neighbours go on without it")
 @shows("nan", "peers", "counted; neighbours go on without it")
 @shows("shape", "peers", "counted; neighbours go on without it")
-@pytest.mark.parametrize("fault", ["raises", "none", "nan", "shape"])
+@pytest.mark.parametrize("fault", ["raises", "exits", "none", "nan", "shape"])
 def test_a_client_that_cannot_train_takes_no_part_in_that_round(crowd, fault):
     app = gossip(drifting_app(fault, client=1, rounds=[1, 3]))
     peers = crowd(app, RING, 4)
@@ -317,7 +353,7 @@ def test_a_client_that_hangs_is_left_behind_and_skips_to_its_neighbours(crowd):
 
     for peer in peers.peers:
         hangs = partial(wait_until, far_ahead, 60) if peer.client == 1 else None
-        peer.call = _slowed(peer.call, 0.1, hangs)
+        peer.call = _slowed(peer.call, 0.1, hangs, in_round=3)
     peers.run()
     ended = [peers.events(i, "ended")[0]["round"] for i in range(4)]
     assert ended == [40] * 4
@@ -329,16 +365,73 @@ def test_a_client_that_hangs_is_left_behind_and_skips_to_its_neighbours(crowd):
     assert (3, 1, "Push") in peers.losses()
 
 
-def _slowed(call, seconds, hangs=None):
+@pytest.mark.parametrize("how", ["hangs", "slow"])
+def test_a_client_that_hangs_at_first_costs_its_neighbours_that_client_only(crowd, how):
+    """In a ring of six, those beside it wait, and those beside them wait for these."""
+    graph = nx.cycle_graph(6)
+    peers = crowd(gossip(drifting_app()), graph, 30, timeout=2.0)
+
+    def over():
+        return all(peer.round == 30 for peer in peers.peers if peer.client != 1)
+
+    hangs = {"hangs": partial(wait_until, over, 60), "slow": partial(time.sleep, 8)}
+    for peer in peers.peers:
+        peer.call = _slowed(peer.call, 0.1, hangs[how] if peer.client == 1 else None)
+    peers.run()
+    for i in set(graph) - {1}:
+        well = set(graph[i]) - {1}
+        heard = [well <= set(e["senders"]) for e in peers.events(i, "averaged")]
+        assert sum(heard) >= 28
+        assert not peers.events(i, "skipped")
+    assert peers.losses() >= {(1, 1, "Push"), (2, 1, "Push")}
+
+
+def test_who_is_always_late_is_waited_for_less_and_less():
+    """Each time it says that it waits for others, and is granted all: 0.4 s."""
+    box = Mailbox(num_clients=3, max_bytes=1000, num_rounds=100)
+    box.link(1)
+
+    def seconds(server_round, most):
+        begin = time.monotonic()
+        say = {"most": most, "ask": lambda client, grant: grant(0.0)}
+        assert box.collect(server_round, [1], 0.1, **say) == {}
+        assert box.alive == set()
+        box.put(1, message(server_round, server_round))  # late, and alive again
+        assert box.alive == {1}
+        return time.monotonic() - begin
+
+    assert seconds(1, 0.4) > 0.39
+    assert sum(seconds(t, 0.4) for t in range(2, 42)) < 40 * 0.2  # of 40 * 0.4
+    for t in range(42, 52):  # in time again
+        box.put(1, message(t, t))
+        assert set(box.collect(t, [1], 0.1)) == {1}
+    assert seconds(52, 0.4) > 0.39  # and waited for as before
+
+
+@pytest.mark.parametrize(
+    ("worked", "least", "most"), [(0.0, 1.0, 5.0), (0.3, 0.3, 0.9), (-1e9, 1.0, 5.0)]
+)
+def test_a_neighbour_has_its_time_for_its_own_work_and_not_for_ever(
+    worked, least, most
+):
+    """It has 0.3 s without what it has worked already, again and again, up to 1 s."""
+    box = Mailbox(num_clients=3, max_bytes=1000, num_rounds=9)
+    box.link(1)
+    begin = time.monotonic()
+    box.collect(1, [1], 0.3, 1.0, lambda client, grant: grant(worked))
+    assert least <= time.monotonic() - begin < most
+
+
+def _slowed(call, seconds, hangs=None, in_round=1):
     """Return a peer's way to call its client, with training that takes a moment.
 
-    In round 3 it may hang, until `hangs` returns.
+    In one round it may hang, until `hangs` returns.
     """
 
     def slow(message_type, server_round=0, **content):
         if message_type == "train":
             time.sleep(seconds)
-            if hangs and server_round == 3:
+            if hangs and server_round == in_round:
                 hangs()
         return call(message_type, server_round, **content)
 
@@ -449,6 +542,89 @@ def test_a_graph_that_falls_apart_heals(crowd):
         assert heard[i][-1]["senders"] == sorted(graph[i])
 
 
+class Cut:
+    """A call that reaches nobody, whatever it is asked."""
+
+    def code(self):
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self):
+        return "cut"
+
+    def result(self):
+        raise grpc.RpcError
+
+    def add_done_callback(self, told):
+        told(self)
+
+
+def test_parts_that_never_met_meet_when_the_cut_heals(crowd):
+    peers = crowd(gossip(drifting_app()), RING, 100, start_timeout=1.0)
+    sides = [0, 0, 1, 1]
+    first = peers.peers[0]
+    for i, peer in enumerate(peers.peers):
+        peer.call = _slowed(peer.call, 0.05)
+
+        def call(address, *args, i=i, through=peer.channels.call):
+            apart = sides[i] != sides[peers.addresses.index(address)]
+            return Cut() if apart and first.round < 10 else through(address, *args)
+
+        peer.channels.call = call
+    peers.run()
+    for i, other in enumerate([3, 2, 1, 0]):
+        averaged = peers.events(i, "averaged")
+        apart = [e["round"] for e in averaged if e["senders"] != sorted(RING[i])]
+        lost = [e["round"] for e in peers.events(i, "lost") if e["other"] == other]
+        assert len(averaged) == 100 and max(apart) < 90
+        assert set(lost) >= set(apart) >= {1, 2, 3}
+
+
+def test_a_neighbour_that_never_comes_is_lost_in_each_round(crowd):
+    peers = crowd(gossip(drifting_app()), RING, 5, start_timeout=1.0)
+    models = peers.run(without=[3])
+    path = nx.Graph([(0, 1), (1, 2)])
+    path.add_node(3)
+    np.testing.assert_allclose(models[:3], drift(path, 4, 5)[:3], rtol=1e-12)
+    assert peers.losses() == {(t, 3, "Push") for t in range(1, 6)}
+
+
+def test_a_peer_that_finds_nobody_says_so_and_why(crowd, capsys):
+    peers = crowd(gossip(drifting_app()), nx.path_graph(2), 3, start_timeout=0.5)
+    peers.peers[1].close()
+    assert peers.peers[0].run() == ALONE
+    said = capsys.readouterr().err
+    assert "peer 0 has found no neighbour, and goes on alone" in said
+    assert f"{peers.addresses[1]}: " in said and "refused" in said
+    assert peers.losses() == {(t, 1, "Push") for t in (1, 2, 3)}
+
+
+@pytest.mark.parametrize("where", ["outbox", "gRPC"])
+def test_a_peer_that_can_start_no_thread_ends_and_says_so(
+    crowd, monkeypatch, capsys, where
+):
+    (peer, *others) = crowd(gossip(drifting_app()), RING, 9, timeout=0.5).peers
+
+    def exhausted(*args):
+        raise RuntimeError("can't start new thread")
+
+    if where == "gRPC":  # it is noticed in the thread that sends, and in the next round
+        between(peer, exhausted)
+    else:
+        no_threads = SimpleNamespace(submit=exhausted, shutdown=lambda **how: None)
+        peer.outbox._threads = defaultdict(lambda: no_threads)
+    for other in others:
+        threading.Thread(target=other.run, daemon=True).start()
+    monkeypatch.setattr("gossiplib.peers.command.Peer", lambda *args: peer)
+    monkeypatch.setattr("os._exit", sys.exit)
+    words = ["-", "peer_apps:drifting", "peer_apps:zeros", *peer.config.arguments()]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1 and peer.round == (where == "gRPC")
+    assert "peer 0 has failed in round" in (said := capsys.readouterr().err)
+    assert "can't start new thread" in said
+
+
 # Who may speak, and what --------------------------------------------------------------
 
 
@@ -555,12 +731,101 @@ def test_others_cannot_say_where_a_peer_is(idle):
     assert answer["client"] == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "days", "fault"),
+    [
+        ("peer-1", -1, "holds from .* issued"),
+        ("peer-2", 1, "is of CN=peer-2.*, and not of peer-1"),
+        ("", 0, "is no certificate"),
+    ],
+)
+def test_a_certificate_of_no_use_is_said_at_the_start(crowd, name, days, fault):
+    peers = crowd(gossip(drifting_app()), RING, 1)
+    mine = peers.folder / "peer-1.pem"
+    if name:
+        peers.as_stranger(name, days=days)
+        shutil.copy(peers.folder / "others" / f"{name}.pem", mine)
+    else:
+        mine.write_text("none")
+    with pytest.raises(OSError, match=fault):
+        Peer(gossip(drifting_app()), zeros(), peers.peers[1].config)
+
+
 @shows("port", "peers", "the peer ends, and says so")
 def test_a_port_that_is_taken_is_a_clear_error(crowd):
     peers = crowd(gossip(drifting_app()), RING, 1)
     taken = replace(peers.peers[1].config, address=peers.addresses[0])
-    with pytest.raises(OSError, match="cannot listen on 127.0.0.1:.*use this port"):
+    with pytest.raises(OSError, match="cannot listen on 127.0.0.1:.*in use"):
         Peer(gossip(drifting_app()), zeros(), taken)
+
+
+# The disk -----------------------------------------------------------------------------
+
+
+def test_a_peer_goes_on_from_its_own_last_model_and_writes_over_none(crowd, capsys):
+    """It was killed after round 8 of 12, and the others have ended meanwhile."""
+    peers = crowd(gossip(drifting_app()), RING, 12, start_timeout=0.5)
+    peers.run()
+    models = peers.folder / "peer-3" / "models"
+    for t in range(9, 13):
+        (models / f"{t:06d}").unlink()
+    before = {path.name: path.read_bytes() for path in models.iterdir()}
+    kept = flat(read_models(models.parent)[8])
+
+    other = ArrayRecord([np.zeros(4)])
+
+    def again():
+        peer = Peer(gossip(drifting_app()), zeros(), peers.peers[3].config)
+        return peer.run(), flat(peer.model)
+
+    code, model = again()
+    assert code == ALONE
+    np.testing.assert_allclose(model, kept + 4 * 4 * np.array([1, 2, 3]), rtol=1e-12)
+    assert {name: (models / name).read_bytes() for name in before} == before
+    assert sorted(read_models(models.parent)) == list(range(1, 13))
+    assert [e["round"] for e in peers.events(3, "started")] == [0, 8]
+    code, model_12 = again()
+    assert code == 0 and np.array_equal(model_12, model)
+    assert "peer 3 has ended before" in capsys.readouterr().err
+    (models / "000011").unlink()
+    (models / "000012").write_bytes(b"")  # the power has failed
+    assert again()[0] == ALONE  # it ran rounds 11 and 12 again
+    assert sorted(read_models(models.parent)) == list(range(1, 13))
+    for path in models.iterdir():
+        path.write_bytes(records.dump(RecordDict({"arrays": other})))
+    with pytest.raises(OSError, match="another layout.* a new run needs a new folder"):
+        again()
+
+
+@shows("disk", "peers", "said and counted; it goes on")
+def test_a_full_disk_is_counted_and_the_peer_goes_on(tmp_path, crowd, capsys):
+    models = tmp_path / "peer-1" / "models"
+    models.mkdir(parents=True)
+    (models.parent / "events.jsonl").symlink_to("/dev/full")
+    for t in range(1, 5):
+        (models / f"{t:06d}.part").symlink_to("/dev/full")
+    peers = crowd(gossip(drifting_app()), RING, 5)
+    np.testing.assert_allclose(peers.run(), drift(RING, 4, 5), rtol=1e-12)
+    assert not any(peers.events(i, "lost") for i in (0, 2, 3))  # /dev/full has no end
+    unwritten = peers.peers[1].log.unwritten
+    assert unwritten["models"] == 4 and unwritten["events"] >= 5
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and "No space left" in said[0]
+    assert said[1].startswith("peer 1 could not write {'events': ")
+    assert sorted(read_models(models.parent)) == [5]
+
+
+def test_models_on_disk_are_few_and_the_newest_is_there(tmp_path):
+    for every, least, most in [(0, 1, 1), (10, 50, 101), (1, 50, 101)]:
+        log = EventLog(tmp_path / str(every), 0, every)
+        for t in range(1, 1206):
+            log.write_model(t, zeros())
+            if t in (7, 10, 25, 1205):
+                assert t in read_models(tmp_path / str(every))
+        kept = sorted(read_models(tmp_path / str(every)))
+        assert least <= len(kept) <= most
+        assert len(set(np.diff(kept[:-1]))) <= 1  # as far apart, to the last but one
+        log.close()
 
 
 # Ten thousand messages ----------------------------------------------------------------
@@ -621,7 +886,7 @@ def bad_messages(k, n):
             rng.bytes(rng.integers(300)),
             good[: rng.integers(len(good))],
             good,  # for a round that never comes
-            message(5, 1, start=1),  # sent before the process started
+            message(0, 1, start=1),
             message(5, 2 + k, value=np.nan, start=future),
             encode(PeerMessage(5, 3, future, k, ArrayRecord([np.ones(4)]))),
             bytes(10**5) if k % 4 == 0 and m == 6 else b"",
@@ -692,7 +957,8 @@ def test_calls_that_say_nothing_keep_nobody_out(idle):
 
     with grpc.secure_channel(idle.address, credentials, name) as silent:
         open_call = silent.stream_unary("/gossiplib.Peer/Handshake").future
-        calls = [open_call(never()) for _ in range(20)]
+        size = [("size", "9")]
+        calls = [open_call(never(), metadata=size) for _ in range(20)]
         try:
             time.sleep(0.5)
             assert push(idle.neighbour, idle.address, 0, message())[0] is OK
@@ -707,6 +973,7 @@ def answered(data):
     channels = SimpleNamespace(call=lambda *_: call)
     addresses = AddressBook(0, 3)
     addresses.confirm(1, "127.0.0.1:1")
+    addresses.confirm(2, "127.0.0.1:2")
     mailbox = Mailbox(num_clients=3, max_bytes=1000, num_rounds=9)
     return Bootstrap("127.0.0.1:0", addresses, mailbox, channels)
 
@@ -722,6 +989,7 @@ ANSWER = {"client": 1, "round": 4, "linked": True, "clients": [], "addresses": [
         {"client": float("inf")},
         {"clients": [float("inf")], "addresses": ["a:1"]},
         {"addresses": 3},
+        {"clients": [1] * 20, "addresses": ["a:1"] * 20},  # more than there are peers
     ],
     ids=str,
 )
@@ -748,10 +1016,33 @@ def test_an_answer_that_makes_no_sense_is_no_answer(lie):
 def test_a_model_that_makes_no_sense_is_not_taken(server_round, arrays, takes):
     content = {"gossip": ConfigRecord({"round": server_round}), "arrays": arrays}
     bootstrap = answered(records.dump(RecordDict(content)))
-    got = bootstrap.fetch_model({1: 7}, zeros())
+    bootstrap.found = {1: 7, 2: 7}
+    got = bootstrap.fetch_model(0, zeros())
     assert (got and got[0]) == takes
+    assert bootstrap.fetch_model(8, zeros()) is None  # this peer is further
     # Among others that have not begun, one cannot say that all is over.
-    assert bootstrap.fetch_model({1: 10**9, 2: 0}, zeros()) is None
+    bootstrap.found = {1: 10**9, 2: 0}
+    assert bootstrap.fetch_model(0, zeros()) is None
+
+
+def test_one_neighbour_alone_takes_nobody_to_the_end():
+    """A peer always runs half of its rounds, whatever one liar says, and how often."""
+    content = {"gossip": ConfigRecord({"round": 9}), "arrays": zeros()}
+    bootstrap = answered(records.dump(RecordDict(content)))
+    bootstrap.found = {1: 9}
+    assert bootstrap.fetch_model(0, zeros())[0] == 4
+    assert bootstrap.fetch_model(4, zeros()) is None
+    assert answered(b"").fetch_model(8, zeros()) is None
+
+    box = Mailbox(num_clients=3, max_bytes=1000, num_rounds=100)
+    box.link(1)
+    box.put(1, message(100))
+    ran = t = 0
+    while t < 100:
+        t = box.next_round(t + 1)
+        box.collect(t, [1], 0)
+        ran += 1
+    assert ran == 50
 
 
 def test_a_handshake_as_large_as_a_model_is_refused(idle):
@@ -787,7 +1078,7 @@ def test_a_config_says_the_same_in_python_and_on_the_command_line(monkeypatch):
     )
     words = ["-", "peer_apps:chosen", "peer_apps:zeros", *config.arguments()]
     monkeypatch.setattr("sys.argv", words)
-    monkeypatch.setattr("gossiplib.peers.node.Peer", Recorded)
+    monkeypatch.setattr("gossiplib.peers.command.Peer", Recorded)
     main()
     (app, initial, came), ran = made
     assert app is peer_apps.chosen and list(initial) == list(zeros())

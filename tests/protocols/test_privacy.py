@@ -120,6 +120,17 @@ def test_examples_that_are_not_held_back_are_missed():
         privacy.membership(task, unpack(task.initial_arrays()), 1)
 
 
+def test_membership_is_scored_in_the_mode_of_evaluation():
+    def dropping():
+        return torch.nn.Sequential(torch.nn.Linear(64, 10), torch.nn.Dropout(0.5))
+
+    scores = [
+        privacy.membership(task, unpack(task.initial_arrays()), 1)[1]
+        for task in (digits(4, build=dropping), digits(4))  # they start the same
+    ]
+    assert np.allclose(scores[0], scores[1], atol=1e-5)
+
+
 def test_mods_go_around_training_and_nothing_else():
     seen = []
 

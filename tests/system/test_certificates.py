@@ -1,5 +1,6 @@
 """Who may take part, and who is who: certificates as TLS sees them."""
 
+import os
 import ssl
 
 import pytest
@@ -75,3 +76,34 @@ def test_only_the_owner_can_read_a_key_and_that_of_the_authority_is_in_no_file(
     one = load_ssh_private_key(private.read_bytes(), None)
     assert one.public_key() == load_ssh_public_key(public.read_bytes())
     assert one.curve.name == "secp384r1"
+
+
+@pytest.mark.parametrize("there", ["open to all", "link", "dangling link", "hard link"])
+def test_files_are_new_ones_whatever_had_their_names(there, tmp_path):
+    folder, elsewhere = tmp_path / "keys", tmp_path / "elsewhere"
+    folder.mkdir()
+    if there != "dangling link":
+        elsewhere.write_bytes(b"of somebody else")
+        elsewhere.chmod(0o666)
+    names = ["authority.pem", "one.pem", "one.key", "node", "node.pub"]
+    for name in names:
+        if there == "open to all":
+            (folder / name).touch()
+            (folder / name).chmod(0o666)
+        elif there == "hard link":
+            (folder / name).hardlink_to(elsewhere)
+        else:
+            (folder / name).symlink_to(elsewhere)
+    before = os.umask(0)
+    try:
+        Authority(folder).issue("one")
+        key_pair(folder, "node")
+    finally:
+        os.umask(before)
+    for name in names:
+        found = (folder / name).lstat()
+        assert found.st_mode == 0o100600 and found.st_nlink == 1 and found.st_size
+    if there == "dangling link":
+        assert not elsewhere.exists()
+    else:
+        assert elsewhere.read_bytes() == b"of somebody else"

@@ -101,7 +101,6 @@ def test_digits_are_scikit_learn_s():
     assert task.x.shape == (1797, 64) and task.num_classes == 10
     assert (task.x.min(), task.x.max()) == (0, 1)
     assert len(task.test[1]) == round(0.2 * 1797)
-    assert digits(4) is task  # built once
 
 
 def test_spambase_is_complete_and_standardised():

@@ -2,7 +2,9 @@
 
 import networkx as nx
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from flwr.app import ArrayRecord
 
 from gossiplib.core import mixing, topology
@@ -59,7 +61,10 @@ def test_keeps_values_and_data_type():
     ("values", "culprit"),
     [
         (np.zeros(8), "shape"),
+        (np.zeros((8, 0)), "shape"),
         (np.zeros((8, 2), dtype=int), "int64"),
+        (np.zeros((8, 2), dtype=">f8"), ">f8"),
+        (np.ma.array(np.zeros((8, 2)), mask=np.eye(8, 2)), "values has masked"),
         (np.where(np.arange(16).reshape(8, 2) == 5, np.nan, 0), "client 2"),
         (np.zeros((7, 2)), "not a client 7"),
     ],
@@ -67,6 +72,14 @@ def test_keeps_values_and_data_type():
 def test_refuses_values_that_do_not_fit(values, culprit):
     with pytest.raises(ValueError, match=culprit):
         next(averaging_rounds(values, RING))
+
+
+def test_values_may_be_tensors_or_tables():
+    values = np.arange(16.0).reshape(8, 2)
+    wanted, _ = next(averaging_rounds(values, RING))
+    for other in (torch.tensor(values, requires_grad=True), pd.DataFrame(values)):
+        found, _ = next(averaging_rounds(other, RING))
+        assert np.array_equal(found, wanted)
 
 
 def test_push_sum_finds_the_mean_where_plain_averaging_does_not():

@@ -58,7 +58,7 @@ def test_uneven_data_hurts_where_mixing_is_slow():
             for a in (10, 0.1)
         )
         lost[name] = even - uneven
-    assert lost["ring"] > 0.2 > 0.1 > lost["complete"]
+    assert lost["ring"] > 0.2 > 0.15 > lost["complete"]
 
 
 @pytest.fixture(scope="module")

@@ -95,6 +95,30 @@ def test_accuracy_takes_more_results_than_there_are_colours():
     assert len(ax.lines) == len(many) + 1
 
 
+def test_accuracy_takes_some_rows_of_a_table_and_writes_where_a_line_ends():
+    rows = [(t, client, 0.1 * t + client) for t in range(4) for client in range(2)]
+    table = pd.DataFrame(rows, columns=["round", "client", "value"])
+    others = {"gossip, client 1": table.query("client == 1")}
+    (ax,) = plots.accuracy(others, {"FedAvg, lost": {0: 0.5}}, value="value").axes
+    assert {t.get_text(): t.get_color() for t in ax.texts} == {
+        "gossip, client 1 1.30": plots.ROLES["gossip"],
+        "FedAvg, lost 0.50": plots.ROLES["FedAvg"],
+    }
+    assert np.allclose(ax.lines[0].get_ydata(), [1, 1.1, 1.2, 1.3])
+
+
+@pytest.mark.parametrize(("at", "side"), [(1, "left"), (9, "right")])
+def test_a_guess_is_a_star_where_it_was_asked_for_and_named_within(at, side):
+    (ax,) = plots.accuracy({}, {"FedAvg": {0: 0.1, 10: 0.9}}).axes
+    plots.guess(ax, 0.5, at=at)
+    star, words = ax.lines[-1], ax.texts[-1]
+    assert (*star.get_xdata(), *star.get_ydata()) == (at, 0.5)
+    assert words.get_ha() == side
+    ax.figure.canvas.draw()
+    where = words.get_window_extent()
+    assert ax.bbox.x0 <= where.x0 and where.x1 <= ax.bbox.x1
+
+
 def test_the_theory_line_starts_at_the_first_distance():
     (ax,) = plots.consensus_distance({"ring": [2.0, 1.0, 0.4]}, {"ring": 0.5}).axes
     measured, theory = (line.get_ydata() for line in ax.lines)
@@ -103,7 +127,7 @@ def test_the_theory_line_starts_at_the_first_distance():
 
 def test_unrolled_rounds_run_down_and_zero_is_white():
     numbers = np.array([[2.0, -1.0, 0.0], [0.5, 0.0, 0.0]])
-    figure = plots.unrolled({"left": numbers, "right": numbers / 2})
+    figure = drawings.unrolled({"left": numbers, "right": numbers / 2})
     (first, second) = (ax.images[0] for ax in figure.axes[:2])
     assert np.array_equal(first.get_array(), numbers) and first.get_clim() == (-2, 2)
     assert second.get_clim() == (-1, 1)  # a scale of its own
@@ -146,6 +170,43 @@ def test_small_graphs_stand_apart_beside_their_dots():
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
     dots = [line.get_xydata()[0].tolist() for line in ax.lines[1::2]]
     assert np.allclose(dots, [*points.values()])
+
+
+def test_clients_are_as_large_and_called_as_one_says():
+    drawing = drawings.graph(nx.path_graph(3), sizes=[9, 1, 4], labels={0: "server"})
+    (ax,) = drawing.axes
+    (clients,) = (c for c in ax.collections if len(c.get_offsets()) == 3)
+    assert clients.get_sizes().tolist() == [9, 1, 4]
+    assert [text.get_text() for text in ax.texts] == ["server"]
+
+
+def test_an_answer_is_ticked_only_if_it_is_right():
+    said = {"alone": [1, 2], "gossip": [7, 2]}
+    figure = plots.answers(np.ones((2, 8, 8)), [7, 2], said, ["a", "b"])
+    words = [[text.get_text() for text in ax.texts] for ax in figure.axes[:2]]
+    assert words == [["alone: 1 ✗", "gossip: 7 ✓"], ["alone: 2 ✓", "gossip: 2 ✓"]]
+    assert [ax.get_title() for ax in figure.axes[:2]] == ["a", "b"]
+
+
+def test_what_a_client_lacks_is_an_empty_cell():
+    pictures = np.arange(3.0).reshape(3, 1, 1) * np.ones((1, 8, 8))
+    held = [(pictures, np.array([2, 0, 2])), (pictures[:1], np.array([1]))]
+    (ax,) = plots.holdings(held, 3, mark=(1, 2)).axes
+    counts = {(round(x - 0.1), y): text for x, y, text in _written(ax)}
+    assert counts == {(0, 0): "1", (2, 0): "2", (1, 1): "1"}
+    first = {round(i.get_extent()[0] + 0.45): i.get_array().max() for i in ax.images}
+    assert first == {0: 1, 2: 0, 1: 0}  # the first example of each
+
+
+def _written(ax):
+    return [(*text.get_position(), text.get_text()) for text in ax.texts]
+
+
+def test_pictures_beside_others_have_a_scale_of_their_own():
+    rows = {"alone": np.full((2, 8, 8), 0.1), "gossip": np.full((2, 8, 8), -0.5)}
+    figure = plots.images(rows, signed=True, beside={"mean": np.full((8, 8), 9.0)})
+    limits = {ax.get_title(): ax.images[0].get_clim() for ax in figure.axes}
+    assert limits == {"": (-0.5, 0.5), "mean": (0, 9.0)}
 
 
 def test_the_diagram_has_a_legend_of_what_happened_in_its_part_of_the_time():
@@ -204,6 +265,7 @@ def test_a_player_has_all_frames_a_still_and_words(shown):
     page = data["text/html"]
     assert page.count("iVBOR") == 4 and "it &quot;moves&quot;" in page
     assert all(json.dumps(title) in page for title in frames) and "http" not in page
+    assert "display:none" in page  # of what does nothing where scripts do not run
 
 
 def test_a_player_that_recolours_is_one_drawing_with_a_colour_for_each_client(shown):

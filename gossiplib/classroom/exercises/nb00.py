@@ -4,13 +4,21 @@ from typing import Any
 
 import networkx as nx
 
-from gossiplib.classroom.checking import checks, need, need_clients, predicts
+from gossiplib.classroom.checking import (
+    checks,
+    need,
+    need_clients,
+    need_number,
+    predicts,
+)
 from gossiplib.classroom.exercises.runs import accuracies
 from gossiplib.core import topology
+from gossiplib.tasks.task import digits
 
 
 @checks("00.1")
 def _(number: int) -> None:
+    need_number(number)
     need(number == int(number), "Give a whole number of clients.")
     graph = topology.named("regular", 16, seed=0)
     near = nx.single_source_shortest_path_length(graph, 0, cutoff=2)
@@ -32,6 +40,16 @@ def _(result: Any) -> None:
     need(last > 0.85, f"The mean accuracy is {last:.3f}: does news travel fast?")
 
 
+def _more_digits(number: float) -> None:
+    need_number(number)
+    uneven, even = (
+        (digits(16, seed=0, **data).label_counts() > 0).sum(axis=1).mean()
+        for data in ({"alpha": 0.3}, {"partition": "iid"})
+    )
+    hint = "The reason: count the digits of each client in task.label_counts(), twice."
+    need(abs(number - (even - uneven)) < 0.05, hint)
+
+
 @predicts(
     "00.3",
     "larger",
@@ -39,6 +57,7 @@ def _(result: Any) -> None:
     "Alone: which digits does a client see now?",
     "Gossip: what can neighbours still add?",
     same=0.02,
+    reason=_more_digits,
 )
 def _() -> list[float]:
     """Return how the accuracy alone changes, and what gossip adds to it."""

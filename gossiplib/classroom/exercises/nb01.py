@@ -5,7 +5,13 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from gossiplib.classroom.checking import Function, checks, need, predicts
+from gossiplib.classroom.checking import (
+    Function,
+    checks,
+    need,
+    need_number,
+    predicts,
+)
 from gossiplib.classroom.exercises.runs import accuracies
 from gossiplib.core import topology
 
@@ -44,6 +50,16 @@ def _(busiest_bytes: Function) -> None:
         need(abs(models - 2 * degree) < 1e-9, "Who has the most neighbours?")
 
 
+def _parts(number: int) -> None:
+    need_number(number)
+    left = topology.named("star", 16)
+    left.remove_node(0)
+    parts = nx.number_connected_components(left)
+    need(
+        number == parts, "The reason: take client 0 out of the drawing, and its lines."
+    )
+
+
 @predicts(
     "01.4",
     "higher",
@@ -51,6 +67,7 @@ def _(busiest_bytes: Function) -> None:
     "Client 0: whom can the others still hear?",
     "Client 1: who heard it, and how much did it count?",
     same=0.02,
+    reason=_parts,
 )
 def _() -> list[float]:
     """Return how the others' accuracy on a star changes without client 0, or 1."""

@@ -1,0 +1,88 @@
+"""Where peers are: which addresses can be, and who is at which."""
+
+import ipaddress
+import re
+import socket
+
+__all__ = ["AddressBook", "check_address"]
+
+_ADDRESS = re.compile(r"([\w.-]{1,100}|\[[0-9a-f:.]{2,45}\]):(\d{1,5})", re.A | re.I)
+
+
+def check_address(name: str, address: object, *, reachable: bool = True) -> str:
+    """Return an address, host:port, if others can reach a peer there.
+
+    Parameters
+    ----------
+    name, address : str, object
+        What the message calls it, and what it is.
+    reachable : bool
+        Whether all addresses of this machine, as 0.0.0.0, are none.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    found = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
+    if not found or not 1 <= int(found[2]) <= 65535:
+        raise ValueError(
+            f"{name} must be host:port, with an IPv6 host in brackets and a port from "
+            f"1 to 65535; got {address!r}"
+        )
+    try:
+        if found[1].startswith("["):
+            host = ipaddress.IPv6Address(found[1].strip("[]"))
+            everywhere = (host.ipv4_mapped or host).is_unspecified
+        else:  # 0, 0.0, 0x0 and so on are 0.0.0.0 as well
+            everywhere = not any(socket.inet_aton(found[1]))
+    except ipaddress.AddressValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    except OSError:  # a name
+        everywhere = False
+    if everywhere and reachable:
+        raise ValueError(
+            f"{name} must be where others reach the peer, and nobody is reached at "
+            f"{address}; one that listens everywhere has listen={address} beside it"
+        )
+    return found[0]
+
+
+class AddressBook:
+    """Where other peers are: at most one address for each partition id.
+
+    A peer's own word about its address, given under its certificate, counts. The word
+    of others may add a peer that is not known yet, and is dropped again when nobody
+    with the right certificate is found there. The book of client 3 has no client 3.
+    """
+
+    def __init__(self, client: int, num_clients: int) -> None:
+        self.client, self.num_clients = client, num_clients
+        # Threads share these; no two of them can meet within one of the steps below.
+        self._confirmed: dict[int, str] = {}
+        self._suggested: dict[int, str] = {}
+
+    def suggest(self, client: int, address: str) -> None:
+        """Enter what others say of a peer; it changes nothing that is there."""
+        if self._possible(client, address):
+            self._suggested.setdefault(client, address)
+
+    def confirm(self, client: int, address: str) -> None:
+        """Enter what a peer says of itself, or that it was found there."""
+        if self._possible(client, address):
+            self._confirmed[client] = address
+
+    def _possible(self, client: int, address: str) -> bool:
+        try:
+            check_address("an address", address)
+        except ValueError:
+            return False
+        return client != self.client and 0 <= client < self.num_clients
+
+    def missed(self, client: int) -> None:
+        """Drop what others said of a peer, as it was not found there."""
+        self._suggested.pop(client, None)
+
+    def all(self) -> dict[int, str]:
+        """Return partition id -> address."""
+        return dict(sorted((self._suggested | self._confirmed).items()))

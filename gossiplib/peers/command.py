@@ -1,0 +1,72 @@
+"""The command line of a peer.
+
+    python -m gossiplib.peers module:client module:initial client=3 num_clients=8 ...
+
+`PeerConfig` says what the words mean.
+"""
+
+import argparse
+import inspect
+import json
+import os
+import pkgutil
+from collections import Counter
+from typing import Any
+
+from flwr.clientapp import ClientApp
+
+from gossiplib.peers.config import PeerConfig
+from gossiplib.peers.log import say
+from gossiplib.peers.node import Peer
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run one peer from the command line."""
+    parser = argparse.ArgumentParser(
+        "python -m gossiplib.peers",
+        description="Run one peer: a gossip client, with no server.",
+        epilog=inspect.getdoc(PeerConfig),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("app", help="module:name of a gossip ClientApp")
+    parser.add_argument("initial", help="module:name of () -> ArrayRecord")
+    parser.add_argument(
+        "name=value", nargs="+", type=_option, help="see below; JSON, or a text"
+    )
+    given = vars(parser.parse_args())
+    words = given["name=value"]
+    for name, times in Counter(name for name, _ in words).items():
+        if times > 1:
+            parser.error(f"{name} is given {times} times")
+    try:
+        config = PeerConfig(**dict(words))
+        app, initial = map(pkgutil.resolve_name, (given["app"], given["initial"]))
+        if not isinstance(app, ClientApp) or not callable(initial):
+            raise TypeError("app must be a ClientApp, and initial a function")
+    except (AttributeError, ImportError, TypeError, ValueError) as error:
+        parser.error(str(error))
+    first = initial()
+    try:
+        peer = Peer(app, first, config)
+    except (OSError, TypeError, ValueError) as error:
+        parser.exit(1, f"peer {config.client}: {error}\n")
+    try:
+        code = peer.run()
+    except RuntimeError as error:  # gRPC does not end where no thread can be started
+        say(f"peer {config.client} has failed in round {peer.round + 1}: {error}")
+        os._exit(1)
+    if code:
+        parser.exit(code)
+
+
+def _option(word: str) -> tuple[str, Any]:
+    """Take "name=value" apart."""
+    name, equals, value = word.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{word!r} has no value: write {word}=...")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

@@ -88,8 +88,10 @@ def metropolis(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
 
     References
     ----------
-    Xiao and Boyd 2004, "Fast linear iterations for distributed averaging",
-    doi:10.1016/j.sysconle.2004.02.022.
+    Xiao, Boyd and Lall 2005, "A scheme for robust distributed sensor fusion based on
+    average consensus", doi:10.1109/IPSN.2005.1440896. Without the 1 it is the local
+    degree weight of Xiao and Boyd 2004, "Fast linear iterations for distributed
+    averaging", doi:10.1016/j.sysconle.2004.02.022: on an even ring that never agrees.
     """
     i, j, incoming, outgoing = _links(graph)
     weights = 1 / (1 + np.maximum(incoming[i], outgoing[j]))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
         timeline as timeline,
     )
     from .display import show as show
-    from .players import play as play, spread as spread
+    from .players import play as play, recolour as recolour, spread as spread
     from .widgets import explorer as explorer, scrubber as scrubber
 
 __getattr__, __dir__, __all__ = face(__name__)

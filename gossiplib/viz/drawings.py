@@ -1,8 +1,9 @@
-"""Drawings of graphs of clients, each in its own geometry, and of mixing matrices.
+"""Drawings of graphs of clients, each in its own geometry, and of what they hold.
 
 Each function returns a matplotlib Figure and shows nothing, see `display.show`.
 """
 
+import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 
@@ -10,12 +11,23 @@ import matplotlib.pyplot as plt
 import networkx as nx
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from gossiplib.viz import style
-from gossiplib.viz.style import COLOURS, INK, QUIET
+from gossiplib.viz.style import COLOURS, INK, QUIET, WAVE
 
-__all__ = ["filmstrip", "graph", "graphs", "layout", "mixing_matrix"]
+__all__ = [
+    "at_points",
+    "filmstrip",
+    "graph",
+    "graphs",
+    "layout",
+    "mixing_matrix",
+    "slow_wave",
+    "unrolled",
+]
 
 style.use()
 
@@ -31,11 +43,15 @@ def layout(graph: nx.Graph) -> dict[int, np.ndarray]:
         return places
     if place := _PLACES.get(graph.graph.get("name", "")):
         return place(graph)
-    circle = nx.circular_layout(graph)
     if not graph.is_directed() and graph.number_of_edges() >= len(graph):
         if nx.has_bridges(graph):
-            return nx.spring_layout(graph, pos=circle, seed=1, iterations=200)
-    return circle
+            return _as_links_pull(graph)
+    return nx.circular_layout(graph)
+
+
+def _as_links_pull(graph: nx.Graph) -> dict[int, np.ndarray]:
+    circle = nx.circular_layout(graph)
+    return nx.spring_layout(graph, pos=circle, seed=1, iterations=200)  # without scipy
 
 
 def _ring(n: int, first: float = 0.25, turn: float = 1.0) -> np.ndarray:
@@ -78,8 +94,8 @@ _PLACES: dict[str, Callable[[nx.Graph], dict[int, np.ndarray]]] = {
     "torus": _on_grid,
     "hypercube": _cubes,
     "barbell": _bells,
-    "regular": nx.kamada_kawai_layout,
-    "random": nx.kamada_kawai_layout,
+    "regular": _as_links_pull,
+    "random": _as_links_pull,
 }
 
 
@@ -91,7 +107,7 @@ def graph(
     title: str = "",
     label: str = "",
     limits: tuple[float, float] | None = None,
-    cmap: str = "viridis",
+    cmap: str | Colormap = "viridis",
     pos: Mapping[int, np.ndarray] | None = None,
     widths: Mapping[tuple[int, int], float] | None = None,
     sizes: Sequence[float] | None = None,
@@ -112,8 +128,8 @@ def graph(
         Title, and what the values are (drawn beside a colour bar).
     limits : (float, float), optional
         Values at the ends of the colour scale.
-    cmap : str
-        Name of a matplotlib colour map.
+    cmap : str or matplotlib.colors.Colormap
+        Name of a matplotlib colour map, or one.
     pos : dict, optional
         Node -> position, shape (2,); by default see `layout`.
     widths : dict, optional
@@ -192,15 +208,110 @@ def _hides(graph: nx.Graph, link: tuple[int, int]) -> bool:
     return abs(a - c) + abs(b - d) > 1
 
 
-def graphs(named: Mapping[str, nx.Graph]) -> Figure:
-    """Return a figure of several graphs by their names, `named`, four in a row."""
+def graphs(
+    named: Mapping[str, nx.Graph],
+    values: Mapping[str, Sequence[float]] | None = None,
+    **options: Any,
+) -> Figure:
+    """Return a figure of several graphs by their names, four in a row.
+
+    Parameters
+    ----------
+    named : dict
+        Name -> graph.
+    values : dict, optional
+        Name -> one value a client.
+    **options
+        Those of `graph`.
+    """
     rows = -(-len(named) // 4)
-    figure, axes = plt.subplots(rows, 4, figsize=(10.4, 2.6 * rows), squeeze=False)
+    size = (9.2, 2.4 * rows)
+    figure, axes = plt.subplots(
+        rows, 4, figsize=size, squeeze=False, layout="constrained"
+    )
     for ax in axes.flat[len(named) :]:
         ax.set_axis_off()
     for ax, (name, one) in zip(axes.flat, named.items(), strict=False):
-        graph(one, ax=ax, title=name)
+        graph(one, values[name] if values else None, ax=ax, title=name, **options)
     return figure
+
+
+def slow_wave(graph: nx.Graph, W: np.ndarray) -> np.ndarray:
+    """Return a pattern that W takes longest to average away: an eigenvector of λ₂.
+
+    Where several are as slow, it is the one that lies along the drawing, see `layout`.
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        Nodes 0..n-1.
+    W : numpy.ndarray
+        Its mixing matrix, shape (n, n): doubly stochastic and normal, such as
+        symmetric, so that the eigenvectors of W'W are those of W.
+
+    Returns
+    -------
+    numpy.ndarray
+        One number a client, from -1 to 1; their sum is 0.
+    """
+    n, place = len(graph), layout(graph)
+    # By |λ|², then without a change of sign in each round; agreement comes last.
+    order, waves = np.linalg.eigh(W.T @ W + 1e-6 * (W + W.T) - 2 / n)
+    slowest = waves[:, order > order[-1] - 1e-9]
+    along = np.array([place[i] for i in range(n)]) @ [1, 0.4]
+    along += 1e-3 * np.random.default_rng(0).normal(size=n)  # no wave is across it
+    wave = slowest @ (slowest.T @ (along - along.mean()))
+    return np.asarray(wave / np.abs(wave).max())
+
+
+def at_points(
+    ax: Axes, points: Mapping[str, tuple[float, float]], named: Mapping[str, nx.Graph]
+) -> None:
+    """Draw graphs, small, beside their points, none above another.
+
+    The lowest stand below their points, the others above.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        With its limits as they shall be.
+    points : dict
+        Name -> where its dot is, in data of the axes.
+    named : dict
+        Name -> graph.
+    """
+    room = np.array([66.0, 86.0]) * ax.figure.dpi / 90  # pixels, with the name
+    dots = ax.transData.transform([*points.values()])
+    apart = np.random.default_rng(0).normal(size=dots.shape)  # some are one point
+    away = np.sign(dots[:, 1] - np.quantile(dots[:, 1], 0.3)) * 0.7 * room[1]
+    places = dots + np.stack([0 * away, away], axis=1) + apart
+    inside = ax.bbox.get_points() + 0.5 * np.array([room, -room])
+    for _ in range(500):
+        for a, b in itertools.combinations(range(len(dots)), 2):
+            lack = room - np.abs(places[a] - places[b])
+            for c, d in ((a, b), (b, a)):  # of no other drawing, and of no other dot
+                over = room / 1.7 - np.abs(places[c] - dots[d])
+                if (over > 0).all():
+                    k = int(over[1] < over[0])
+                    places[c, k] += np.copysign(over[k], places[c, k] - dots[d, k])
+            if (lack > 0).all():
+                k = int(lack[1] < lack[0])
+                push = np.copysign(lack[k] / 2, places[a, k] - places[b, k])
+                places[a, k] += push
+                places[b, k] -= push
+        places = np.clip(places, *inside)
+    size = (room - [0, 26]) / ax.bbox.size
+    for name, dot, place in zip(points, dots, places, strict=True):
+        edge = np.clip(dot, place - 0.35 * room, place + 0.35 * room)
+        ends = ax.transData.inverted().transform([dot, edge])
+        ax.plot(*ends.T, color=QUIET, linewidth=0.8, zorder=1)
+        ax.plot(*ends[0], "o", color=COLOURS[0], zorder=5)
+        middle = ax.transAxes.inverted().transform(place)
+        inset = ax.inset_axes((*(middle - size / 2), *size), zorder=3)
+        graph(named[name], ax=inset, sizes=[9] * len(named[name]), labels={})
+        y, side = (1, "bottom") if place[1] > dot[1] else (0, "top")
+        words: dict[str, Any] = {"ha": "center", "va": side, "fontsize": 9}
+        inset.text(0.5, y, name, transform=inset.transAxes, **words)
 
 
 def filmstrip(
@@ -230,7 +341,13 @@ def filmstrip(
     return figure
 
 
-def mixing_matrix(W: np.ndarray, *, ax: Axes | None = None, title: str = "W") -> Figure:
+def mixing_matrix(
+    W: np.ndarray,
+    *,
+    ax: Axes | None = None,
+    title: str = "W",
+    door: Collection[tuple[int, int]] = (),
+) -> Figure:
     """Return a figure of a mixing matrix: row i has the weights that client i gives.
 
     Parameters
@@ -241,11 +358,39 @@ def mixing_matrix(W: np.ndarray, *, ax: Axes | None = None, title: str = "W") ->
         Where to draw; by default a new figure.
     title : str
         Stands above the picture.
+    door : collection of links
+        Whose weights are outlined, as in `graph`.
     """
     ax = ax or plt.subplots(figsize=(4, 3.4))[1]
     top = max(abs(W).max(), 1e-9)
     cmap, low = ("RdBu", -top) if W.min() < -1e-9 else ("Blues", 0)
     image = ax.imshow(W, cmap=cmap, vmin=low, vmax=top)
     ax.figure.colorbar(image, ax=ax, label="weight", shrink=0.8)
+    for i, j in [*door, *(link[::-1] for link in door)]:
+        box = Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, color=COLOURS[1], lw=2.5)
+        ax.add_patch(box)
     ax.set(xlabel="model of client j", ylabel="client i", title=title)
     return cast(Figure, ax.figure)
+
+
+def unrolled(panels: Mapping[str, np.ndarray]) -> Figure:
+    """Return a figure of what clients hold by round: time runs down, a column a client.
+
+    Parameters
+    ----------
+    panels : dict
+        Title -> numbers, shape (rounds, clients): 0 is white, above it blue, below it
+        orange. Each has a scale of its own.
+    """
+    size = (3.3 * len(panels) + 0.4, 4.2)
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=size, squeeze=False, layout="constrained"
+    )
+    for ax, (title, numbers) in zip(axes[0], panels.items(), strict=True):
+        top = np.abs(numbers).max()
+        look: dict[str, Any] = {"cmap": WAVE, "vmin": -top, "vmax": top}
+        image = ax.imshow(numbers, aspect="auto", interpolation="nearest", **look)
+        figure.colorbar(image, ax=ax, shrink=0.7)
+        ax.set(xlabel="client", ylabel="round", title=title)
+        ax.spines[:].set_visible(False)
+    return figure

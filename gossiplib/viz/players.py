@@ -1,11 +1,14 @@
 """Pictures that move, in any page, without a kernel.
 
-A player is a few frames, each a PNG, with a slider and a button. It works by keyboard,
-starts only when it is asked to, and where scripts do not run one frame is shown.
+A player is a few frames, each a PNG, or one drawing whose clients change colour, with a
+slider and a button. It works by keyboard, starts only when it is asked to, and where
+scripts do not run one frame is shown.
 """
 
 import base64
+import io
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from string import Template
 from typing import Any
@@ -13,17 +16,20 @@ from typing import Any
 import matplotlib.pyplot as plt
 import networkx as nx
 import numpy as np
+from matplotlib.colors import Colormap, to_hex
 from matplotlib.figure import Figure
 
 from gossiplib.viz import drawings
-from gossiplib.viz.display import about, escaped, png, width_of
+from gossiplib.viz.display import escaped, png, width_of
+from gossiplib.viz.style import WAVE
 
-__all__ = ["play", "spread"]
+__all__ = ["play", "recolour", "spread"]
 
+_FIT = "width:100%;height:auto;display:block"
 # JupyterLab would take the keys, but for the attribute of Lumino, its toolkit.
 _PAGE = Template("""\
 <figure class="player" style="margin:0;max-width:${width}px">
-<img alt="$alt" src="data:image/png;base64,$still" style="width:100%;height:auto">
+$view
 <div style="display:none;gap:8px;align-items:center">
 <button type="button" aria-label="play" style="min-width:2.6em"
  data-lm-suppress-shortcuts>&#9654;</button>
@@ -33,10 +39,11 @@ _PAGE = Template("""\
 <script>
 (function (figure) {
   const frames = $frames, titles = $titles;
-  const [image, bar] = figure.children, [button, slider, output] = bar.children;
+  const [view, bar] = figure.children, [button, slider, output] = bar.children;
   let timer = null;
   function draw() {
-    image.src = "data:image/png;base64," + frames[slider.value];
+    const frame = frames[slider.value];
+    $put
     output.textContent = titles[slider.value];
     slider.setAttribute("aria-valuetext", titles[slider.value]);
   }
@@ -90,8 +97,6 @@ def play(
     pause : float
         Seconds between two frames.
     """
-    from IPython.display import display
-
     images, box = [], None
     for draw in frames.values():
         figure = draw()
@@ -101,20 +106,111 @@ def play(
         images.append(png(figure, box=box))
         plt.close(figure)
     coded = [base64.b64encode(image).decode() for image in images]
-    still = images[first]
-    page = _PAGE.substitute(
-        alt=escaped(alt),
-        first=first % len(coded),
-        frames=json.dumps(coded),
-        last=len(coded) - 1,
-        pause=int(1000 * pause),
-        still=coded[first],
-        titles=json.dumps(list(frames)),
-        what=escaped(what),
+    source, still = "data:image/png;base64,", images[first]
+    view = f'<img alt="{escaped(alt)}" src="{source}{coded[first]}" style="{_FIT}">'
+    _display(
+        view,
+        f'view.src = "{source}" + frame;',
+        dict(zip(frames, coded, strict=True)),
+        still,
+        alt,
         width=width_of(still),
+        first=first,
+        what=what,
+        pause=pause,
+    )
+
+
+def recolour(
+    graphs: Mapping[str, nx.Graph],
+    frames: Mapping[str, Mapping[str, Sequence[float]]],
+    alt: str,
+    *,
+    limits: tuple[float, float],
+    cmap: Colormap = WAVE,
+    first: int = 0,
+    pause: float = 0.25,
+) -> None:
+    """Display graphs whose clients change their colours, as a player of many frames.
+
+    It is one drawing of lines, which is sharp at each size and takes few bytes.
+
+    Parameters
+    ----------
+    graphs : dict
+        Name -> graph.
+    frames : dict
+        Title -> name -> one value a client.
+    alt : str
+        What a reader sees in it, in words: for those who cannot see it.
+    limits : (float, float)
+        Values at the ends of the colour scale.
+    cmap : matplotlib.colors.Colormap
+        Light enough for the clients' dark numbers.
+    first, pause
+        Those of `play`.
+    """
+    start = [*frames.values()][first]
+    figure = drawings.graphs(graphs, start, limits=limits, cmap=cmap)
+    for ax in figure.axes[: len(graphs)]:
+        ax.collections[-1].set_gid("clients")
+    still, page = png(figure, scale=1, box=None), io.StringIO()
+    plain: Any = {"svg.fonttype": "none", "svg.hashsalt": ""}
+    plain["font.sans-serif"] = "DejaVu Sans"
+    with plt.rc_context(plain):
+        figure.savefig(page, format="svg")
+    plt.close(figure)
+    svg = re.sub(r"<(metadata|style).*?</\1>", "", page.getvalue(), flags=re.DOTALL)
+    svg = re.sub(r"(\.\d)\d{2,}", r"\1", svg)  # a tenth of a point is enough
+    svg = svg[svg.index("viewBox") :]
+    values = np.array([np.concatenate([*frame.values()]) for frame in frames.values()])
+    steps = np.rint(64 * np.clip((values - limits[0]) / np.ptp(limits), 0, 1))
+    palette = json.dumps([to_hex(cmap(k / 64)) for k in range(65)])
+    _display(
+        f'<svg role="img" aria-label="{escaped(alt)}" style="{_FIT}" {svg}',
+        f"""const colours = {palette};
+    view.querySelectorAll("#clients use").forEach(function (client, i) {{
+      client.style.fill = colours[frame[i]];
+    }});""",
+        dict(zip(frames, steps.astype(int).tolist(), strict=True)),
+        still,
+        alt,
+        width=width_of(still, scale=1),
+        first=first,
+        what="round",
+        pause=pause,
+    )
+
+
+def _display(
+    view: str,
+    put: str,
+    frames: Mapping[str, Any],
+    still: bytes,
+    alt: str,
+    *,
+    width: int,
+    first: int,
+    what: str,
+    pause: float,
+) -> None:
+    """Display what a page shows at first, and the script that puts a frame into it."""
+    from IPython.display import display
+
+    page = _PAGE.substitute(
+        first=first % len(frames),
+        frames=json.dumps([*frames.values()], separators=(",", ":")),
+        last=len(frames) - 1,
+        pause=int(1000 * pause),
+        put=put,
+        titles=json.dumps(list(frames)),
+        view=view,
+        what=escaped(what),
+        width=width,
     )
     data = {"text/html": page, "image/png": still, "text/plain": alt}
-    display(data, metadata=about(still, alt), raw=True)
+    about = {"image/png": {"alt": alt, "width": width}}
+    display(data, metadata=about, raw=True)
 
 
 def spread(

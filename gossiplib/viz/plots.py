@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -19,7 +18,9 @@ from gossiplib.viz import style
 from gossiplib.viz.display import show
 from gossiplib.viz.style import COLOURS, INK, QUIET, ROLES
 
-if TYPE_CHECKING:  # Flower, which few pictures need
+if TYPE_CHECKING:  # which few pictures need
+    import pandas as pd
+
     from gossiplib.core.result import GossipResult
 
 __all__ = [
@@ -100,7 +101,7 @@ def accuracy(
     """
     ax = plt.subplots(figsize=(6, 3.6))[1]
     for name, result in results.items():
-        table = result if isinstance(result, pd.DataFrame) else result.to_pandas()
+        table: Any = result.to_pandas() if hasattr(result, "to_pandas") else result
         clients = table.dropna(subset=[value]).groupby("round")[value]
         low, high = clients.min(), clients.max()
         colour = _line(ax, clients.mean().to_dict(), name)

@@ -8,8 +8,9 @@ from typing import Any
 
 import matplotlib
 from cycler import cycler
+from matplotlib.colors import LinearSegmentedColormap
 
-__all__ = ["COLOURS", "INK", "QUIET", "ROLES", "use"]
+__all__ = ["COLOURS", "INK", "QUIET", "ROLES", "WAVE", "use"]
 
 #: Okabe and Ito's palette, without its yellow, which is faint on white.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
@@ -24,6 +25,8 @@ ROLES = {
     "liar": COLOURS[3],
     "guess": COLOURS[6],
 }
+#: Below and above an average, which is white; light enough for dark words.
+WAVE = LinearSegmentedColormap.from_list("wave", [COLOURS[5], "white", COLOURS[4]])
 
 _STYLE: Any = {
     "figure.dpi": 90,

@@ -2,10 +2,11 @@
 
 Core ipywidgets only, so that they work with versions 7.7 and 8. Each can be used with
 the keyboard alone, and says below its picture in words what it shows. A widget is
-nothing without a running kernel: a notebook shows a still picture beside each.
+nothing without a running kernel: beside each, a notebook has a picture that needs none.
 """
 
 import html
+import math
 from collections.abc import Callable
 
 import ipywidgets as widgets
@@ -54,8 +55,12 @@ def _explored(
         return figure, str(error)
     degrees = [len(topology.senders(graph, i)) for i in graph]
     rounds = mixing.rounds_to_consensus(W)
-    neighbours = f"{min(degrees)} to {max(degrees)} neighbours"
-    speed = f"gap {mixing.spectral_gap(W):.3f}, 1 % after {rounds} rounds"
+    least, most = min(degrees), max(degrees)
+    each = f"{least} neighbour{'s' * (least > 1)} each"
+    neighbours = each if least == most else f"{least} to {most} neighbours"
+    when = f"1 % after {rounds} round{'s' * (rounds > 1)}"
+    when = when if math.isfinite(rounds) else "never at 1 %"
+    speed = f"gap {mixing.spectral_gap(W):.3f}, {when}"
     drawings.graph(graph, ax=left, title=neighbours)
     drawings.mixing_matrix(W, ax=right, title=speed)
     words = f"{name.value}, {size.value} clients, {rule.value} weights"

@@ -53,9 +53,16 @@ def meetings_on_a_ring():
 
     Fresh numbers differ by as much on average, whoever has them. After many meetings,
     neighbours on a ring are alike, and the far sides are not: they never meet. On the
-    complete graph any two may meet, so the share stays what it is.
+    complete graph any two may meet, so the share stays what it is. The two shares are as
+    the two squared differences: after 200 meetings about a fifth, as this measures.
     """
-    return "same", "less"
+    n, rng = 50, np.random.default_rng(1)
+    x = rng.normal(size=(n, 500))  # 500 starts side by side
+    for i in rng.integers(n, size=200):
+        x[i] = x[i - 1] = (x[i] + x[i - 1]) / 2  # client -1 is the last one
+    neighbours = np.mean((x - np.roll(x, 1, axis=0)) ** 2)
+    any_two = np.mean((x[:, None] - x) ** 2) * n / (n - 1)  # without oneself
+    return "same", "less", neighbours / any_two
 
 
 ANSWERS = {

@@ -1,18 +1,30 @@
 """Pictures and widgets are drawn, for all that a reader may choose."""
 
+import itertools
 import json
+import re
 
 import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex
 
-from gossiplib.core import topology
+from gossiplib.core import mixing, topology
 from gossiplib.core.client import gossip
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
-from gossiplib.viz import diagrams, display, drawings, players, plots, timeline, widgets
+from gossiplib.viz import (
+    diagrams,
+    display,
+    drawings,
+    players,
+    plots,
+    style,
+    timeline,
+    widgets,
+)
 from toy_apps import drifting_app, zeros
 
 
@@ -39,6 +51,28 @@ def test_the_explorer_shows_each_rule_and_name_or_says_why_not():
     assert all(one.startswith(b"\x89PNG") for one in seen)
     assert len(seen) == len(topology.NAMES) + len(widgets.WEIGHTS) == len(set(words))
     assert any("hypercube needs" in one for one in words)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "rule", "words"),
+    [
+        (
+            "ring",
+            16,
+            "metropolis",
+            "2 neighbours each; gap 0.051, 1 % after 89 rounds.",
+        ),
+        ("complete", 4, "uniform", "3 neighbours each; gap 1.000, 1 % after 1 round."),
+        ("path", 4, "max degree", "1 to 2 neighbours; gap 0.293, 1 % after 14 rounds."),
+        ("ring", 4, "max degree", "2 neighbours each; gap 0.000, never at 1 %."),
+    ],
+)
+def test_the_explorer_says_what_it_shows_in_plain_words(name, size, rule, words):
+    explorer = widgets.explorer()
+    chosen = zip(explorer.children[0].children, (name, size, rule), strict=True)
+    for control, value in chosen:
+        control.value = value
+    assert explorer.children[2].value.endswith(words)
 
 
 def test_the_scrubber_shows_another_picture_for_another_round():
@@ -91,11 +125,51 @@ def test_the_theory_line_starts_at_the_first_distance():
     assert np.allclose(measured, [2, 1, 0.4]) and np.allclose(theory, [2, 1, 0.5])
 
 
+def test_unrolled_rounds_run_down_and_zero_is_white():
+    numbers = np.array([[2.0, -1.0, 0.0], [0.5, 0.0, 0.0]])
+    figure = drawings.unrolled({"left": numbers, "right": numbers / 2})
+    (first, second) = (ax.images[0] for ax in figure.axes[:2])
+    assert np.array_equal(first.get_array(), numbers) and first.get_clim() == (-2, 2)
+    assert second.get_clim() == (-1, 1)  # a scale of its own
+    assert figure.axes[0].get_ylim() == (1.5, -0.5)
+    assert np.allclose(first.to_rgba(0.0), 1, atol=0.01)
+
+
 @pytest.mark.parametrize("name", topology.NAMES)
 def test_each_topology_has_a_place_for_each_client(name):
     graph = topology.named(name, 16)
     assert sorted(drawings.layout(graph)) == list(range(16))
     display.png(drawings.graph(graph, range(16), label="value"))
+
+
+@pytest.mark.parametrize("name", topology.NAMES)
+def test_a_slow_wave_shrinks_by_the_second_eigenvalue_and_by_no_less(name):
+    graph = topology.named(name, 16)
+    W = mixing.metropolis(graph)
+    wave = drawings.slow_wave(graph, W)
+    assert np.allclose(W @ wave, mixing.slem(W) * wave)
+    assert abs(wave.sum()) < 1e-9 and np.isclose(abs(wave).max(), 1)
+
+
+def test_the_doors_of_a_graph_are_outlined_in_w_both_ways():
+    W = mixing.metropolis(topology.named("barbell", 16))
+    (ax, *_) = drawings.mixing_matrix(W, door=[(7, 8)]).axes
+    corners = {box.get_xy() for box in ax.patches}
+    assert corners == {(7.5, 6.5), (6.5, 7.5)}  # x is the column
+
+
+def test_small_graphs_stand_apart_beside_their_dots():
+    named = {name: topology.named(name, 16) for name in topology.NAMES}
+    points = {name: (k // 3, k // 3) for k, name in enumerate(named)}  # three at each
+    figure, ax = plt.subplots(figsize=(8, 6))
+    ax.set(xlim=(-1, 4), ylim=(-1, 4))
+    drawings.at_points(ax, points, named)
+    figure.canvas.draw()
+    boxes = [inset.bbox for inset in ax.child_axes]
+    assert len(boxes) == 12
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    dots = [line.get_xydata()[0].tolist() for line in ax.lines[1::2]]
+    assert np.allclose(dots, [*points.values()])
 
 
 def test_clients_are_as_large_and_called_as_one_says():
@@ -173,9 +247,14 @@ def test_names_at_the_ends_of_lines_do_not_cover_each_other():
     assert all(low[1] <= high[0] + 1 for low, high in zip(tops, tops[1:], strict=False))
 
 
-def test_a_player_has_all_frames_a_still_and_words(monkeypatch):
+@pytest.fixture
+def shown(monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda *a, **k: shown.append((a, k)))
+    return shown
+
+
+def test_a_player_has_all_frames_a_still_and_words(shown):
     frames = {f"round {t}": [0.0, t, float("nan")] for t in range(3)}
     players.spread(nx.path_graph(3), frames, 'it "moves"', label="value")
     ((data,), more) = shown[0]
@@ -187,6 +266,22 @@ def test_a_player_has_all_frames_a_still_and_words(monkeypatch):
     assert page.count("iVBOR") == 4 and "it &quot;moves&quot;" in page
     assert all(json.dumps(title) in page for title in frames) and "http" not in page
     assert "display:none" in page  # of what does nothing where scripts do not run
+
+
+def test_a_player_that_recolours_is_one_drawing_with_a_colour_for_each_client(shown):
+    graphs = {"path": nx.path_graph(3), "ring": nx.cycle_graph(4)}
+    low = {"path": [0, 0, 0], "ring": [-1, 0, 0, 1]}
+    high = {"path": [1, 1, 9], "ring": [0, 0, 0, 0]}  # beyond the scale is at its end
+    frames = {"round 0": low, "round 1": high}
+    players.recolour(graphs, frames, 'it "moves"', limits=(-1, 1))
+    ((data,), more) = shown[0]
+    page = data["text/html"]
+    assert data["image/png"].startswith(b"\x89PNG") and "it &quot;moves&quot;" in page
+    assert more["metadata"]["image/png"]["alt"] == 'it "moves"'
+    assert "[[32,32,32,0,32,32,64],[64,64,64,32,32,32,32]]" in page
+    colours = re.findall(r"<use [^>]*fill: (#\w+)", page)
+    low, middle, high = map(to_hex, style.WAVE([0.0, 0.5, 1.0]))
+    assert colours == [middle] * 3 + [low, middle, middle, high]
 
 
 def test_diagrams_say_each_step():

@@ -3,7 +3,13 @@
 import networkx as nx
 import numpy as np
 
-from gossiplib.classroom.checking import Function, checks, need, predicts
+from gossiplib.classroom.checking import (
+    Function,
+    checks,
+    need,
+    need_number,
+    predicts,
+)
 from gossiplib.core import mixing, topology
 
 
@@ -47,6 +53,14 @@ def _(n: int) -> None:
     need(early, "A smaller ring takes more than 1000 rounds already.")
 
 
+def _weight(number: float) -> None:
+    need_number(number)
+    graph = topology.named("ring", 16)
+    graph.add_edge(0, 8)
+    weight = mixing.metropolis(graph)[0, 1]
+    need(abs(number - weight) < 1e-3, "The reason: count client 0's neighbours again.")
+
+
 @predicts(
     "02.4",
     "larger",
@@ -54,6 +68,7 @@ def _(n: int) -> None:
     "The ring: how do clients 0 and 8 weigh others now?",
     "The path: which graph is it now?",
     same=1e-6,
+    reason=_weight,
 )
 def _() -> list[float]:
     """Return what a link adds to the gap of a ring, and of a path."""

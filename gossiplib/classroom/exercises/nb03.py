@@ -1,8 +1,10 @@
 """Checks of the exercises of notebook 03: averaging."""
 
+from functools import cache
+
 import numpy as np
 
-from gossiplib.classroom.checking import checks, need, predicts
+from gossiplib.classroom.checking import checks, need, need_number, predicts
 from gossiplib.core import mixing, topology
 
 
@@ -39,28 +41,21 @@ def _(matrices: list[np.ndarray]) -> None:
     need(error < 1e-9, f"The largest error after the last round is {error:.2g}.")
 
 
-@predicts(
-    "03.4",
-    "more",
-    "less",
-    "The first meeting: Two fresh numbers: does it matter who has them?",
-    "The later meeting: How far apart are neighbours by then?",
-    same=1e-3,
-)
-def _() -> tuple[float, float]:
-    """Return by how much more variance shrinks than on the complete graph.
+@cache
+def _shares(n: int = 50) -> tuple[float, float]:
+    """Return what share of the variance a meeting on a ring takes away.
 
-    In the first meeting, and in one after 200 others: as a share, on average over all
-    pairs of neighbours that may meet and over many starts.
+    The first, and one after 200 others: on average over all pairs of neighbours that
+    may meet and over many starts. As it is half of a squared difference, it is to the
+    complete graph's, 1 / (n - 1), as the neighbours' squared difference to any two's.
     """
-    n, rng = 50, np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     x = rng.normal(size=(2000, n))
     rows = np.arange(len(x))
 
     def share() -> float:
         apart = ((x - np.roll(x, 1, axis=1)) ** 2).mean(axis=1)
-        taken = (apart / (2 * n * x.var(axis=1))).mean()
-        return float(taken) - 1 / (n - 1)  # the complete graph's, from any start
+        return float((apart / (2 * n * x.var(axis=1))).mean())
 
     first = share()
     for _ in range(200):
@@ -68,3 +63,24 @@ def _() -> tuple[float, float]:
         j = (i + 1) % n
         x[rows, i] = x[rows, j] = (x[rows, i] + x[rows, j]) / 2
     return first, share()
+
+
+def _alike(number: float) -> None:
+    need_number(number)
+    share = 49 * _shares()[1]
+    hint = "The reason: measure both squared differences after 200 meetings."
+    need(share / 2 < number < 2 * share, hint)
+
+
+@predicts(
+    "03.4",
+    "more",
+    "less",
+    "The first meeting: Two fresh numbers: does it matter who has them?",
+    "The later meeting: How far apart are neighbours by then?",
+    same=1e-3,
+    reason=_alike,
+)
+def _() -> list[float]:
+    """Return by how much more of the variance goes than on the complete graph."""
+    return [share - 1 / 49 for share in _shares()]

@@ -262,11 +262,6 @@ def test_the_client_of_notebook_05_is_the_one_that_04_wrote():
         assert sum(len(again[name].splitlines()) for name in names) <= 60
 
 
-def test_the_readme_names_the_tested_torch():
-    (pin,) = re.findall(r"^torch==.+$", (ROOT / "constraints.txt").read_text(), re.M)
-    assert f"pip install {pin} " in (ROOT / "README.md").read_text()
-
-
 def test_took_no_more_than_it_may(path, notebook):
     seconds, megabytes = stated(notebook, RUN_TIME)
     most_seconds, most = limits(path.name)

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from . import (
         diagrams as diagrams,
         drawings as drawings,
+        pictures as pictures,
         plots as plots,
         timeline as timeline,
     )

@@ -29,14 +29,10 @@ __all__ = [
     "QUIET",
     "ROLES",
     "accuracy",
-    "answers",
     "by_round",
     "consensus_distance",
     "guess",
     "heat_map",
-    "holdings",
-    "images",
-    "judged",
     "label_counts",
     "label_lines",
     "sawtooth",
@@ -241,155 +237,6 @@ def sawtooth(distances: Sequence[float], bounds: Sequence[float]) -> Figure:
     return by_round(ax, "distance to consensus")
 
 
-def images(
-    rows: Mapping[str, np.ndarray],
-    columns: Sequence[str] = (),
-    *,
-    signed: bool = False,
-    beside: Mapping[str, np.ndarray] | None = None,
-    size: float = 0.95,
-) -> Figure:
-    """Return a figure of small pictures, such as digits, in rows.
-
-    Parameters
-    ----------
-    rows : dict
-        Name of a row -> its pictures, shape (pictures, height, width).
-    columns : sequence of str
-        What stands above the pictures of the first row.
-    signed : bool
-        Whether values have a sign, as weights have: above 0 is blue, below red, and
-        each row has its own scale. Otherwise black is the largest of all.
-    beside : dict, optional
-        Title -> a picture to compare with, as tall as all rows. It has no sign, and the
-        rows then have one scale, and as many pictures each.
-    size : float
-        Width of a picture, in inches.
-    """
-    most, more = max(len(row) for row in rows.values()), len(beside or {})
-    figure, axes = plt.subplots(
-        len(rows),
-        most + more,
-        figsize=(size * (most + more * len(rows)) + 0.9, size * len(rows) + 0.3),
-        width_ratios=[1] * most + [len(rows)] * more,
-        squeeze=False,
-        layout="constrained",
-    )
-    for k, (title, picture) in enumerate((beside or {}).items(), most):
-        for ax in axes[:, k]:
-            ax.remove()
-        ax = figure.add_subplot(axes[0, k].get_gridspec()[:, k])
-        ax.imshow(picture, cmap="gray_r", vmin=0)
-        ax.set_title(title, fontsize=9, weight="normal", loc="center")
-        ax.set_axis_off()
-    tops = {name: np.abs(row).max() for name, row in rows.items()}
-    if more:  # few weights are far larger than all others
-        tops = dict.fromkeys(rows, np.quantile(np.abs([*rows.values()]), 0.98))
-    for line, (name, row) in zip(axes[:, :most], rows.items(), strict=True):
-        limit = tops[name] if signed else max(tops.values())
-        look = {"cmap": "RdBu" if signed else "gray_r", "vmax": limit}
-        for ax, picture in zip(line, row, strict=False):
-            ax.imshow(picture, vmin=-limit if signed else 0, **look)
-        for ax in line:
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center")
-    for ax, title in zip(axes[0], columns, strict=False):
-        ax.set_title(title, fontsize=9, weight="normal", loc="center")
-    return figure
-
-
-def answers(
-    pictures: np.ndarray,
-    truth: Sequence[Any],
-    said: Mapping[str, Sequence[Any]],
-    titles: Sequence[str] = (),
-    *,
-    columns: int = 7,
-) -> Figure:
-    """Return a figure of pictures, and below each what was said of it.
-
-    What is right is written in the colour of who said it, with a tick; what is wrong is
-    grey, with a cross.
-
-    Parameters
-    ----------
-    pictures : numpy.ndarray
-        Shape (pictures, height, width).
-    truth : sequence
-        What is right, for each picture.
-    said : dict
-        Name -> an answer to each picture.
-    titles : sequence of str
-        What stands above each picture.
-    columns : int
-        Pictures in a row.
-    """
-    high = -(-len(pictures) // columns)
-    size = (1.15 * columns, (1.1 + 0.24 * len(said)) * high)
-    figure, axes = plt.subplots(high, columns, figsize=size, squeeze=False)
-    figure.subplots_adjust(hspace=0.35 + 0.25 * len(said))
-    for ax in axes.flat:
-        ax.set_axis_off()
-    for k, (ax, picture) in enumerate(zip(axes.flat, pictures, strict=False)):
-        ax.imshow(picture, cmap="gray_r")
-        ax.set_title(
-            "".join(titles[k : k + 1]), fontsize=9, weight="normal", loc="center"
-        )
-        for line, (name, each) in enumerate(said.items()):
-            right = each[k] == truth[k]
-            words = f"{name}: {each[k]} {'✓' if right else '✗'}"
-            look: dict[str, Any] = {"fontsize": 9, "color": "#666666"}
-            if right:
-                look |= {"color": ROLES.get(name, INK), "weight": "bold"}
-            where: dict[str, Any] = {"transform": ax.transAxes, "ha": "center"}
-            ax.text(0.5, -0.16 - 0.2 * line, words, **where, **look)
-    return figure
-
-
-def holdings(
-    examples: Sequence[tuple[np.ndarray, np.ndarray]],
-    classes: int,
-    *,
-    mark: tuple[int, int] | None = None,
-) -> Figure:
-    """Return a figure of what clients hold: a row each, with a column for each class.
-
-    A cell shows an example of the class, and how many there are; it is empty if there
-    is none.
-
-    Parameters
-    ----------
-    examples : sequence of (numpy.ndarray, numpy.ndarray)
-        Pictures and their classes, shapes (examples, height, width) and (examples,),
-        for each client.
-    classes : int
-        Number of classes.
-    mark : (int, int), optional
-        Client and class of a cell to frame.
-    """
-    size = (0.62 * classes + 1.0, 0.32 * len(examples) + 0.6)
-    figure, ax = plt.subplots(figsize=size)
-    for i, (x, y) in enumerate(examples):
-        for k, first in zip(*np.unique(y, return_index=True), strict=True):
-            place = (k - 0.45, k + 0.05, i + 0.42, i - 0.42)
-            ax.imshow(x[first], cmap="gray_r", extent=place)
-            ax.text(k + 0.1, i, str((y == k).sum()), va="center", fontsize=7)
-    if mark:
-        client, k = mark
-        frame: dict[str, Any] = {"fill": False, "edgecolor": COLOURS[1], "linewidth": 2}
-        ax.add_patch(plt.Rectangle((k - 0.5, client - 0.48), 1, 0.96, **frame))
-    ax.set(xticks=range(classes), yticks=range(len(examples)), ylabel="client")
-    ax.set(xlim=(-0.55, classes - 0.45), ylim=(len(examples) - 0.45, -0.55))
-    ax.set_aspect("auto")
-    ax.tick_params(length=0, labeltop=True, labelbottom=False)
-    ax.spines[:].set_visible(False)
-    ax.hlines(
-        np.arange(len(examples) + 1) - 0.5, -0.5, classes - 0.5, "#e4e4e4", lw=0.6
-    )
-    return figure
-
-
 def heat_map(
     values: np.ndarray,
     text: Sequence[Sequence[str]] | None = None,
@@ -433,39 +280,6 @@ def heat_map(
         ax.set_yticks(range(height), rows)
     figure = _figure(ax)
     figure.colorbar(image, ax=ax, label=label)
-    return figure
-
-
-def judged(
-    pictures: np.ndarray, truth: Sequence[int], answers: Mapping[str, Sequence[int]]
-) -> Figure:
-    """Return a figure of digits in a row and, below each, what models take it for.
-
-    Parameters
-    ----------
-    pictures : numpy.ndarray
-        Shape (pictures, height, width).
-    truth : sequence of int
-        What each one is.
-    answers : dict
-        Name of a model -> its answers. Right ones are in colour.
-    """
-    n = len(pictures)
-    size = (0.56 * n + 1.3, 0.62 + 0.3 * len(answers))
-    figure, axes = plt.subplots(1, n, figsize=size, squeeze=False)
-    figure.subplots_adjust(left=1.3 / size[0], right=1, top=1, bottom=1 - 0.6 / size[1])
-    for k, (ax, digit) in enumerate(zip(axes[0], pictures, strict=True)):
-        ax.imshow(digit, cmap="gray_r")
-        ax.set_axis_off()
-        for line, (name, said) in enumerate(answers.items(), 1):
-            at = {"xycoords": "axes fraction", "textcoords": "offset points"}
-            y, right = 2 - 20 * line, said[k] == truth[k]
-            look: dict[str, Any] = {"color": COLOURS[2] if right else QUIET}
-            look |= {"weight": "bold" if right else "normal", "fontsize": 12}
-            look["ha"] = "center"
-            ax.annotate(str(said[k]), (0.5, 0), (0, y - 3), **at, **look)
-            if not k:
-                ax.annotate(name, (0, 0), (-10, y), **at, ha="right", va="center")
     return figure
 
 

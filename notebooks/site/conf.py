@@ -10,6 +10,7 @@ import shutil
 import tomllib
 from pathlib import Path
 
+import latex2mathml.converter
 from docutils import nodes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +57,8 @@ templates_path = [str(ROOT / "notebooks/site/templates")]  # autosummary reads f
 
 nb_execution_mode = "off"
 nb_merge_streams = True
+myst_enable_extensions = ["dollarmath"]
+html_math_renderer = "mathml"
 myst_heading_anchors = 4  # the guide and the README link to their own headings
 suppress_warnings = ["ref.python"]  # a class that two modules offer
 autodoc_typehints = "none"  # numpydoc's sections tell types, with shapes and units
@@ -126,6 +129,16 @@ def describe_pictures(app, doctree):
             image["alt"] = alt
 
 
+def formula(display):
+    """Return a renderer of formulas as MathML, which browsers draw offline."""
+
+    def visit(self, node):
+        self.body.append(latex2mathml.converter.convert(node.astext(), display=display))
+        raise nodes.SkipNode
+
+    return visit, None
+
+
 def write_index(app, exception):
     """Put the first page where a server, and a reader, look for it."""
     if exception is None:
@@ -137,4 +150,5 @@ def setup(app):
     app.connect("source-read", add_pages)
     app.connect("source-read", link_elsewhere)
     app.connect("doctree-read", describe_pictures, priority=100)
+    app.add_html_math_renderer("mathml", formula("inline"), formula("block"))
     app.connect("build-finished", write_index)

@@ -19,6 +19,7 @@ from gossiplib.viz import (
     diagrams,
     display,
     drawings,
+    pictures,
     players,
     plots,
     style,
@@ -180,18 +181,21 @@ def test_clients_are_as_large_and_called_as_one_says():
     assert [text.get_text() for text in ax.texts] == ["server"]
 
 
-def test_an_answer_is_ticked_only_if_it_is_right():
+def test_an_answer_is_bold_only_if_it_is_right():
     said = {"alone": [1, 2], "gossip": [7, 2]}
-    figure = plots.answers(np.ones((2, 8, 8)), [7, 2], said, ["a", "b"])
-    words = [[text.get_text() for text in ax.texts] for ax in figure.axes[:2]]
-    assert words == [["alone: 1 ✗", "gossip: 7 ✓"], ["alone: 2 ✓", "gossip: 2 ✓"]]
-    assert [ax.get_title() for ax in figure.axes[:2]] == ["a", "b"]
+    figure = pictures.answers(np.ones((2, 8, 8)), [7, 2], said, ["a", "b"])
+    bold = [
+        [text.get_text()[0] for text in ax.texts if text.get_weight() == "bold"]
+        for ax in figure.axes
+    ]
+    assert bold == [["7"], ["2", "2"]]
+    assert [ax.get_title() for ax in figure.axes] == ["a", "b"]
 
 
 def test_what_a_client_lacks_is_an_empty_cell():
-    pictures = np.arange(3.0).reshape(3, 1, 1) * np.ones((1, 8, 8))
-    held = [(pictures, np.array([2, 0, 2])), (pictures[:1], np.array([1]))]
-    (ax,) = plots.holdings(held, 3, mark=(1, 2)).axes
+    digits = np.arange(3.0).reshape(3, 1, 1) * np.ones((1, 8, 8))
+    held = [(digits, np.array([2, 0, 2])), (digits[:1], np.array([1]))]
+    (ax,) = pictures.holdings(held, 3, mark=(1, 2)).axes
     counts = {(round(x - 0.1), y): text for x, y, text in _written(ax)}
     assert counts == {(0, 0): "1", (2, 0): "2", (1, 1): "1"}
     first = {round(i.get_extent()[0] + 0.45): i.get_array().max() for i in ax.images}
@@ -204,7 +208,7 @@ def _written(ax):
 
 def test_pictures_beside_others_have_a_scale_of_their_own():
     rows = {"alone": np.full((2, 8, 8), 0.1), "gossip": np.full((2, 8, 8), -0.5)}
-    figure = plots.images(rows, signed=True, beside={"mean": np.full((8, 8), 9.0)})
+    figure = pictures.images(rows, signed=True, beside={"mean": np.full((8, 8), 9.0)})
     limits = {ax.get_title(): ax.images[0].get_clim() for ax in figure.axes}
     assert limits == {"": (-0.5, 0.5), "mean": (0, 9.0)}
 

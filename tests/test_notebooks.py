@@ -199,7 +199,8 @@ def test_pictures_have_their_text_in_nbconverts_pages(template, tmp_path):
         o["metadata"].get("image/png", {}).get("alt") for o in outputs if "data" in o
     ]
     page = BeautifulSoup((tmp_path / f"{path.stem}.html").read_bytes(), "html.parser")
-    shown = [image["alt"] for image in page.select(".output img, .jp-OutputArea img")]
+    seen = page.select(".output img, .jp-OutputArea img, figure svg[role=img]")
+    shown = [image.get("alt") or image["aria-label"] for image in seen]
     assert shown == list(filter(None, texts)) != []
 
 

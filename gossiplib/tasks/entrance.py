@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import issparse
 from torch import nn
 
 __all__ = [
@@ -49,7 +48,7 @@ def as_array(name: str, value: Any) -> np.ndarray:
         if isinstance(value, torch.Tensor):
             value = value.detach().cpu().to_dense()
             value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
-        elif issparse(value):
+        elif hasattr(value, "toarray"):  # a sparse matrix
             value = value.toarray()
         array = np.asarray(value)
         if array.dtype == object:

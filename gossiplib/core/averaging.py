@@ -7,7 +7,7 @@ Algorithm 2. Nothing here knows graphs or Flower; `protocols` has more of them.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, is_dataclass
 from types import MethodType
 from typing import Any, Protocol, TypeAlias
@@ -136,6 +136,14 @@ def per_client(values: np.ndarray, array: np.ndarray) -> np.ndarray:
     """
     values = np.asarray(values)
     return values.reshape(values.shape + (1,) * (np.ndim(array) - values.ndim))
+
+
+def as_model(made: Any, by: str) -> Model:
+    """Return what a function, called `by`, made as a list of arrays."""
+    if not isinstance(made, Iterable) or isinstance(made, Mapping | str):
+        kind = type(made).__name__
+        raise TypeError(f"{by} must return a list of arrays, not a {kind}")
+    return [np.asarray(array) for array in made]
 
 
 def as_dtypes(mixed: Iterable[Any], own: Model, neighbours: Models = ()) -> Model:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from gossiplib.system.numbers import check_share
+from gossiplib.system.numbers import check_number, check_share
 
 __all__ = [
     "Average",
@@ -204,8 +204,10 @@ class SoftmaxDistance:
 
     Raises
     ------
+    TypeError
+        If `predict` cannot be called.
     ValueError
-        If `self_weight` is not a share.
+        If `self_weight` is not a share, or `alpha` not a finite number.
     """
 
     predict: Callable[[Model, Any], np.ndarray]
@@ -214,8 +216,12 @@ class SoftmaxDistance:
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check the weight."""
+        """Check what is given."""
+        if not callable(self.predict):
+            raise TypeError(f"predict must be callable, not {self.predict!r}")
         check_share("self_weight", self.self_weight)
+        if not np.isfinite(check_number("alpha", self.alpha)):
+            raise ValueError(f"alpha must be finite; got {self.alpha}")
 
     def __call__(
         self, own: Model, neighbours: Models, weights: np.ndarray, context: Any

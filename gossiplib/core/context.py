@@ -20,6 +20,7 @@ __all__ = ["RoundContext", "keep", "owned", "uniforms"]
 def owned(context: Context, owner: str) -> Context:
     """Return a Context whose state has what an `owner` keeps, and nothing else."""
     own, prefix = copy.copy(context), f"{owner}."
+    own.node_config = {**context.node_config}  # who the client is, gossip reads too
     own.state = RecordDict(
         {
             name.removeprefix(prefix): record

@@ -155,7 +155,8 @@ class GossipResult(Result):
         """
         if isinstance(self.node_arrays, StackedModels):
             return self.node_arrays.rows()
-        return np.stack([flat(self.node_arrays[i]) for i in sorted(self.node_arrays)])
+        rows = [flat(self.node_arrays[i]) for i in sorted(self.node_arrays)]
+        return np.stack(rows) if rows else np.empty((0, 0))
 
     def to_pandas(self, by: str = "client") -> pd.DataFrame:
         """Return a tidy table.

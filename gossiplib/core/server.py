@@ -109,7 +109,6 @@ class Gossip(Strategy):
         check_seconds("join_timeout", join_timeout, zero=True)
         if discover_every is None:
             discover_every = 1 if callable(schedule) else 0
-        checkpoints.check_path(checkpoint)
         self.num_clients = len(graph)
         self.schedule = schedule
         self.weights = weights
@@ -117,7 +116,7 @@ class Gossip(Strategy):
         self.evaluate_every = check_whole("evaluate_every", evaluate_every, 0)
         self.observe_every = check_whole("observe_every", observe_every, 0)
         self.join_timeout = join_timeout
-        self.checkpoint = checkpoint
+        self.checkpoint = checkpoints.check_path(checkpoint)
         self.checkpoint_every = check_whole("checkpoint_every", checkpoint_every, 0)
 
     def summary(self) -> None:
@@ -232,6 +231,7 @@ class Gossip(Strategy):
             if not isinstance(config, ConfigRecord | None):
                 raise TypeError(f"a config must be a ConfigRecord, not {config!r}")
         evaluate_fn = as_evaluate_fn(evaluate_fn)
+        records = (records[0].copy(), *records[1:])  # late clients begin with it, too
         self.summary()
 
         def identity(graph: nx.Graph) -> checkpoints.Identity:

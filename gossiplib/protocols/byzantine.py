@@ -181,6 +181,11 @@ class Noise:
         Standard deviation of the noise on each parameter.
     seed : int
         Of the noise.
+
+    Raises
+    ------
+    ValueError
+        If one is no such number, or below 0.
     """
 
     std: float

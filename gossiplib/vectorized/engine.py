@@ -133,7 +133,7 @@ def gossip_learning(
     check_whole("evaluate_every", evaluate_every, 0)
     check_whole("observe_every", observe_every, 0)
     check_whole("checkpoint_every", checkpoint_every, 0)
-    checkpoints.check_path(checkpoint)
+    checkpoint = checkpoints.check_path(checkpoint)
     if sample is not None:
         check_whole("sample", sample, 1, task.num_clients)
     if evaluate_every and not task.parts.held.all():

@@ -4,6 +4,8 @@ Average functions, discover, weights, evaluate_fn and the wrapped app itself are
 user's; what they return may be of a near type, and what they are given is theirs alone.
 """
 
+import os
+
 import networkx as nx
 import numpy as np
 import pandas as pd
@@ -252,3 +254,51 @@ def test_an_evaluate_fn_that_tells_no_metrics_is_refused_before_the_work(
         Gossip(RING).start(
             LocalGrid(gossip(app), 4), zeros(), 2, evaluate_fn=evaluate_fn
         )
+
+
+# What is shared with whoever called, or with the process.
+
+
+def test_a_first_model_that_is_changed_during_the_run_changes_nothing():
+    def evaluate_fn(server_round, arrays):
+        initial["0"] = record_of(w=np.full(3, 9.0))["w"]
+
+    initial = zeros()
+    grid = LocalGrid(gossip(drifting_app()), 4)
+    result = Gossip(RING).start(grid, initial, 2, evaluate_fn=evaluate_fn)
+    assert np.allclose(result.models(), drift(RING, 4, 2))
+
+
+def test_who_the_client_is_no_app_can_change_for_gossip():
+    inner, app, seen = drifting_app(), ClientApp(), []
+
+    @app.train()
+    def train(message, context):
+        reply = inner(message, context)
+        context.node_config["partition-id"] = 0
+        context.node_config.pop("num-partitions")
+        return reply
+
+    def average(own, neighbours, weights, context):
+        seen.append(int(context.clients))
+        return weighted_mean(own, neighbours, weights)
+
+    result = run(app, RING, zeros(), average=average)
+    assert not result.lost and np.allclose(result.models(), drift(RING, 4, 2))
+    assert seen == [0, 1, 2, 3] * 2
+
+
+def test_a_client_that_changes_the_folder_moves_no_checkpoint(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    app = app_of(lambda a, i: os.chdir(tmp_path / "elsewhere") or a)
+    result = run(app, RING, zeros(), checkpoint="run.zip")
+    assert not result.unsaved and (tmp_path / "run.zip").exists()
+    assert not [*(tmp_path / "elsewhere").iterdir()]
+
+
+def test_a_run_in_which_nobody_was_online_has_no_models():
+    graph = nx.cycle_graph(3)
+    nx.set_node_attributes(graph, False, "online")
+    result = run(drifting_app(), graph, zeros())
+    assert len(result.models()) == 0 and not result.arrays

@@ -252,7 +252,7 @@ def answer(**fields):
 
 @pytest.mark.parametrize("n", [3, 50])
 def test_an_answer_with_long_addresses_of_all_is_read(n):
-    where = {j: f"{j:0100}:65535" for j in range(1, n)}
+    where = {j: f"h{j:099}:65535" for j in range(1, n)}
     book = AddressBook(0, n)
     for j in where:
         book.confirm(j, where[j])

@@ -46,8 +46,11 @@ def as_evaluate_fn(evaluate_fn: object) -> EvaluateFn | None:
             raise TypeError(
                 f"evaluate_fn must tell metrics by name, or None; got {kind}"
             )
-        # A copy: the function may tell one record again and again.
-        return MetricRecord({k: np.asarray(v).tolist() for k, v in told.items()})
+        try:  # a copy: the function may tell one record again and again
+            return MetricRecord({k: np.asarray(v).tolist() for k, v in told.items()})
+        except TypeError as error:
+            text = f"evaluate_fn must tell numbers by name; got {dict(told)!r:.80}"
+            raise TypeError(f"{text}: {error}") from error
 
     return evaluate
 

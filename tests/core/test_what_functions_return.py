@@ -244,6 +244,8 @@ def test_evaluate_fn_may_tell_numbers_by_name(tmp_path):
         ("accuracy", r"must be a function of \(round, arrays\); got str"),
         (lambda t, a: 0.5, "must tell metrics by name, or None; got float"),
         (lambda t, a: (0.5, {"loss": 1.0}), "or None; got tuple"),
+        (lambda t, a: {"good": True}, "must tell numbers by name; got {'good': True}"),
+        (lambda t, a: {1: 0.5}, "must tell numbers by name; got {1: 0.5}"),
     ],
 )
 def test_an_evaluate_fn_that_tells_no_metrics_is_refused_before_the_work(

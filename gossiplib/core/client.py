@@ -109,7 +109,7 @@ def gossip(
         leaves the client for its neighbours, in place of its model.
     discover : callable
         (candidates, server_round, context) -> neighbours: chooses among the clients
-        that the server's graph offers.
+        that the server's graph offers. What it keeps in ``context.state`` is its own.
 
     Returns
     -------

@@ -20,7 +20,7 @@ from gossiplib.asynchronous.merging import CreateModel, Linear, check_made, merg
 from gossiplib.core.averaging import as_dtypes
 from gossiplib.core.client import MODEL, call_app, gossip
 from gossiplib.core.models import check_arrays, check_model
-from gossiplib.system.numbers import check_whole
+from gossiplib.system.numbers import check_number, check_whole
 from gossiplib.system.records import (
     first_metrics,
     only_arrays,
@@ -55,7 +55,14 @@ def gossip_on_arrival(app: ClientApp, create: CreateModel = merge_update) -> Cli
         Answers `query.join`, `query.send`, `train`, `evaluate` and `query.model`. Train
         and evaluate messages that do not come from `AsyncServer` go to `app` as they
         are.
+
+    Raises
+    ------
+    TypeError
+        If one of the two cannot be called.
     """
+    if not callable(create):
+        raise TypeError(f"create must be callable, not {create!r}")
     inner = gossip(app)
     arriving = ClientApp()
     for name in ("join", "model"):
@@ -91,11 +98,12 @@ def gossip_on_arrival(app: ClientApp, create: CreateModel = merge_update) -> Cli
                 raise RuntimeError(reply.error.reason)
             trained = check_arrays(only_arrays(reply.content), like)
             metrics.update(first_metrics(reply.content))
-            return _row(unpack(trained), models.age[0] + metrics.get("num-examples", 1))
+            seen = check_number("num-examples", metrics.get("num-examples", 1))
+            return _row(unpack(trained), models.age[0] + seen)
 
         made = create(received, _row(unpack(before), ages["before"]), update)
         client = int(context.node_config["partition-id"])
-        check_made(made, received, cycle, np.array([client]))
+        made = check_made(made, received, cycle, np.array([client]))
         newest = float(made.age[0])
         metrics.update({"age": newest, "useful": int(age >= ages["newest"])})
         context.state[MODEL] = _record(made, like)

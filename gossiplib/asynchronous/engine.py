@@ -25,7 +25,7 @@ from gossiplib.asynchronous.network import (
     Traffic,
 )
 from gossiplib.core.result import GossipResult
-from gossiplib.system.numbers import Seed, check_whole, draw, seed_of
+from gossiplib.system.numbers import Seed, check_number, check_whole, draw, seed_of
 from gossiplib.system.records import StackedMetrics, StackedModels, array_bytes
 from gossiplib.system.runs import Interrupt, each_round, updates_bar
 from gossiplib.tasks.task import Task
@@ -90,12 +90,14 @@ def gossip_cycles(
     Raises
     ------
     TypeError
-        If `graph` is not a simple networkx graph.
+        If `graph` is not a simple networkx graph, or an argument is of another kind.
     ValueError
         If the task has not two classes, is not for linear models or has no common test
         set, the graph does not fit, a number is wrong, or `create` makes models that
         are not finite or not shaped like those it gets.
     """
+    if not isinstance(task, Task):
+        raise TypeError(f"task must be a Task; got {type(task).__name__}")
     if task.num_classes != 2:
         raise ValueError(f"the models need 2 classes; the task has {task.num_classes}")
     if task.x.ndim != 2 or not task.x.is_floating_point():
@@ -107,7 +109,10 @@ def gossip_cycles(
     check_whole("observe_every", observe_every, 0)
     if sample is not None:
         check_whole("sample", sample, 1, task.num_clients)
-    if not 0 < lam < float("inf"):
+    for name, function in (("create", create), ("loss", loss)):
+        if not callable(function):
+            raise TypeError(f"{name} must be callable, not {function!r}")
+    if not 0 < check_number("lam", lam) < float("inf"):
         raise ValueError(f"lam must be above 0, and finite; got {lam}")
     if not len(task.test[1]):
         raise ValueError("the common test set is empty: test_fraction is 0")
@@ -186,6 +191,6 @@ class _Clients:
         previous = self.before.take(receivers)
         self.before.put(receivers, received)
         made = self.create(received, previous, update)
-        merging.check_made(made, received, cycle, receivers)
+        made = merging.check_made(made, received, cycle, receivers)
         self.newest.put(receivers, made)
         return useful

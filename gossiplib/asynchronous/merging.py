@@ -156,20 +156,31 @@ class Learner:
         return Linear(w, age)
 
 
-def check_made(made: Linear, like: Linear, cycle: int, clients: np.ndarray) -> None:
-    """Raise ValueError unless clients' new models are finite and shaped like others."""
+def check_made(made: object, like: Linear, cycle: int, clients: np.ndarray) -> Linear:
+    """Return clients' new models, if they are finite and like others; else raise."""
+    if not isinstance(made, tuple | list) or len(made) != 2:
+        kind = type(made).__name__
+        raise TypeError(f"create must make a Linear, weights and ages, not {kind}")
+    made = Linear(*map(np.asarray, made))
     found, wanted = ([np.shape(array) for array in models] for models in (made, like))
     if found != wanted:
         raise ValueError(f"create made models of shapes {found}, not {wanted}")
+    if not all(
+        np.can_cast(a.dtype, b.dtype, "same_kind")
+        for a, b in zip(made, like, strict=True)
+    ):
+        kinds = ", ".join(str(array.dtype) for array in made)
+        raise ValueError(f"create made models of {kinds}, not of {like.w.dtype}")
     with np.errstate(over="ignore"):  # a sum may be infinite where no model is
         if np.isfinite(made.w.sum() + made.age.sum()):
-            return
+            return made
     bad = ~np.isfinite(made.w).all(axis=1) | ~np.isfinite(made.age)
     if bad.any():
         raise ValueError(
             f"the new model of client {clients[bad].min()} is not finite, in cycle "
             f"{cycle}: look at create, at loss and at the client's examples"
         )
+    return made
 
 
 @one_thread()

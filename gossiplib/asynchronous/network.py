@@ -205,6 +205,10 @@ class Traffic:
     ) -> None:
         self.num_clients = n = check_whole("num_clients", num_clients, 2)
         self.slots_a_cycle = check_whole("slots", slots, 1)
+        if not isinstance(network, NetworkModel):
+            raise TypeError(f"network must be a NetworkModel; got {network!r}")
+        if not (hasattr(account, "proactive") and hasattr(account, "reactive")):
+            raise TypeError(f"account must be a TokenAccount; got {account!r}")
         self.network, self.account = network, account
         self.tokens, self.owed, self.sent = np.zeros((3, n), dtype=np.int64)
         self._seed = seed

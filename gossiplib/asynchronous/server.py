@@ -25,7 +25,7 @@ from gossiplib.asynchronous.network import (
 )
 from gossiplib.core.calls import Calls
 from gossiplib.core.models import check_arrays, check_initial, check_model
-from gossiplib.core.result import GossipResult
+from gossiplib.core.result import EvaluateFn, GossipResult, as_evaluate_fn
 from gossiplib.system.numbers import Seed, check_seconds, check_whole, seed_of
 from gossiplib.system.records import (
     array_bytes,
@@ -98,7 +98,7 @@ class AsyncServer(Strategy):
         timeout: float = 3600,
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+        evaluate_fn: EvaluateFn | None = None,
     ) -> GossipResult:
         """Run gossip learning for so many cycles.
 
@@ -107,7 +107,7 @@ class AsyncServer(Strategy):
         every client's timer wakes it once; `timeout` is in seconds, for each set of
         calls. `train_config` is passed on to the clients, with `server-round`, the
         cycle, added; `evaluate_config` is not used. `evaluate_fn`, (cycle, arrays) ->
-        MetricRecord or None, is called for each client's model.
+        MetricRecord, a dict of numbers, or None, is called for each client's model.
 
         Where the result speaks of rounds, these are cycles. `messages` and `bytes`
         count what clients sent, also if it was lost on its way. A call that fails is in
@@ -116,6 +116,7 @@ class AsyncServer(Strategy):
         """
         check_whole("num_rounds", num_rounds, 1)
         check_initial(initial_arrays)
+        evaluate_fn = as_evaluate_fn(evaluate_fn)
         result, traffic = GossipResult(), copy.deepcopy(self.traffic)
         calls, config = Calls(grid, timeout, result), dict(train_config or {})
         run = _Run(calls, result, initial_arrays, config, evaluate_fn)
@@ -158,7 +159,7 @@ class _Run:
     result: GossipResult
     initial: ArrayRecord
     config: dict[str, Any]
-    evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None
+    evaluate_fn: EvaluateFn | None
     have_model: set[int] = field(default_factory=set)
     flying: dict[int, ArrayRecord] = field(default_factory=dict)  # by their numbers
     sent: int = 0  # messages so far, also those that are lost

@@ -216,12 +216,14 @@ def merge(
 
     Parameters
     ----------
-    paths : iterable of path
+    paths : iterable of path, or one path
         Files with a row a line, as `append` writes them.
     seeds : sequence of int
         Seeds that a row must have; by default those that count.
     """
     valid, refused = [], set()
+    if isinstance(paths, str | os.PathLike):  # a text has characters, not paths
+        paths = [paths]
     for path in map(Path, paths):
         try:
             text = path.read_text(encoding="utf-8-sig", errors="replace")

@@ -7,14 +7,14 @@ Algorithm 2. Nothing here knows graphs or Flower; `protocols` has more of them.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, is_dataclass
 from types import MethodType
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from gossiplib.system.numbers import check_share
+from gossiplib.system.numbers import check_number, check_share
 
 __all__ = [
     "Average",
@@ -138,6 +138,14 @@ def per_client(values: np.ndarray, array: np.ndarray) -> np.ndarray:
     return values.reshape(values.shape + (1,) * (np.ndim(array) - values.ndim))
 
 
+def as_model(made: Any, by: str) -> Model:
+    """Return what a function, called `by`, made as a list of arrays."""
+    if not isinstance(made, Iterable) or isinstance(made, Mapping | str):
+        kind = type(made).__name__
+        raise TypeError(f"{by} must return a list of arrays, not a {kind}")
+    return [np.asarray(array) for array in made]
+
+
 def as_dtypes(mixed: Iterable[Any], own: Model, neighbours: Models = ()) -> Model:
     """Return an average in the data types of the own model, whole numbers rounded.
 
@@ -196,8 +204,10 @@ class SoftmaxDistance:
 
     Raises
     ------
+    TypeError
+        If `predict` cannot be called.
     ValueError
-        If `self_weight` is not a share.
+        If `self_weight` is not a share, or `alpha` not a finite number.
     """
 
     predict: Callable[[Model, Any], np.ndarray]
@@ -206,8 +216,12 @@ class SoftmaxDistance:
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check the weight."""
+        """Check what is given."""
+        if not callable(self.predict):
+            raise TypeError(f"predict must be callable, not {self.predict!r}")
         check_share("self_weight", self.self_weight)
+        if not np.isfinite(check_number("alpha", self.alpha)):
+            raise ValueError(f"alpha must be finite; got {self.alpha}")
 
     def __call__(
         self, own: Model, neighbours: Models, weights: np.ndarray, context: Any

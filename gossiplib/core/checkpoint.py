@@ -131,12 +131,16 @@ class _Header(NamedTuple):
     more: dict[str, Any]
 
 
-def check_path(path: Where | None) -> None:
-    """Raise ValueError if no checkpoint could be written there, before the run."""
+def check_path(path: Where | None) -> Where | None:
+    """Return where to write checkpoints, wherever the process goes during the run.
+
+    Raise ValueError if none could be written there.
+    """
     if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
         raise ValueError(
             f"checkpoint must name a file in a folder that is there; got {path}"
         )
+    return None if path is None else Path(path).absolute()
 
 
 def fingerprint(*values: np.ndarray | ArrayRecord | ConfigRecord) -> str:

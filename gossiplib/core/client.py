@@ -17,7 +17,13 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from gossiplib.core.averaging import Average, as_dtypes, name_of, weighted_mean
+from gossiplib.core.averaging import (
+    Average,
+    as_dtypes,
+    as_model,
+    name_of,
+    weighted_mean,
+)
 from gossiplib.core.context import RoundContext, keep, owned
 from gossiplib.core.models import check_arrays, check_model, check_variances
 from gossiplib.system.numbers import Seed, check_whole, rng, seed_of
@@ -103,7 +109,7 @@ def gossip(
         leaves the client for its neighbours, in place of its model.
     discover : callable
         (candidates, server_round, context) -> neighbours: chooses among the clients
-        that the server's graph offers.
+        that the server's graph offers. What it keeps in ``context.state`` is its own.
 
     Returns
     -------
@@ -142,11 +148,13 @@ def gossip(
         offer = record_of(message.content, "gossip", ConfigRecord)
         candidates = wholes(offer, "candidates")
         server_round = check_whole("server-round", offer.get("server-round"), 0)
-        found = discover(candidates, server_round, context)
-        chosen = sorted({int(j) for j in found})
+        own = owned(context, "discover")
+        found = discover([*candidates], server_round, own)
+        chosen = sorted({check_whole("what discover chose", j, 0) for j in found})
         if not set(chosen) <= set(candidates):
             raise ValueError(f"discover chose {chosen}, but was offered {candidates}")
         neighbours = ConfigRecord({"neighbours": chosen})
+        keep(context, "discover", own.state)
         context.state[NEIGHBOURS] = neighbours
         return Message(RecordDict({"gossip": neighbours}), reply_to=message)
 
@@ -163,22 +171,21 @@ def gossip(
         reply = _call(app, message, context, model)
         if reply.has_error():
             return reply
-        replied = only_arrays(reply.content)
-        (name,) = (k for k, v in reply.content.items() if v is replied)
-        trained = reply.content[name] = check_arrays(replied, model)
+        trained = check_arrays(only_arrays(reply.content), model)
+        metrics = first_metrics(reply.content)
+        # What else the app replies, under whatever names, is not for the server.
+        reply.content = RecordDict({"arrays": trained, "metrics": metrics})
         if send is not None:
             now = RoundContext(
                 owned(context, "average"),
                 check_whole("server-round", call.get("server-round"), 0),
                 receivers=check_whole("receivers", call.get("receivers"), 0),
             )
-            encoded = send(unpack(trained), now)
-            encoded = list(map(np.asarray, encoded))
+            encoded = as_model(send(unpack(trained), now), "send")
             check_model(encoded, whose="the message of send:")
-            reply.content[name] = ArrayRecord(encoded)
+            reply.content["arrays"] = ArrayRecord(encoded)
             reply.content["gossip"] = ConfigRecord({"encoded": True})
-            told = {key: float(value) for key, value in now.metrics.items()}
-            first_metrics(reply.content).update(told)
+            metrics.update({key: float(value) for key, value in now.metrics.items()})
             keep(context, "average", now.state)
         context.state[MODEL] = trained
         return reply
@@ -206,10 +213,15 @@ def gossip(
         # A server of your own need not count its rounds.
         server_round = check_whole("server-round", call.get("server-round", 0), 0)
         now = RoundContext(owned(context, "average"), server_round, senders=senders)
-        mixed = average(own, neighbours, np.array(call["weights"]), now)
+        made = average([*own], [*neighbours], np.array(call["weights"]), now)
+        mixed = as_model(made, "the average function")
         check_model(mixed, own, "the average: its", model)
-        check_variances(mixed, own, model)
-        mixed = as_dtypes(mixed, own, neighbours if send is None else ())
+        known_models = neighbours if send is None else []
+        check_variances(mixed, [own, *known_models], model)
+        kinds = [array.dtype for array in mixed]
+        mixed = as_dtypes(mixed, own, known_models)
+        if kinds != [array.dtype for array in mixed]:  # what was finite may not be now
+            check_model(mixed, own, "the average: its", model)
         keep(context, "average", now.state)
         context.state[MODEL] = pack(mixed, like=model)
         content = RecordDict()

@@ -1,7 +1,7 @@
 """Whose is what in a client's Context; and what an average function is told.
 
-Three share what a client keeps in its `context.state`: gossip, the wrapped app and the
-average function. Each has a state of its own, and none sees the others'.
+Four share what a client keeps in its `context.state`: gossip, the wrapped app, the
+discover and the average function. Each has a state of its own, and sees no other's.
 
 A `RoundContext` is Flower's `Context` of the client, and a little more: who, when, and
 from whom. An average function may keep records in its `state` for later rounds.
@@ -20,6 +20,7 @@ __all__ = ["RoundContext", "keep", "owned", "uniforms"]
 def owned(context: Context, owner: str) -> Context:
     """Return a Context whose state has what an `owner` keeps, and nothing else."""
     own, prefix = copy.copy(context), f"{owner}."
+    own.node_config = {**context.node_config}  # who the client is, gossip reads too
     own.state = RecordDict(
         {
             name.removeprefix(prefix): record

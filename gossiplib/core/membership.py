@@ -39,7 +39,8 @@ class Membership:
     Those that are there in the first round begin with the model `initial`.
     """
 
-    graph: nx.Graph  # who hears whom in this round
+    offer: nx.Graph  # what the schedule gives in this round
+    graph: nx.Graph  # who hears whom in it
     W: mixing.Matrix  # its mixing matrix
 
     def __init__(self, calls: Calls, plan: Plan, initial: ArrayRecord) -> None:
@@ -57,7 +58,7 @@ class Membership:
         self.trained: dict[int, ArrayRecord] = {}
         self._plan, self._initial = plan, initial
         self._static = not callable(plan.schedule)
-        self._offer: object = None  # what the schedule offered last
+        self._offer: object = None  # what tells the last one from the next
         self._warned = False
 
     def welcome(self) -> None:
@@ -78,6 +79,7 @@ class Membership:
         TypeError or ValueError.
         """
         plan, offer = self._plan, topology.at(self._plan.schedule, server_round)
+        self.offer = offer
         before, self._offer = self._offer, _seen(offer)
         changed = self._offer != before
         if changed or not self._static:
@@ -98,8 +100,9 @@ class Membership:
         if heard != offered:
             self.graph = nx.DiGraph((j, i) for i in online for j in heard[i])
             self.graph.add_nodes_from(offer.nodes(data=True))
-        self.W = plan.weights(self.graph)
-        mixing.check_weights(self.W, self.graph)
+        W = plan.weights(self.graph)
+        mixing.check_weights(W, self.graph)
+        self.W = W.tocsr() if hasattr(W, "tocsr") else W  # others give no W[i, j]
         if self.W.min() < 0 and not self._warned:
             self._warned = True
             logger.warning(

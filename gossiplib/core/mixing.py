@@ -239,8 +239,10 @@ def check_weights(W: Matrix, graph: nx.Graph) -> None:
         where j does not send to i. The message names the row.
     """
     n = len(graph)
-    if not hasattr(W, "shape"):
-        raise TypeError(f"W must be an array, not a {type(W).__name__}")
+    array = isinstance(W, np.ndarray) or hasattr(W, "tocsr")
+    if not array or W.dtype.kind not in "biuf":
+        what = W.dtype if array else type(W).__name__
+        raise TypeError(f"W must be an array of real numbers, not {what}")
     if W.shape != (n, n):
         raise ValueError(f"W must be {n} x {n}, one row a client; it is {W.shape}")
     sums = np.asarray(W.sum(axis=1)).ravel()

@@ -106,19 +106,16 @@ def check_model(
                 raise ValueError(f"{which} has NaN or infinite values")
 
 
-def check_variances(mixed: Model, own: Model, names: Iterable[str]) -> None:
-    """Raise ValueError if an average makes a variance negative.
+def check_variances(mixed: Model, models: list[Model], names: Iterable[str]) -> None:
+    """Raise ValueError if an average makes a variance negative, as of no model.
 
-    Layers that normalise hold some, such as PyTorch's `running_var`. Where a weight is
-    below 0, an average may leave the range of what it is of.
+    Layers that normalise hold some, by the names of PyTorch and Keras. Where a weight
+    is below 0, an average may leave the range of what it is of.
     """
-    for name, new, old in zip(names, mixed, own, strict=True):
-        if (
-            name.endswith(("var", "variance"))
-            and (new < 0).any()
-            and not (old < 0).any()
-        ):
-            raise ValueError(
-                f"the average makes the variance {name!r} negative, as a weight is "
-                "below 0: take weights that are not, such as mixing.metropolis"
-            )
+    for name, new, *old in zip(names, mixed, *models, strict=True):
+        if name.endswith(("running_var", "moving_variance")):
+            if ((new < 0) & (np.min(old, axis=0) >= 0)).any():
+                raise ValueError(
+                    f"the average makes the variance {name!r} negative: is a weight "
+                    "below 0? Take others, such as mixing.metropolis"
+                )

@@ -23,6 +23,38 @@ NodeMetrics: TypeAlias = dict[int, Mapping[int, MetricRecord]]
 EvaluateFn: TypeAlias = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
+def as_evaluate_fn(evaluate_fn: object) -> EvaluateFn | None:
+    """Return a user's `evaluate_fn`, if there is one, with metrics that are read once.
+
+    It may tell a dict of numbers in place of a MetricRecord, as with `FedAvg`. Raise
+    TypeError if it is no function, or when it tells something else.
+    """
+    if evaluate_fn is None:
+        return None
+    if not callable(evaluate_fn):
+        kind = type(evaluate_fn).__name__
+        raise TypeError(
+            f"evaluate_fn must be a function of (round, arrays); got {kind}"
+        )
+
+    def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        told = evaluate_fn(server_round, arrays)
+        if told is None:
+            return None
+        if not isinstance(told, Mapping):
+            kind = type(told).__name__
+            raise TypeError(
+                f"evaluate_fn must tell metrics by name, or None; got {kind}"
+            )
+        try:  # a copy: the function may tell one record again and again
+            return MetricRecord({k: np.asarray(v).tolist() for k, v in told.items()})
+        except TypeError as error:
+            text = f"evaluate_fn must tell numbers by name; got {dict(told)!r:.80}"
+            raise TypeError(f"{text}: {error}") from error
+
+    return evaluate
+
+
 class Loss(NamedTuple):
     """One call of a client that came to nothing."""
 
@@ -126,7 +158,8 @@ class GossipResult(Result):
         """
         if isinstance(self.node_arrays, StackedModels):
             return self.node_arrays.rows()
-        return np.stack([flat(self.node_arrays[i]) for i in sorted(self.node_arrays)])
+        rows = [flat(self.node_arrays[i]) for i in sorted(self.node_arrays)]
+        return np.stack(rows) if rows else np.empty((0, 0))
 
     def to_pandas(self, by: str = "client") -> pd.DataFrame:
         """Return a tidy table.

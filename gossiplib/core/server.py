@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from contextvars import ContextVar
 
+import networkx as nx
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -23,7 +24,7 @@ from gossiplib.core import checkpoint as checkpoints, mixing, topology
 from gossiplib.core.calls import Calls
 from gossiplib.core.membership import Membership
 from gossiplib.core.models import check_initial, mean_arrays
-from gossiplib.core.result import EvaluateFn, GossipResult
+from gossiplib.core.result import EvaluateFn, GossipResult, as_evaluate_fn
 from gossiplib.system.numbers import check_seconds, check_whole
 from gossiplib.system.records import first_metrics, flat, mean_metrics
 from gossiplib.system.runs import due, each_round, progress
@@ -108,7 +109,6 @@ class Gossip(Strategy):
         check_seconds("join_timeout", join_timeout, zero=True)
         if discover_every is None:
             discover_every = 1 if callable(schedule) else 0
-        checkpoints.check_path(checkpoint)
         self.num_clients = len(graph)
         self.schedule = schedule
         self.weights = weights
@@ -116,7 +116,7 @@ class Gossip(Strategy):
         self.evaluate_every = check_whole("evaluate_every", evaluate_every, 0)
         self.observe_every = check_whole("observe_every", observe_every, 0)
         self.join_timeout = join_timeout
-        self.checkpoint = checkpoint
+        self.checkpoint = checkpoints.check_path(checkpoint)
         self.checkpoint_every = check_whole("checkpoint_every", checkpoint_every, 0)
 
     def summary(self) -> None:
@@ -149,8 +149,8 @@ class Gossip(Strategy):
         train_config, evaluate_config : flwr.app.ConfigRecord, optional
             Passed on to the clients, with `server-round` added.
         evaluate_fn : callable, optional
-            (round, arrays) -> MetricRecord or None. It is called for each client's
-            model, as there is no other.
+            (round, arrays) -> MetricRecord, a dict of numbers, or None. It is called
+            for each client's model, as there is no other.
 
         Returns
         -------
@@ -160,7 +160,8 @@ class Gossip(Strategy):
         Raises
         ------
         TypeError
-            If schedule, weights, initial_arrays or a config are of another kind.
+            If schedule, weights, initial_arrays, a config or `evaluate_fn`, or what it
+            tells, are of another kind.
         ValueError
             If graph, weights or clients do not fit each other, or num_rounds or timeout
             is out of range.
@@ -229,10 +230,12 @@ class Gossip(Strategy):
         for config in records[1:]:
             if not isinstance(config, ConfigRecord | None):
                 raise TypeError(f"a config must be a ConfigRecord, not {config!r}")
+        evaluate_fn = as_evaluate_fn(evaluate_fn)
+        records = (records[0].copy(), *records[1:])  # late clients begin with it, too
         self.summary()
 
-        def identity(server_round: int) -> checkpoints.Identity:
-            W = self.weights(topology.at(self.schedule, server_round))
+        def identity(graph: nx.Graph) -> checkpoints.Identity:
+            W = self.weights(graph)
             return checkpoints.identity(W, self.discover_every, records)
 
         opened = (
@@ -241,7 +244,7 @@ class Gossip(Strategy):
         with opened as kept:
             first, known = 1, None
             if kept:
-                kept.check(identity(kept.server_round))
+                kept.check(identity(topology.at(self.schedule, kept.server_round)))
                 first = kept.server_round + 1
                 known = checkpoints.known_to(kept, records[0])
             result = kept.result if kept else GossipResult()
@@ -261,7 +264,12 @@ class Gossip(Strategy):
             observe=lambda t: self._observe(clients, t, evaluate_fn),
             observe_every=self.observe_every,
             save=(
-                (lambda t: checkpoints.save_clients(where, t, identity(t), clients))
+                (
+                    # A schedule need not give the same graph when it is asked again.
+                    lambda t: checkpoints.save_clients(
+                        where, t, identity(clients.offer), clients
+                    )
+                )
                 if where is not None
                 else None
             ),

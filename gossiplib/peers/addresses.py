@@ -8,6 +8,10 @@ __all__ = ["AddressBook", "check_address"]
 
 _ADDRESS = re.compile(r"([\w.-]{1,100}|\[[0-9a-f:.]{2,45}\]):(\d{1,5})", re.A | re.I)
 
+#: A name: words with dots between them, the last one no number.
+_NAME = re.compile(r"(\w([\w-]*\w)?\.)*(?!\d+\.?$)\w([\w-]*\w)?\.?", re.A)
+_ALL = ipaddress.IPv4Address("255.255.255.255")
+
 
 def check_address(name: str, address: object, *, reachable: bool = True) -> str:
     """Return an address, host:port, if others can reach a peer there.
@@ -35,10 +39,16 @@ def check_address(name: str, address: object, *, reachable: bool = True) -> str:
             host = ipaddress.IPv6Address(found[1].strip("[]"))
             everywhere = (host.ipv4_mapped or host).is_unspecified
         else:  # 0, 0.0, 0x0 and so on are 0.0.0.0 as well
-            everywhere = not any(socket.inet_aton(found[1]))
+            host4 = ipaddress.IPv4Address(socket.inet_aton(found[1]))
+            everywhere = host4.is_unspecified
+            if host4.is_multicast or host4 == _ALL:
+                raise ValueError(f"{name}: {address} is not the address of one machine")
     except ipaddress.AddressValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    except OSError:  # a name
+    except OSError as error:
+        if not _NAME.fullmatch(found[1]):
+            what = "neither a name nor an address with four numbers"
+            raise ValueError(f"{name}: {found[1]} is {what}, each below 256") from error
         everywhere = False
     if everywhere and reachable:
         raise ValueError(

@@ -7,7 +7,6 @@
 
 import argparse
 import inspect
-import json
 import os
 import pkgutil
 from collections import Counter
@@ -18,6 +17,7 @@ from flwr.clientapp import ClientApp
 from gossiplib.peers.config import PeerConfig
 from gossiplib.peers.log import say
 from gossiplib.peers.node import Peer
+from gossiplib.system.kinds import parse
 
 __all__ = ["main"]
 
@@ -67,6 +67,6 @@ def _option(word: str) -> tuple[str, Any]:
     if not equals:
         raise argparse.ArgumentTypeError(f"{word!r} has no value: write {word}=...")
     try:
-        return name, json.loads(value)
+        return name, parse(value)
     except ValueError:
         return name, value

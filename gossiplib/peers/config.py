@@ -114,9 +114,24 @@ class PeerConfig:
             ) from None
 
     def arguments(self) -> list[str]:
-        """Return the words of the command line that say the same."""
+        """Return the words of the command line that say the same.
+
+        Raises
+        ------
+        ValueError
+            If `config` holds bytes: no word says these.
+        """
         words = vars(self).items()
-        return [f"{k}={json.dumps(v, default=os.fspath)}" for k, v in words]
+        return [f"{k}={json.dumps(v, default=_plain)}" for k, v in words]
+
+
+def _plain(value: Any) -> Any:
+    """Return as JSON can say it what `PeerConfig` takes, and JSON does not know."""
+    if isinstance(value, bytes):
+        raise ValueError(f"no command line can say the bytes in config: {value!r}")
+    if isinstance(value, numbers.Number):  # numpy's
+        return value.item()  # type: ignore[attr-defined]
+    return list(value) if isinstance(value, Sequence) else os.fspath(value)
 
 
 def _list(name: str, value: object) -> list[Any]:

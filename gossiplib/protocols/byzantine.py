@@ -20,6 +20,7 @@ from scipy.stats import norm
 
 from gossiplib.core.averaging import Average, Model, Models, as_dtypes, per_client
 from gossiplib.core.context import RoundContext, uniforms
+from gossiplib.system.numbers import check_number, check_whole
 from gossiplib.system.records import unravel
 
 __all__ = [
@@ -96,7 +97,8 @@ class Byzantine:
                 "these attacks lie about models, and this average function sends "
                 "something else: its `send` would have to lie"
             )
-        object.__setattr__(self, "nodes", tuple(sorted(map(int, self.nodes))))
+        liars = sorted(check_whole("a liar", j, 0) for j in self.nodes)
+        object.__setattr__(self, "nodes", tuple(liars))
 
     def __call__(
         self, own: Model, neighbours: Models, weights: np.ndarray, context: RoundContext
@@ -160,6 +162,10 @@ class SignFlip:
 
     scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Check the scale."""
+        check_number("scale", self.scale)
+
     def __call__(self, view: AttackView) -> list[Model]:
         """Return the lies."""
         return [[-self.scale * a for a in model] for model in view.true]
@@ -175,10 +181,21 @@ class Noise:
         Standard deviation of the noise on each parameter.
     seed : int
         Of the noise.
+
+    Raises
+    ------
+    ValueError
+        If one is no such number, or below 0.
     """
 
     std: float
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if not 0 <= check_number("std", self.std):
+            raise ValueError(f"std must be 0 or more; got {self.std}")
+        check_whole("seed", self.seed, 0)
 
     def __call__(self, view: AttackView) -> list[Model]:
         """Return the lies."""
@@ -232,6 +249,11 @@ class ALittleIsEnough:
 
     z: float | None = None
 
+    def __post_init__(self) -> None:
+        """Check z."""
+        if self.z is not None:
+            check_number("z", self.z)
+
     def __call__(self, view: AttackView) -> list[Model]:
         """Return the lies."""
         n, liars = 1 + len(view.honest) + len(view.true), len(view.true)
@@ -262,6 +284,11 @@ class Inconsistent:
     strength: float
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        check_number("strength", self.strength)
+        check_whole("seed", self.seed, 0)
+
     def __call__(self, view: AttackView) -> list[Model]:
         """Return the lies."""
         lead, rng = len(view.context.batch), np.random.default_rng(self.seed)
@@ -284,6 +311,10 @@ class Dissensus:
     """
 
     epsilon: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check epsilon."""
+        check_number("epsilon", self.epsilon)
 
     def __call__(self, view: AttackView) -> list[Model]:
         """Return the lies."""

@@ -124,6 +124,11 @@ class RandomK(TopK):
     seed: int = 0
     unbiased: bool = False
 
+    def __post_init__(self) -> None:
+        """Check share and seed."""
+        super().__post_init__()
+        check_whole("seed", self.seed, 0)
+
     def encode(self, x: np.ndarray, context: RoundContext) -> Payload:
         """Return places and values of k numbers."""
         places, values = super().encode(x, context)
@@ -161,8 +166,9 @@ class Qsgd:
     unbiased: bool = False
 
     def __post_init__(self) -> None:
-        """Check the levels."""
+        """Check levels and seed."""
         check_whole("levels", self.levels, 1, 32_767)
+        check_whole("seed", self.seed, 0)
 
     @property
     def bits(self) -> int:

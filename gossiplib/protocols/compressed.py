@@ -5,7 +5,8 @@ model. `Compressed` takes what arrives for the neighbours' models, and stalls. `
 sends how its model differs from what the neighbours already think it is, and converges.
 `Partial` and `Shared` average only what was sent.
 
-For a codec (see `codecs`) a model is one vector.
+For a codec (see `codecs`) a model is one vector, counters and all, though these may be
+the largest numbers, which `TopK` sends.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from gossiplib.core.averaging import Model, Models, as_dtypes, weighted_mean
 from gossiplib.core.context import RoundContext
 from gossiplib.core.models import check_model
 from gossiplib.protocols.codecs import Codec
-from gossiplib.system.numbers import check_share
+from gossiplib.system.numbers import check_share, check_whole
 from gossiplib.system.records import ravel, unpack, unravel
 
 __all__ = ["Choco", "Compressed", "Partial", "Shared"]
@@ -37,6 +38,10 @@ class Compressed:
     """
 
     codec: Codec
+
+    def __post_init__(self) -> None:
+        """Check the codec."""
+        _check_codec(self.codec)
 
     def send(self, model: Model, context: RoundContext) -> Model:
         """Return the encoded model."""
@@ -91,10 +96,10 @@ class Shared:
 
     def __post_init__(self) -> None:
         """Check the places, and sort them."""
-        places = tuple(sorted(set(self.arrays)))
-        if not places or places[0] < 0:
-            raise ValueError(f"name at least one array, from 0 on; got {self.arrays}")
-        object.__setattr__(self, "arrays", places)
+        places = {check_whole("the place of an array", k, 0) for k in self.arrays}
+        if not places:
+            raise ValueError("name at least one array, from 0 on")
+        object.__setattr__(self, "arrays", tuple(sorted(places)))
 
     def send(self, model: Model, context: RoundContext) -> Model:
         """Return the shared arrays."""
@@ -160,7 +165,8 @@ class Choco:
     step: float
 
     def __post_init__(self) -> None:
-        """Check the step."""
+        """Check codec and step."""
+        _check_codec(self.codec)
         check_share("the step", self.step, zero=False)
 
     def send(self, model: Model, context: RoundContext) -> Model:
@@ -264,9 +270,16 @@ def _digest(senders: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.frombuffer(digests, np.uint64).reshape(*links.shape[:-1], 2)
 
 
+def _check_codec(codec: object) -> None:
+    if not (hasattr(codec, "encode") and hasattr(codec, "decode")):
+        raise TypeError(f"codec must be one of codecs', such as TopK; got {codec!r}")
+
+
 def _vector(model: Model, context: RoundContext) -> np.ndarray:
     """Return a model as one vector, (size,) or (clients, size), of floats."""
     x = ravel(model, context.batch)
+    if x.dtype.kind == "c":
+        raise ValueError("complex numbers cannot be encoded: take another average")
     return x if x.dtype.kind == "f" else x.astype(np.float64)
 
 

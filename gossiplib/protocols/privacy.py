@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from gossiplib.core.averaging import Average, Model, Models, weighted_mean
 from gossiplib.core.context import RoundContext
+from gossiplib.system.numbers import check_number, check_whole
 from gossiplib.tasks.task import Task
 
 __all__ = [
@@ -161,7 +162,13 @@ def noise_std(sensitivity: float, epsilon: float, delta: float) -> float:
     sensitivity, epsilon, delta : float
         Δ, how far two neighbouring data sets can move a message, in Euclidean norm; ε
         and δ of the promise.
+
+    Raises
+    ------
+    ValueError
+        If one is not above 0, or δ not below 1.
     """
+    _check_promise(delta, sensitivity=sensitivity, epsilon=epsilon)
     return sensitivity * math.sqrt(2 * math.log(1.25 / delta)) / epsilon
 
 
@@ -180,7 +187,14 @@ def exact_epsilon(
         Δ, see `noise_std`; σ of the noise on each parameter; δ, above 0 and below 1.
     rounds : int
         Messages that an attacker sees, with fresh noise on each.
+
+    Raises
+    ------
+    ValueError
+        If one is not above 0, or δ not below 1.
     """
+    _check_promise(delta, sensitivity=sensitivity, std=std)
+    check_whole("rounds", rounds, 1)
     mu = math.sqrt(rounds) * sensitivity / std
 
     def excess(epsilon: float) -> float:
@@ -204,5 +218,20 @@ def auc_bound(sensitivity: float, std: float, rounds: int = 1) -> float:
     ----------
     sensitivity, std, rounds
         As in `exact_epsilon`.
+
+    Raises
+    ------
+    ValueError
+        If one is not above 0.
     """
+    _check_promise(sensitivity=sensitivity, std=std)
+    check_whole("rounds", rounds, 1)
     return float(norm.cdf(math.sqrt(rounds / 2) * sensitivity / std))
+
+
+def _check_promise(delta: float = 0.5, **amounts: float) -> None:
+    for name, value in amounts.items():
+        if not check_number(name, value) > 0:  # nor NaN
+            raise ValueError(f"{name} must be above 0; got {value}")
+    if not 0 < check_number("delta", delta) < 1:
+        raise ValueError(f"delta must be above 0 and below 1; got {delta}")

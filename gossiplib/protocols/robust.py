@@ -24,7 +24,6 @@ import numpy as np
 from gossiplib.core.averaging import Model, Models, as_dtypes, weighted_mean
 from gossiplib.core.context import RoundContext
 from gossiplib.system.numbers import check_whole
-from gossiplib.system.records import ravel
 
 __all__ = [
     "ClippedGossip",
@@ -47,6 +46,7 @@ def coordinate_median(
     own, neighbours, weights, context
         Those of any average function; weights and context are not used.
     """
+    _check_real(own)
     layers = zip(own, *neighbours, strict=True)
     medians = (np.median(layer, axis=0) for layer in layers)
     return as_dtypes(medians, own, neighbours)
@@ -86,10 +86,16 @@ class TrimmedMean:
                 f"at each end needs {2 * self.f} or more: take a smaller f, or a graph "
                 "with more links"
             )
+        _check_real(own)
         layers = zip(own, *neighbours, strict=True)
         kept = [np.sort(layer, axis=0)[self.f : models - self.f] for layer in layers]
-        means = (values.mean(axis=0, dtype=np.float64) for values in kept)
+        means = (v.mean(axis=0, dtype=np.result_type(v, np.float64)) for v in kept)
         return as_dtypes(means, own, neighbours)
+
+
+def _check_real(model: Model) -> None:
+    if any(array.dtype.kind == "c" for array in model):
+        raise ValueError("complex numbers have no order: take another average")
 
 
 @dataclass(frozen=True)
@@ -140,12 +146,18 @@ def distances(
 ) -> np.ndarray:
     """Return ‖x_j - x_i‖ of each neighbour j, shape ``(neighbours, *batch)``.
 
-    It is taken over all arrays of a model together.
+    It is taken over all that is learned, as the consensus distance: no counters, and
+    nothing where the own model is masked by infinite values.
     """
-    x, squares = ravel(own, batch), np.zeros((len(neighbours), *batch))
+    squares = np.zeros((len(neighbours), *batch))
     for j, neighbour in enumerate(neighbours):
-        apart = np.subtract(ravel(neighbour, batch), x, dtype=np.float64)
-        squares[j] = np.einsum("...k,...k", apart, apart)
+        for a, b in zip(neighbour, own, strict=True):
+            if b.dtype.kind in "fc":
+                wide = np.result_type(b, np.float64)
+                apart = np.zeros(b.shape, wide)
+                np.subtract(a, b, out=apart, where=np.isfinite(b), dtype=wide)
+                rows = np.reshape(np.abs(apart), (*batch, -1))
+                squares[j] += np.einsum("...k,...k", rows, rows)
     return np.sqrt(squares)
 
 

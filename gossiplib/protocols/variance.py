@@ -33,13 +33,18 @@ def variance_corrected(
     weights = np.asarray(weights, dtype=np.float64)
     corrected = []
     mixed = weighted_mean(own, neighbours, weights)
-    for mean, *sources in zip(mixed, own, *neighbours, strict=True):
-        one = tuple(range(weights.ndim - 1, mean.ndim))  # axes of one client's array
-        variances = np.stack([a.var(axis=one, dtype=np.float64) for a in sources])
-        wanted = per_client((weights * variances).sum(axis=0), mean)
-        centre = mean.mean(axis=one, keepdims=True, dtype=np.float64)
-        found = mean.var(axis=one, keepdims=True, dtype=np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for mean, *sources in zip(mixed, own, *neighbours, strict=True):
+            one = tuple(
+                range(weights.ndim - 1, mean.ndim)
+            )  # axes of one client's array
+            wide = np.result_type(mean, np.float64)
+            variances = np.stack([a.var(axis=one, dtype=wide) for a in sources])
+            wanted = per_client((weights * variances).sum(axis=0), mean)
+            centre = mean.mean(axis=one, keepdims=True, dtype=wide)
+            found = mean.var(axis=one, keepdims=True, dtype=wide)
             stretch = np.where(found > 0, np.sqrt(wanted / found), 1.0)
-        corrected.append(centre + stretch * (mean - centre))
+            stretched = centre + stretch * (mean - centre)
+            # A mask of infinite values has no variance.
+            corrected.append(np.where(np.isfinite(found), stretched, mean))
     return as_dtypes(corrected, own, neighbours)

@@ -207,7 +207,7 @@ def as_taken(
         _try_model(model, floats[[0, -1]], num_classes)
         return floats
     except ValueError:
-        if x.dtype.kind in "iu":
+        if x.dtype.kind in "iu" and int(x.max()) < 2**63:  # int64 holds no more
             with contextlib.suppress(ValueError):
                 whole = torch.from_numpy(x.astype(np.int64, order="C"))
                 _try_model(model, whole[[0, -1]], num_classes)

@@ -134,6 +134,8 @@ class Task:
         if not 0 < check_number("alpha", alpha) < float("inf"):
             raise ValueError(f"alpha must be above 0, and finite; got {alpha}")
         check_whole("hidden", hidden, 0)
+        if not isinstance(same_start, bool | np.bool_):
+            raise ValueError(f"same_start must be True or False; got {same_start!r}")
         self.same_start, self._dtype = same_start, dtype
         order = rng(seed).permutation(len(y))
         test, pool = np.split(order, [round(test_fraction * len(y))])

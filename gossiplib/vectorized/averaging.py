@@ -18,7 +18,7 @@ from flwr.app import ArrayRecord, Context
 from scipy.sparse import csr_array
 
 from gossiplib.core import mixing, topology
-from gossiplib.core.averaging import Average, Model
+from gossiplib.core.averaging import Average, Model, as_model
 from gossiplib.core.context import RoundContext
 from gossiplib.system.records import Shapes, array_bytes, ravel, unravel
 from gossiplib.vectorized.rows import StackedStates, chunks, place, take
@@ -186,7 +186,8 @@ class Exchange:
                 mixed = self._call(
                     self._average, given, about, ids, server_round, alike, shapes
                 )
-                rows = ravel(mixed, ids.shape).astype(own[0].dtype, copy=False)
+                rows = ravel(mixed, ids.shape)
+                rows = rows.astype(own[0].dtype, casting="same_kind", copy=False)
                 yield ids, torch.from_numpy(rows)
 
     def _messages(
@@ -236,7 +237,8 @@ class Exchange:
             context = Context(0, 0, node, self.states.take(ids[at]), {})
             more = {name: _pick(value, at) for name, value in about.items()}
             turn = RoundContext(context, server_round, **more)
-            return function(*(_pick(a, at) for a in arguments), turn), turn
+            made = function(*(_pick(a, at) for a in arguments), turn)
+            return as_model(made, "the average function, or its send,"), turn
 
         made, turn = call(slice(None))
         found = [np.shape(a) for a in made]
@@ -253,7 +255,7 @@ class Exchange:
         self.states.put(ids, turn.state)
         for name, values in turn.metrics.items():
             self.metrics.setdefault(name, np.zeros(self._n))[ids] = values
-        return [np.asarray(a) for a in made]
+        return made
 
     def _models(self, trained: torch.Tensor, clients: np.ndarray) -> Model:
         rows = take(trained, place(clients, trained.device)).cpu().numpy()

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from gossiplib.core import checkpoint as checkpoints, mixing, topology
 from gossiplib.core.averaging import Average, name_of, weighted_mean
 from gossiplib.core.checkpoint import Checkpoint, Identity, Where, fingerprint
-from gossiplib.core.result import EvaluateFn, GossipResult, Loss
+from gossiplib.core.result import EvaluateFn, GossipResult, Loss, as_evaluate_fn
 from gossiplib.system.numbers import check_whole, draw
 from gossiplib.system.records import (
     StackedMetrics,
@@ -128,16 +128,12 @@ def gossip_learning(
     """
     if not isinstance(task, Task):
         raise TypeError(f"task must be a Task; got {type(task).__name__}")
-    if not (evaluate_fn is None or callable(evaluate_fn)):
-        kind = type(evaluate_fn).__name__
-        raise TypeError(
-            f"evaluate_fn must be a function of (round, arrays); got {kind}"
-        )
+    as_evaluate_fn(evaluate_fn)  # if it is none, say so now
     check_whole("num_rounds", num_rounds, 1)
     check_whole("evaluate_every", evaluate_every, 0)
     check_whole("observe_every", observe_every, 0)
     check_whole("checkpoint_every", checkpoint_every, 0)
-    checkpoints.check_path(checkpoint)
+    checkpoint = checkpoints.check_path(checkpoint)
     if sample is not None:
         check_whole("sample", sample, 1, task.num_clients)
     if evaluate_every and not task.parts.held.all():
@@ -201,7 +197,8 @@ class _Run:
     ) -> None:
         self.stacked, self.task, self.graph = stacked, stacked.task, graph
         self.n = n = self.task.num_clients
-        self._average, self._evaluate_fn, self._sample = average, evaluate_fn, sample
+        self._evaluate_fn = as_evaluate_fn(evaluate_fn)
+        self._average, self._sample = average, sample
         self._exchange: Exchange | None = None
         if average is not weighted_mean:
             # Only a function that looks at models itself can try them on examples.

@@ -232,10 +232,18 @@ def images():
         ),
         ({"create": lambda a, b, update: Linear(a.w[0], a.age)}, "shapes"),
         ({"observe_every": -1}, "observe_every"),
+        ({"lam": "1"}, "lam must be a number; got '1'"),
+        ({"loss": "hinge"}, "loss must be callable, not 'hinge'"),
+        ({"create": None}, "create must be callable, not None"),
+        ({"create": lambda a, b, update: Linear(a.w + 1j, a.age)}, "of complex"),
+        ({"create": lambda a, b, update: update(a).w}, "must make a Linear"),
+        ({"network": None}, "network must be a NetworkModel; got None"),
+        ({"account": 3}, "account must be a TokenAccount; got 3"),
+        ({"task": "spambase"}, "task must be a Task; got str"),
     ],
 )
 def test_bad_input(options, says):
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises((TypeError, ValueError), match=says):
         gossip_cycles(**{"task": one_record(clients=20), "num_cycles": 2} | options)
 
 

@@ -254,6 +254,30 @@ def test_create_that_makes_no_numbers_is_named():
 
 
 @pytest.mark.parametrize(
+    ("create", "says"),
+    [
+        (lambda a, b, update: None, "must make a Linear, weights and ages, not None"),
+        (lambda a, b, update: update(a).w[0], "must make a Linear.*not ndarray"),
+        (lambda a, b, update: Linear(a.w + 1j, a.age), "of complex128, float64, not"),
+    ],
+)
+def test_create_that_makes_no_models_is_told(create, says):
+    result = run(drifting_app(), 2, create=create)
+    with pytest.raises(AssertionError, match=says):
+        raise AssertionError(result.lost[0].reason)
+    assert np.array_equal(result.models(), np.zeros((N, 3)))
+
+
+def test_a_pair_of_arrays_is_a_linear_as_well():
+    results = [
+        run(drifting_app(), create=create)
+        for create in (random_walk, lambda a, b, update: tuple(update(a)))
+    ]
+    assert np.array_equal(*(result.models() for result in results))
+    assert not results[1].lost and results[1].models().any()
+
+
+@pytest.mark.parametrize(
     ("call", "error", "says"),
     [
         (lambda: AsyncServer(1), ValueError, "num_clients .* at least 2; got 1"),
@@ -272,6 +296,14 @@ def test_create_that_makes_no_numbers_is_named():
             ValueError,
             "initial_arrays: array 0 has NaN",
         ),
+        (
+            lambda: AsyncServer(N).start(None, zeros(), evaluate_fn="accuracy"),
+            TypeError,
+            "evaluate_fn must be a function",
+        ),
+        (lambda: AsyncServer(N, network=0.2), TypeError, "network must be a Net.*0.2"),
+        (lambda: AsyncServer(N, account=3), TypeError, "account must be a Token.*3"),
+        (lambda: run(drifting_app(), create="merge"), TypeError, "create.*'merge'"),
     ],
 )
 def test_bad_input(call, error, says):

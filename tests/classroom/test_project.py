@@ -412,6 +412,7 @@ def test_laws_of_merge(tmp_path_factory, files, data):
     board = merge(paths)
     assert merge(data.draw(st.permutations(paths))) == board
     assert merge([*paths, *paths]) == board
+    assert merge(paths[0]) == merge(str(paths[0])) == merge(paths[:1])
     merged = folder / "merged.jsonl"
     merged.touch()
     for row in merge(paths[:2]).rows:

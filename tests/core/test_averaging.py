@@ -303,3 +303,17 @@ def test_a_repr_says_the_parameters():
         "SoftmaxDistance(predict=<built-in function len>, self_weight=0.3, alpha=1.0)"
     )
     assert repr(SoftmaxDistance(len, self_weight=0.3)) == said
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"alpha": "1"}, "alpha must be a number; got '1'"),
+        ({"alpha": float("nan")}, "alpha must be finite; got nan"),
+        ({"self_weight": 1.5}, "self_weight is a probability"),
+        ({"predict": "softmax"}, "predict must be callable, not 'softmax'"),
+    ],
+)
+def test_softmax_distance_refuses_what_makes_no_sense(options, says):
+    with pytest.raises((TypeError, ValueError), match=says):
+        SoftmaxDistance(**{"predict": abs} | options)

@@ -24,7 +24,7 @@ from torch import nn
 
 from gossiplib.core import mixing, topology
 from gossiplib.core.averaging import weighted_mean
-from gossiplib.core.client import gossip
+from gossiplib.core.client import accept_all, gossip
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
 from toy_apps import drifting_app, still_app, zeros
@@ -50,9 +50,19 @@ def record_of(**arrays) -> ArrayRecord:
     return ArrayRecord({name: Array(np.asarray(a)) for name, a in arrays.items()})
 
 
-def run(app, graph, initial, *, rounds=2, average=weighted_mean, **options):
+def run(
+    app,
+    graph,
+    initial,
+    *,
+    rounds=2,
+    average=weighted_mean,
+    discover=accept_all,
+    **options,
+):
     options = {"evaluate_every": 0} | options
-    grid = LocalGrid(gossip(app, average=average), len(graph))
+    n = 6 if callable(graph) else len(graph)  # a schedule is asked by the run alone
+    grid = LocalGrid(gossip(app, average=average, discover=discover), n)
     return Gossip(graph, **options).start(grid, initial, num_rounds=rounds)
 
 

@@ -7,9 +7,11 @@ import shutil
 import socket
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import grpc
+import numpy as np
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
@@ -250,7 +252,7 @@ def answer(**fields):
 
 @pytest.mark.parametrize("n", [3, 50])
 def test_an_answer_with_long_addresses_of_all_is_read(n):
-    where = {j: f"{j:0100}:65535" for j in range(1, n)}
+    where = {j: f"h{j:099}:65535" for j in range(1, n)}
     book = AddressBook(0, n)
     for j in where:
         book.confirm(j, where[j])
@@ -354,6 +356,11 @@ SOUND |= {"num_rounds": 3}
             {"address": a}
             for a in ("0.0.0.0:1", "[::]:1", "0:1", "::1:1", "[1]:1", None)
         ),
+        *({"address": f"{host}:1"} for host in ("999.1.1.1", "1.2.3.4.5", ".", "-a")),
+        *(
+            {"address": f"{host}:1"}
+            for host in ("a..b", "224.0.0.1", "255.255.255.255")
+        ),
         *({"listen": a} for a in ("nonsense", "0.0.0.0:0", 5000)),
         *({"known": k} for k in ("b:1", ["b"], [1], 3, {"b:1": 0}, None)),
         *({"neighbours": k} for k in ("1,2", "", 1, [0], [3], [-1], [1.0], [[1]])),
@@ -376,6 +383,16 @@ def test_a_config_that_cannot_be_is_a_value_error_that_names_it(wrong):
         PeerConfig(**SOUND | wrong)
 
 
+def test_what_a_config_takes_its_words_say_or_they_say_that_they_cannot():
+    near = {"num_rounds": np.int64(3), "timeout": np.float32(2), "known": ("b:1",)}
+    near |= {"neighbours": range(1, 3), "folder": Path("f"), "address": "a-b.c_d:1"}
+    words = PeerConfig(**SOUND | near).arguments()
+    assert {"num_rounds=3", "timeout=2.0", "neighbours=[1, 2]"} <= {*words}
+    assert {'known=["b:1"]', 'folder="f"', 'address="a-b.c_d:1"'} <= {*words}
+    with pytest.raises(ValueError, match="can say the bytes in config: b'x'"):
+        PeerConfig(**SOUND, config={"key": b"x"}).arguments()
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
@@ -385,6 +402,7 @@ def test_a_config_that_cannot_be_is_a_value_error_that_names_it(wrong):
         (["timeout=1e999"], "timeout must be seconds"),
         (["known=b:1"], "known must be a list"),
         (["config=[]"], "config must be a dict"),
+        (['config={"lr":1,"lr":2}'], "config must be a dict"),
         (["rounds=3"], "rounds"),
         (["client=1"], "client is given 2 times"),
         (["client"], "'client' has no value"),

@@ -65,6 +65,8 @@ def test_whole_numbers_stay_whole_for_a_model_that_takes_no_others():
 
     large = IDS + 2**24  # float32 holds every other one
     assert (Task(large, Y, 4, build=Hashed).x.numpy() == large).all()
+    with pytest.raises(ValueError, match="whole numbers above"):  # int64 would wrap
+        Task(IDS.astype(np.uint64) + np.uint64(2**63), Y, 4, build=Hashed)
 
 
 def test_images_are_taken_with_a_model_for_them():
@@ -187,6 +189,7 @@ NO_NUMBERS = [None, "1", True, float("nan"), [1]]
         *((k, v) for k in ("alpha", "holdout", "test_fraction") for v in NO_NUMBERS),
         ("alpha", float("inf")),
         ("test_fraction", 1.0),
+        *(("same_start", v) for v in ("no", 0, None)),
         *(("dtype", v) for v in (torch.float16, torch.int64, np.float32, "float32")),
         ("partition", ["iid"]),
     ],

@@ -6,10 +6,11 @@ import time
 import numpy as np
 import pytest
 import torch
-from test_vectorized import both, difference, same_tables
+from test_vectorized import OPTIONS, both, difference, same_tables
 from torch import nn
 from torch.nn import functional as F
 
+from gossiplib.core.averaging import weighted_mean
 from gossiplib.core.topology import named
 from gossiplib.tasks.task import Task, digits
 from gossiplib.vectorized._speed import Recorded, steady
@@ -215,3 +216,47 @@ def test_what_cannot_be_recorded_is_called():
     fast.AFTER = 1
     assert all((fast({}, one, one) == 2).all() for _ in range(3))
     assert len(calls) >= 3
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [tuple, iter, lambda mean: [torch.tensor(a) for a in mean]],
+)
+def test_an_average_of_a_near_type_is_the_model_that_it_holds(convert):
+    def average(own, neighbours, weights, context):
+        return convert(weighted_mean(own, neighbours, weights))
+
+    results = both(digits(5), RING, 2, average=average)
+    plain = gossip_learning(digits(5), RING, 2, **OPTIONS)
+    assert not any(result.lost for result in results)
+    assert all(difference(result, plain) < 1e-6 for result in results)
+
+
+@pytest.mark.parametrize(
+    ("convert", "says"),
+    [
+        (lambda mean: None, "must return a list of arrays, not a NoneType"),
+        (lambda mean: [a + 1j for a in mean], "complex"),
+        (lambda mean: [a.astype(str) for a in mean], "str|<U"),
+    ],
+)
+def test_an_average_that_is_no_model_is_refused(convert, says):
+    def average(own, neighbours, weights, context):
+        return convert(weighted_mean(own, neighbours, weights))
+
+    with pytest.raises(TypeError, match=says):
+        gossip_learning(digits(5), RING, 2, average=average)
+
+
+def test_evaluate_fn_may_tell_numbers_by_name():
+    def evaluate_fn(server_round, arrays):
+        return {"sum": arrays["bias"].numpy().sum()}
+
+    found = both(digits(5), RING, 2, evaluate_fn=evaluate_fn)
+    for t in (0, 1, 2):
+        one, other = (result.node_server_metrics[t] for result in found)
+        assert one[3]["sum"] == pytest.approx(other[3]["sum"], abs=1e-6)
+    with pytest.raises(
+        TypeError, match="must tell metrics by name, or None; got float"
+    ):
+        gossip_learning(digits(5), RING, 2, evaluate_fn=lambda t, arrays: 0.5)

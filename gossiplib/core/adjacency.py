@@ -2,8 +2,9 @@
 
 networkx is for reading, and makes objects of each client and link. For very many
 clients there is the adjacency A, an array of scipy.sparse: A[i, j] != 0 where client i
-hears client j, so rows are receivers, as in W. It is undirected if it is symmetric. An
-attribute `online` of A, bool, shape (n,), tells who takes part; without it all do.
+hears client j, so rows are receivers, as in W. Two attributes of A may say more:
+whether it is `directed`, by default if it is not symmetric; and who is `online`, bool,
+shape (n,), by default all.
 
 What must know which of the two a graph is stands here; nothing else asks.
 """
@@ -63,26 +64,28 @@ def check_kind(graph: object) -> None:
 
 def sparse(
     n: int,
-    receivers: np.ndarray,
     senders: np.ndarray,
+    receivers: np.ndarray,
     *,
-    both: bool = False,
+    directed: bool = False,
     away: np.ndarray | None = None,
 ) -> Graph:
-    """Return the adjacency of n clients with these links, (links,) each.
+    """Return the adjacency of n clients with these edges, (edges,) each.
 
-    With `both` each holds in both directions. The clients where `away`, bool, (n,), is
-    true are not online.
+    The clients where `away`, bool, shape (n,), is true are not online.
     """
     from scipy.sparse import csr_array
 
     i, j = receivers, senders
-    if both:
+    if not directed:
         i, j = np.concatenate([i, j]), np.concatenate([j, i])
     places = np.sort(i * n + j)
     i, j = np.divmod(places[np.diff(places, prepend=-1) > 0], n)
     starts = np.concatenate([[0], np.cumsum(np.bincount(i, minlength=n))])
-    A = csr_array((np.ones(len(j), dtype=np.int8), j, starts), shape=(n, n))
+    short = np.int32 if max(n, len(j)) < 2**31 else np.int64  # half the memory
+    ones = np.ones(len(j), dtype=np.int8)
+    A = csr_array((ones, j.astype(short), starts.astype(short)), shape=(n, n))
+    A.directed = directed
     if away is not None:
         A.online = ~away
     return A
@@ -108,6 +111,8 @@ def is_directed(graph: Graph) -> bool:
     if not is_sparse(graph):
         return bool(graph.is_directed())
     A = as_csr(graph)
+    if hasattr(graph, "directed"):
+        return bool(graph.directed)
     back = A.T.tocsr()
     same = (A.indptr == back.indptr).all() and (A.indices == back.indices).all()
     return not same
@@ -129,9 +134,13 @@ def links(graph: Graph) -> tuple[np.ndarray, np.ndarray]:
 
 
 def edges(graph: Graph) -> tuple[np.ndarray, np.ndarray]:
-    """Return senders and receivers of all edges: an undirected one is there once."""
+    """Return senders and receivers of all edges: an undirected one is there once.
+
+    Those of an adjacency are in ascending order, as networkx has them where they came
+    so; then a seed means the same to both.
+    """
     if is_sparse(graph):
-        i, j = links(graph)
+        j, i = links(graph.T)
         once = slice(None) if is_directed(graph) else j < i
         return j[once], i[once]
     j, i = np.array(graph.edges, dtype=np.int64).reshape(-1, 2).T
@@ -162,9 +171,9 @@ def alike(
 
     The clients where `away`, bool, shape (n,), is true are not online.
     """
-    n, both = num_clients(graph), not directed
+    n = num_clients(graph)
     if is_sparse(graph):
-        return sparse(n, receivers, senders, both=both, away=away)
+        return sparse(n, senders, receivers, directed=directed, away=away)
     made = nx.empty_graph(n, create_using=nx.DiGraph if directed else nx.Graph)
     made.add_edges_from(zip(senders.tolist(), receivers.tolist(), strict=True))
     if away is not None:
@@ -180,8 +189,8 @@ def without(graph: Graph, gone: np.ndarray, away: np.ndarray | None = None) -> G
     here = online(graph) if away is None else online(graph) & ~away
     j, i = edges(graph)
     if is_sparse(graph):
-        left, both = ~gone, not is_directed(graph)
-        return sparse(num_clients(graph), i[left], j[left], both=both, away=~here)
+        left, directed = ~gone, is_directed(graph)
+        return alike(graph, j[left], i[left], directed=directed, away=~here)
     made = graph.copy()
     made.remove_edges_from(zip(j[gone].tolist(), i[gone].tolist(), strict=True))
     if away is not None:
@@ -224,14 +233,19 @@ def rows_of(n: int) -> int:
 def _torus(n: int) -> Graph:
     at = np.arange(n).reshape(rows_of(n), -1)
     j = np.concatenate([np.roll(at, -1, axis).ravel() for axis in (0, 1)])
-    return sparse(n, np.tile(at.ravel(), 2), j, both=True)
+    return sparse(n, np.tile(at.ravel(), 2), j)
 
 
-def _hops(n: int, to: Callable[[np.ndarray, int], np.ndarray]) -> Graph:
-    """Return the graph in which i sends to `to(i, 2^k)`, for all 2^k below n."""
-    at = np.arange(n)
-    hops = [to(at, 2**k) for k in range((n - 1).bit_length())]
-    return sparse(n, np.concatenate(hops), np.tile(at, len(hops)))
+def _hypercube(n: int) -> Graph:
+    at, bits = np.arange(n), 2 ** np.arange(n.bit_length() - 1)
+    i = np.concatenate([at[at & bit == 0] for bit in bits])
+    return sparse(n, i, i | np.repeat(bits, n // 2))
+
+
+def _exponential(n: int) -> Graph:
+    at, hops = np.arange(n), 2 ** np.arange((n - 1).bit_length())
+    j = np.concatenate([(at + hop) % n for hop in hops])
+    return sparse(n, np.tile(at, len(hops)), j, directed=True)
 
 
 def _regular(n: int, seed: int, degree: int) -> Graph:
@@ -248,7 +262,7 @@ def _regular(n: int, seed: int, degree: int) -> Graph:
         again = order[np.flatnonzero(np.diff(places[order], prepend=-1) == 0)]
         wrong = np.union1d(again, np.flatnonzero(u == v))
         if not wrong.size:
-            return sparse(n, u, v, both=True)
+            return sparse(n, u, v)
         some = np.union1d(wrong, stream.integers(len(u), size=len(wrong)))
         v[some] = stream.permutation(v[some])
 
@@ -264,11 +278,11 @@ def _random(n: int, seed: int, p: float) -> Graph:
     stream, pairs, found = rng(seed), n * (n - 1) // 2, [np.array([-1])]
     while p and found[-1][-1] < pairs:
         steps = stream.geometric(p, size=int(p * pairs / 8) + 1000)
-        found.append(found[-1][-1] + np.cumsum(np.minimum(steps, pairs)))
+        found.append(found[-1][-1] + np.cumsum(np.minimum(steps, pairs + 1)))
     at = np.concatenate(found)[1:]
     at = at[at < pairs]
     i = ((1 + np.sqrt(8 * at + 1)) / 2).astype(np.int64)  # exact below n = 4e7
-    return sparse(n, i, at - i * (i - 1) // 2, both=True)
+    return sparse(n, i, at - i * (i - 1) // 2)
 
 
 def _geometric(n: int, seed: int) -> Graph:
@@ -276,20 +290,20 @@ def _geometric(n: int, seed: int) -> Graph:
 
     places = KDTree(rng(seed).random((n, 2)))
     near = places.query_pairs(sqrt(2 * log(n) / (pi * n)), output_type="ndarray")
-    return sparse(n, *near.T.astype(np.int64), both=True)
+    return sparse(n, *near.T.astype(np.int64))
 
 
 #: Topologies that numpy makes: name -> function (n, seed, degree, p) -> adjacency.
 BUILDERS: dict[str, Callable[[int, int, int, Any], Graph]] = {
-    "ring": lambda n, *_: sparse(n, np.arange(n), np.roll(np.arange(n), 1), both=True),
-    "path": lambda n, *_: sparse(n, np.arange(1, n), np.arange(n - 1), both=True),
-    "star": lambda n, *_: sparse(n, np.arange(1, n), np.zeros(n - 1, int), both=True),
+    "ring": lambda n, *_: sparse(n, np.arange(n), np.roll(np.arange(n), 1)),
+    "path": lambda n, *_: sparse(n, np.arange(1, n), np.arange(n - 1)),
+    "star": lambda n, *_: sparse(n, np.arange(1, n), np.zeros(n - 1, dtype=int)),
     "torus": lambda n, *_: _torus(n),
-    "hypercube": lambda n, *_: _hops(n, np.bitwise_xor),
+    "hypercube": lambda n, *_: _hypercube(n),
     "regular": lambda n, seed, degree, p: _regular(n, seed, degree),
     "random": lambda n, seed, degree, p: _random(
         n, seed, min(1, 2 * log(n) / n) if p is None else p
     ),
     "geometric": lambda n, seed, *_: _geometric(n, seed),
-    "exponential": lambda n, *_: _hops(n, lambda i, hop: (i + hop) % n),
+    "exponential": lambda n, *_: _exponential(n),
 }

@@ -205,9 +205,10 @@ def matrix(
     if sparse:
         from scipy.sparse import coo_array
 
-        clients = np.arange(n)
+        # Places of half the size; a million clients feel it.
+        short = np.int32 if n + len(i) < 2**31 else np.int64
+        at = tuple(np.concatenate([k, np.arange(n)]).astype(short) for k in (i, j))
         entries = np.concatenate([weights, own])
-        at = (np.concatenate([i, clients]), np.concatenate([j, clients]))
         return coo_array((entries, at), shape=(n, n)).tocsr()
     W = np.diag(own)
     W[i, j] = weights

@@ -151,7 +151,7 @@ def named(
     graph = _connected(build, number) if name in _DRAWN else build(number)
     if large:
         if not adjacency.is_sparse(graph):
-            graph = adjacency.sparse(n, *adjacency.links(graph))
+            graph = adjacency.sparse(n, *adjacency.edges(graph))
         return graph
     graph = nx.convert_node_labels_to_integers(graph, ordering="sorted")
     graph.name = name
@@ -317,7 +317,7 @@ def one_peer_exponential(n: int) -> Schedule:
     def schedule(server_round: int) -> Graph:
         j = (i + 2 ** ((server_round - 1) % _log2_up(n))) % n
         if n > adjacency.LARGE:
-            return adjacency.sparse(n, receivers=j, senders=i)
+            return adjacency.sparse(n, i, j, directed=True)
         return adjacency.alike(nx.empty_graph(n), i, j, directed=True)
 
     return schedule
@@ -418,8 +418,8 @@ def _calls(graph: Graph, seed: Seed, use: str) -> Schedule:
 def drop_links(schedule: Schedule, p: float, seed: Seed = 0) -> Schedule:
     """Return a schedule that loses each link with probability p, afresh each round.
 
-    An undirected link, as all of a symmetric adjacency, is lost both ways. Give
-    `graph.to_directed()` to lose each direction on its own. Two `drop_links` around
+    An undirected link is lost both ways. Give `graph.to_directed()`, or an adjacency
+    with `A.directed = True`, to lose each direction on its own. Two `drop_links` around
     each other need different seeds.
 
     Parameters

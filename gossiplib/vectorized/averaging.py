@@ -59,8 +59,7 @@ def to_torch(W: csr_array, like: torch.Tensor) -> torch.Tensor:
     """Return W as a sparse tensor, of the device and the data type of `like`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that sparse tensors are in beta
-        starts = torch.from_numpy(W.indptr.astype(np.int64))
-        j = torch.from_numpy(W.indices.astype(np.int64))
+        starts, j = torch.from_numpy(W.indptr), torch.from_numpy(W.indices)
         weights = torch.from_numpy(W.data).to(like.dtype)
         return torch.sparse_csr_tensor(starts, j, weights, W.shape, device=like.device)
 

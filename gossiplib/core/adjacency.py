@@ -3,10 +3,10 @@
 networkx is for reading, and makes objects of each client and link. For very many
 clients there is the adjacency A, an array of scipy.sparse: A[i, j] != 0 where client i
 hears client j, so rows are receivers, as in W. Two attributes of A may say more:
-whether it is `directed`, by default if it is not symmetric; and who is `online`, bool,
-shape (n,), by default all.
+that it is `directed` though it is symmetric; and who is `online`, bool, shape (n,), by
+default all.
 
-What must know which of the two a graph is stands here; nothing else asks.
+What must know which of the two a graph is goes through here.
 """
 
 from collections.abc import Callable
@@ -111,11 +111,10 @@ def is_directed(graph: Graph) -> bool:
     if not is_sparse(graph):
         return bool(graph.is_directed())
     A = as_csr(graph)
-    if hasattr(graph, "directed"):
-        return bool(graph.directed)
     back = A.T.tocsr()
-    same = (A.indptr == back.indptr).all() and (A.indices == back.indices).all()
-    return not same
+    same = (A.indptr, back.indptr), (A.indices, back.indices)
+    mutual = all(np.array_equal(*arrays) for arrays in same)
+    return bool(getattr(graph, "directed", False)) or not mutual
 
 
 def links(graph: Graph) -> tuple[np.ndarray, np.ndarray]:

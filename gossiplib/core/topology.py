@@ -185,6 +185,13 @@ def at(schedule: Schedule, server_round: int) -> Graph:
     return graph
 
 
+def _checked(schedule: Schedule, server_round: int) -> Graph:
+    """Return the graph of a round whose nodes are clients; it may be disconnected."""
+    graph = at(schedule, server_round)
+    check_graph(graph, num_clients(graph), connected=False)
+    return graph
+
+
 def senders(graph: Graph, client: int) -> list[int]:
     """Return the clients whose models reach `client` in `graph`, in ascending order."""
     if adjacency.is_sparse(graph):
@@ -440,7 +447,7 @@ def drop_links(schedule: Schedule, p: float, seed: Seed = 0) -> Schedule:
     number = seed_of(seed)
 
     def dropped(server_round: int) -> Graph:
-        graph = at(schedule, server_round)
+        graph = _checked(schedule, server_round)
         number_of_edges = len(adjacency.edges(graph)[0])
         chance = rng(number, server_round, use="links").random(number_of_edges)
         return adjacency.without(graph, chance < p)
@@ -472,7 +479,7 @@ def churn(schedule: Schedule, online: float, seed: Seed = 0) -> Schedule:
     number = seed_of(seed)
 
     def churned(server_round: int) -> Graph:
-        graph = at(schedule, server_round)
+        graph = _checked(schedule, server_round)
         stream = rng(number, server_round, use="churn")
         away = stream.random(num_clients(graph)) >= online
         i, j = adjacency.edges(graph)

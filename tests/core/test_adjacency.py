@@ -264,6 +264,25 @@ def test_check_graph_says_what_is_wrong_with_an_adjacency(A, says):
         topology.check_graph(A, 3)
 
 
+@pytest.mark.parametrize("make", [SCHEDULES["drop_links"], SCHEDULES["churn"]])
+def test_a_schedule_of_what_is_no_graph_of_clients_says_so(make):
+    with pytest.raises(ValueError, match="not a client 'a', 'b'"):
+        make(nx.Graph([("a", "b")]))(1)
+    with pytest.raises(ValueError, match="3 clients must be 3 x 3"):
+        make(scipy.sparse.csr_array(np.eye(3, 4)))(1)
+
+
+def test_an_adjacency_that_says_so_loses_each_direction_on_its_own():
+    """As `graph.to_directed()` does."""
+    A = sparse(nx.complete_graph(12))
+    left = topology.drop_links(A, 0.5)(1)
+    assert (left != left.T).nnz == 0
+    A.directed = True
+    left = topology.drop_links(A, 0.5)(1)
+    assert same(left, topology.drop_links(nx.complete_graph(12).to_directed(), 0.5)(1))
+    assert (left != left.T).nnz
+
+
 def test_weights_of_an_adjacency_warn():
     with pytest.warns(UserWarning, match="have weights"):
         topology.check_graph(0.5 * sparse(RING), 3)

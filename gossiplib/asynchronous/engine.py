@@ -12,7 +12,6 @@ step on arrays, the second ones the next, and so on (see `network`). `client` an
 import functools
 from collections.abc import Callable
 
-import networkx as nx
 import numpy as np
 from flwr.app import ArrayRecord
 
@@ -24,6 +23,7 @@ from gossiplib.asynchronous.network import (
     TokenAccount,
     Traffic,
 )
+from gossiplib.core.adjacency import Graph
 from gossiplib.core.result import GossipResult
 from gossiplib.system.numbers import Seed, check_number, check_whole, draw, seed_of
 from gossiplib.system.records import StackedMetrics, StackedModels, array_bytes
@@ -41,7 +41,7 @@ def gossip_cycles(
     loss: Callable[[np.ndarray], np.ndarray] = merging.hinge,
     lam: float = 1e-4,
     seed: Seed | None = None,
-    graph: nx.Graph | None = None,
+    graph: Graph | None = None,
     slots: int = 1,
     network: NetworkModel = NetworkModel(),  # noqa: B008  it cannot change
     account: TokenAccount = SimpleTokenAccount(0),  # noqa: B008
@@ -66,7 +66,7 @@ def gossip_cycles(
     seed : int or numpy.random.Generator, optional
         Decides who sends to whom, in which order models arrive, what the network does
         to them, and who is measured; by default the seed of the task.
-    graph : networkx.Graph, optional
+    graph : networkx.Graph or scipy.sparse.csr_array, optional
         To which clients each may send; by default to any other.
     slots : int
         Slots in a cycle; a message takes one or more. With 1, all messages of a cycle
@@ -90,7 +90,7 @@ def gossip_cycles(
     Raises
     ------
     TypeError
-        If `graph` is not a simple networkx graph, or an argument is of another kind.
+        If `graph` is no topology, or an argument is of another kind.
     ValueError
         If the task has not two classes, is not for linear models or has no common test
         set, the graph does not fit, a number is wrong, or `create` makes models that

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-import networkx as nx
 import numpy as np
 
 from gossiplib.core import mixing, topology
+from gossiplib.core.adjacency import Graph, online
 from gossiplib.system.numbers import check_share, check_whole, rng
 
 __all__ = [
@@ -175,7 +175,7 @@ class Traffic:
     seed : int
         Decides everything that is random. Loss and delay have random numbers of their
         own, so they change neither timers nor receivers.
-    graph : networkx.Graph, optional
+    graph : networkx.Graph or scipy.sparse.csr_array, optional
         To which clients each may send; by default to any other.
     network, account : NetworkModel, TokenAccount
         Loss, delay and churn; and when clients send.
@@ -198,7 +198,7 @@ class Traffic:
         num_clients: int,
         seed: int,
         *,
-        graph: nx.Graph | None = None,
+        graph: Graph | None = None,
         slots: int = 1,
         network: NetworkModel = NetworkModel(),  # noqa: B008  it cannot change
         account: TokenAccount = SimpleTokenAccount(0),  # noqa: B008
@@ -321,10 +321,10 @@ class Traffic:
         self.owed[receivers] += number
 
 
-def _links(graph: nx.Graph, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _links(graph: Graph, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return all links' receivers, sender by sender, and where each begins; degrees."""
     topology.check_graph(graph, n)
-    if away := [i for i in graph if not topology.is_online(graph, i)]:
+    if len(away := np.flatnonzero(~online(graph))):
         raise ValueError(f"client {away[0]} is offline in the graph, for the whole run")
     receivers, senders = mixing.links(graph)
     degree = np.bincount(senders, minlength=n)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import networkx as nx
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -23,6 +22,7 @@ from gossiplib.asynchronous.network import (
     TokenAccount,
     Traffic,
 )
+from gossiplib.core.adjacency import Graph
 from gossiplib.core.calls import Calls
 from gossiplib.core.models import check_arrays, check_initial, check_model
 from gossiplib.core.result import EvaluateFn, GossipResult, as_evaluate_fn
@@ -53,7 +53,7 @@ class AsyncServer(Strategy):
     seed : int or numpy.random.Generator
         Decides who sends to whom, in which order models arrive, and what the network
         does to them.
-    graph : networkx.Graph, optional
+    graph : networkx.Graph or scipy.sparse.csr_array, optional
         To which clients each may send; by default to any other.
     network, account : NetworkModel, TokenAccount
         Loss, delay and churn; and when a client sends, by default whenever its timer
@@ -75,7 +75,7 @@ class AsyncServer(Strategy):
         num_clients: int,
         *,
         seed: Seed = 0,
-        graph: nx.Graph | None = None,
+        graph: Graph | None = None,
         slots: int = 1,
         network: NetworkModel = NetworkModel(),  # noqa: B008  it cannot change
         account: TokenAccount = SimpleTokenAccount(0),  # noqa: B008

@@ -9,10 +9,10 @@ How a call can fail is in `calls`; what the server does with models in `server`.
 import logging
 from typing import Protocol
 
-import networkx as nx
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
-from gossiplib.core import mixing, topology
+from gossiplib.core import adjacency, mixing, topology
 from gossiplib.core.calls import Calls
 from gossiplib.core.models import check_arrays, check_model
 from gossiplib.system.records import only_arrays, unpack
@@ -39,8 +39,8 @@ class Membership:
     Those that are there in the first round begin with the model `initial`.
     """
 
-    offer: nx.Graph  # what the schedule gives in this round
-    graph: nx.Graph  # who hears whom in it
+    offer: topology.Graph  # what the schedule gives in this round
+    graph: topology.Graph  # who hears whom in it
     W: mixing.Matrix  # its mixing matrix
 
     def __init__(self, calls: Calls, plan: Plan, initial: ArrayRecord) -> None:
@@ -80,7 +80,7 @@ class Membership:
         """
         plan, offer = self._plan, topology.at(self._plan.schedule, server_round)
         self.offer = offer
-        before, self._offer = self._offer, _seen(offer)
+        before, self._offer = self._offer, adjacency.seen(offer)
         changed = self._offer != before
         if changed or not self._static:
             topology.check_graph(offer, plan.num_clients, connected=self._static)
@@ -98,8 +98,12 @@ class Membership:
         }
         self.graph = offer
         if heard != offered:
-            self.graph = nx.DiGraph((j, i) for i in online for j in heard[i])
-            self.graph.add_nodes_from(offer.nodes(data=True))
+            pairs = [(j, i) for i in online for j in heard[i]]
+            senders, receivers = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+            away = ~adjacency.online(offer)
+            self.graph = adjacency.alike(
+                offer, senders, receivers, directed=True, away=away
+            )
         W = plan.weights(self.graph)
         mixing.check_weights(W, self.graph)
         self.W = W.tocsr() if hasattr(W, "tocsr") else W  # others give no W[i, j]
@@ -172,8 +176,3 @@ class Membership:
             return check_arrays(arrays, self._initial)
 
         return self.calls.read(reply, parse)
-
-
-def _seen(graph: nx.Graph) -> object:
-    """Return what tells a graph from itself at another time: links, who is online."""
-    return [*graph.edges], [topology.is_online(graph, i) for i in graph]

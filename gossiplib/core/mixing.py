@@ -13,10 +13,10 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-import networkx as nx
 import numpy as np
 
-from gossiplib.core import topology
+from gossiplib.core import adjacency, topology
+from gossiplib.core.adjacency import Graph, links, num_clients
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -41,10 +41,10 @@ __all__ = [
 #: A mixing matrix; sparse ones need scipy.
 Matrix: TypeAlias = "np.ndarray | scipy.sparse.csr_array"
 #: What makes one of a graph: the functions below, or your own.
-Weights: TypeAlias = Callable[[nx.Graph], "Matrix"]
+Weights: TypeAlias = Callable[[Graph], "Matrix"]
 
 
-def uniform(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
+def uniform(graph: Graph, *, sparse: bool = False) -> Matrix:
     """Weigh all models that a client has alike: W_ij = 1 / (1 + d_i).
 
     d_i is the number of clients that send to i. W is doubly stochastic only if all
@@ -53,10 +53,10 @@ def uniform(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
 
     Parameters
     ----------
-    graph : networkx.Graph
+    graph : networkx.Graph or scipy.sparse.csr_array
         Nodes 0..n-1. In a directed graph the edge (j, i) means that j sends to i.
     sparse : bool
-        Whether W is to be a `scipy.sparse.csr_array`, which needs scipy.
+        Whether W is to be a `scipy.sparse.csr_array`; that of an adjacency always is.
 
     Returns
     -------
@@ -64,10 +64,10 @@ def uniform(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
         W, shape (n, n), float64.
     """
     i, j, incoming, _ = _links(graph)
-    return matrix(len(graph), i, j, 1 / (1 + incoming[i]), sparse)
+    return _matrix(graph, i, j, 1 / (1 + incoming[i]), sparse)
 
 
-def metropolis(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
+def metropolis(graph: Graph, *, sparse: bool = False) -> Matrix:
     """Weigh a link by its busier end: W_ij = 1 / (1 + max(d_i, d_j)).
 
     Doubly stochastic on every undirected graph, and each client needs to know no more
@@ -76,10 +76,10 @@ def metropolis(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
 
     Parameters
     ----------
-    graph : networkx.Graph
+    graph : networkx.Graph or scipy.sparse.csr_array
         Nodes 0..n-1; the edge (j, i) of a directed graph means that j sends to i.
     sparse : bool
-        Whether W is to be a `scipy.sparse.csr_array`, which needs scipy.
+        Whether W is to be a `scipy.sparse.csr_array`; that of an adjacency always is.
 
     Returns
     -------
@@ -95,10 +95,10 @@ def metropolis(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
     """
     i, j, incoming, outgoing = _links(graph)
     weights = 1 / (1 + np.maximum(incoming[i], outgoing[j]))
-    return matrix(len(graph), i, j, weights, sparse)
+    return _matrix(graph, i, j, weights, sparse)
 
 
-def max_degree(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
+def max_degree(graph: Graph, *, sparse: bool = False) -> Matrix:
     """Weigh all links alike, by the busiest client: W_ij = 1 / d_max.
 
     The busiest client keeps nothing of its own model. Where that holds for all, on a
@@ -107,10 +107,10 @@ def max_degree(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
 
     Parameters
     ----------
-    graph : networkx.Graph
+    graph : networkx.Graph or scipy.sparse.csr_array
         Nodes 0..n-1; undirected.
     sparse : bool
-        Whether W is to be a `scipy.sparse.csr_array`, which needs scipy.
+        Whether W is to be a `scipy.sparse.csr_array`; that of an adjacency always is.
 
     Returns
     -------
@@ -124,10 +124,10 @@ def max_degree(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
     """
     i, j, incoming, _ = _links(_undirected(graph, "max_degree"))
     weights = np.full(len(i), 1 / max(1, incoming.max(initial=0)))
-    return matrix(len(graph), i, j, weights, sparse)
+    return _matrix(graph, i, j, weights, sparse)
 
 
-def best_constant(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
+def best_constant(graph: Graph, *, sparse: bool = False) -> Matrix:
     """Weigh all links alike, by the weight that converges fastest.
 
     W = I - a L with a = 2 / (λ₁(L) + λₙ₋₁(L)), the largest and the smallest non-zero
@@ -137,10 +137,10 @@ def best_constant(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
 
     Parameters
     ----------
-    graph : networkx.Graph
+    graph : networkx.Graph or scipy.sparse.csr_array
         Nodes 0..n-1; undirected and connected.
     sparse : bool
-        Whether W is to be a `scipy.sparse.csr_array`, which needs scipy.
+        Whether W is to be a `scipy.sparse.csr_array`; that of an adjacency always is.
 
     Returns
     -------
@@ -153,48 +153,47 @@ def best_constant(graph: nx.Graph, *, sparse: bool = False) -> Matrix:
         If the graph is directed or disconnected.
     """
     i, j, incoming, _ = _links(_undirected(graph, "best_constant"))
-    if len(graph) < 2:
-        return matrix(len(graph), i, j, np.empty(0), sparse)
-    if not nx.is_connected(graph):
+    n, sparse = num_clients(graph), sparse or adjacency.is_sparse(graph)
+    if n < 2:
+        return matrix(n, i, j, np.empty(0), sparse)
+    if adjacency.parts(graph)[0] > 1:
         raise ValueError("best_constant needs a connected graph")
-    large = sparse and len(graph) > 3  # ARPACK finds fewer than all eigenvalues
-    ones = matrix(len(graph), i, j, np.ones(len(i)), large)  # diagonal 1 - d_i
+    large = sparse and n > 3  # ARPACK finds fewer than all eigenvalues
+    ones = matrix(n, i, j, np.ones(len(i)), large)  # diagonal 1 - d_i
     if large:
         from scipy.sparse import eye_array
         from scipy.sparse.linalg import eigsh
 
-        laplacian = eye_array(len(graph)) - ones
+        laplacian = eye_array(n) - ones
         smallest = eigsh(laplacian, k=2, sigma=-1e-3, return_eigenvectors=False).max()
         largest = eigsh(laplacian, k=1, return_eigenvectors=False)[0]
     else:
-        eigenvalues = np.linalg.eigvalsh(np.eye(len(graph)) - ones)
+        eigenvalues = np.linalg.eigvalsh(np.eye(n) - ones)
         smallest, largest = eigenvalues[1], eigenvalues[-1]
     weights = np.full(len(i), 2 / (largest + smallest))
-    return matrix(len(graph), i, j, weights, sparse)
+    return matrix(n, i, j, weights, sparse)
 
 
-def links(graph: nx.Graph) -> tuple[np.ndarray, np.ndarray]:
-    """Return the receivers i and the senders j of all links of a graph.
-
-    An edge is two links; in a directed graph it is one.
-    """
-    edges = np.array(graph.edges, dtype=np.int64).reshape(-1, 2)
-    j, i = edges.T if graph.is_directed() else np.vstack([edges, edges[:, ::-1]]).T
-    return i, j
-
-
-def _links(graph: nx.Graph) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _links(graph: Graph) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return receivers and senders of all links, and all clients' degrees."""
-    n = len(graph)
+    n = num_clients(graph)
     topology.check_graph(graph, n, connected=False)
     i, j = links(graph)
     return i, j, np.bincount(i, minlength=n), np.bincount(j, minlength=n)
 
 
-def _undirected(graph: nx.Graph, name: str) -> nx.Graph:
-    if graph.is_directed():
+def _undirected(graph: Graph, name: str) -> Graph:
+    if adjacency.is_directed(graph):
         raise ValueError(f"{name} weights need an undirected graph; try metropolis")
     return graph
+
+
+def _matrix(
+    graph: Graph, i: np.ndarray, j: np.ndarray, weights: np.ndarray, sparse: bool
+) -> Matrix:
+    """Return W of a graph; that of an adjacency is sparse."""
+    sparse = sparse or adjacency.is_sparse(graph)
+    return matrix(num_clients(graph), i, j, weights, sparse)
 
 
 def matrix(
@@ -208,9 +207,10 @@ def matrix(
     if sparse:
         from scipy.sparse import coo_array
 
-        clients = np.arange(n)
+        # Places of half the size; a million clients feel it.
+        short = np.int32 if n + len(i) < 2**31 else np.int64
+        at = tuple(np.concatenate([k, np.arange(n)]).astype(short) for k in (i, j))
         entries = np.concatenate([weights, own])
-        at = (np.concatenate([i, clients]), np.concatenate([j, clients]))
         return coo_array((entries, at), shape=(n, n)).tocsr()
     W = np.diag(own)
     W[i, j] = weights
@@ -222,7 +222,7 @@ def as_dense(W: Matrix) -> np.ndarray:
     return W if isinstance(W, np.ndarray) else np.asarray(W.toarray())
 
 
-def check_weights(W: Matrix, graph: nx.Graph) -> None:
+def check_weights(W: Matrix, graph: Graph) -> None:
     """Raise an error unless W is a mixing matrix of this graph.
 
     Parameters
@@ -238,7 +238,7 @@ def check_weights(W: Matrix, graph: nx.Graph) -> None:
         If it is not n x n, a row does not sum to 1 (within 1e-6), or it is not zero
         where j does not send to i. The message names the row.
     """
-    n = len(graph)
+    n = num_clients(graph)
     array = isinstance(W, np.ndarray) or hasattr(W, "tocsr")
     if not array or W.dtype.kind not in "biuf":
         what = W.dtype if array else type(W).__name__
@@ -254,9 +254,11 @@ def check_weights(W: Matrix, graph: nx.Graph) -> None:
         )
     i, j = links(graph)
     rows, columns = (indices.astype(np.int64) for indices in W.nonzero())
-    heard = np.concatenate([i * n + j, np.arange(n) * (n + 1)])
-    if (unheard := np.setdiff1d(rows * n + columns, heard)).size:
-        who, whom = divmod(int(unheard[0]), n)
+    heard = np.sort(np.concatenate([i * n + j, np.arange(n) * (n + 1)]))
+    weighed = rows * n + columns
+    near = heard[np.searchsorted(heard, weighed).clip(max=len(heard) - 1)]
+    if (unheard := weighed[near != weighed]).size:
+        who, whom = divmod(int(unheard.min()), n)
         raise ValueError(f"client {who} weighs client {whom}, which sends it nothing")
 
 

@@ -44,7 +44,7 @@ class Gossip(Strategy):
 
     Parameters
     ----------
-    schedule : networkx.Graph or callable
+    schedule : networkx.Graph, scipy.sparse.csr_array or callable
         The graph of the clients 0..n-1, or a function from the round (1, 2, ...) to a
         graph; see `topology`.
     weights : callable
@@ -71,8 +71,8 @@ class Gossip(Strategy):
     Raises
     ------
     TypeError
-        If the schedule gives something else than a simple networkx graph, or weights
-        are no function.
+        If the schedule gives something else than a simple networkx graph or an
+        adjacency, or weights are no function.
     ValueError
         If the graph has no nodes, other nodes than 0..n-1, self-loops or, given as it
         is, several parts; if a number is not in its range; if no checkpoint could be
@@ -98,9 +98,9 @@ class Gossip(Strategy):
         checkpoint_every: int = 1,
     ) -> None:
         graph = topology.at(schedule, 1)
-        if not len(graph):
+        if not (n := topology.num_clients(graph)):
             raise ValueError("the graph has no nodes; it needs one for each client")
-        topology.check_graph(graph, len(graph), connected=not callable(schedule))
+        topology.check_graph(graph, n, connected=not callable(schedule))
         if not callable(weights):
             raise TypeError(
                 "weights must be a function, graph -> W, such as mixing.metropolis; "
@@ -109,7 +109,7 @@ class Gossip(Strategy):
         check_seconds("join_timeout", join_timeout, zero=True)
         if discover_every is None:
             discover_every = 1 if callable(schedule) else 0
-        self.num_clients = len(graph)
+        self.num_clients = n
         self.schedule = schedule
         self.weights = weights
         self.discover_every = check_whole("discover_every", discover_every, 0)

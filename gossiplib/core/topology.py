@@ -1,25 +1,30 @@
 """Who talks to whom: graphs of clients, and schedules of graphs.
 
 A *topology* is any networkx graph whose nodes are the clients 0..n-1. In a directed
-graph the edge (j, i) means that j sends its model to i. A *schedule* is a graph, or a
-function from the round number (1, 2, ...) to a graph. Static and time-varying
-topologies, lost links and churn are all schedules, so every engine gets them at once.
+graph the edge (j, i) means that j sends its model to i. For very many clients it is a
+sparse adjacency A instead, with A[i, j] != 0 where i hears j: see `adjacency`. A
+*schedule* is a topology, or a function from the round number (1, 2, ...) to one.
+Static and time-varying topologies, lost links and churn are all schedules, so every
+engine gets them at once. Those made here give what they are given: graph or adjacency.
 
 This module holds only what networkx lacks. It does not weigh the edges: see `mixing`.
 """
 
 import warnings
 from collections.abc import Callable
-from math import isqrt, log, pi, sqrt
+from math import log, pi, sqrt
 from typing import TypeAlias
 
 import networkx as nx
 import numpy as np
 
+from gossiplib.core import adjacency
+from gossiplib.core.adjacency import Graph, check_kind, num_clients
 from gossiplib.system.numbers import Seed, check_share, check_whole, rng, seed_of
 
 __all__ = [
     "NAMES",
+    "Graph",
     "Schedule",
     "at",
     "check_graph",
@@ -27,6 +32,7 @@ __all__ = [
     "drop_links",
     "is_online",
     "named",
+    "num_clients",
     "one_peer_exponential",
     "pull",
     "push",
@@ -36,35 +42,7 @@ __all__ = [
     "senders",
 ]
 
-Schedule: TypeAlias = nx.Graph | Callable[[int], nx.Graph]
-
-
-def _torus(n: int) -> nx.Graph:
-    rows = next(r for r in range(isqrt(n), 0, -1) if n % r == 0)
-    if rows < 3:
-        raise ValueError(f"a torus needs n = rows x columns, both at least 3; n is {n}")
-    return nx.grid_2d_graph(rows, n // rows, periodic=True)
-
-
-def _hypercube(n: int) -> nx.Graph:
-    if n & (n - 1):
-        raise ValueError(f"a hypercube needs n to be a power of 2; n is {n}")
-    return nx.hypercube_graph(n.bit_length() - 1)
-
-
-def _barbell(n: int) -> nx.Graph:
-    if n < 6:
-        raise ValueError(f"a barbell needs at least 6 clients; n is {n}")
-    return nx.barbell_graph(n // 2, n % 2)
-
-
-def _regular(n: int, seed: int, degree: int) -> nx.Graph:
-    if n <= degree:
-        least = f"{degree}-regular graph needs at least {degree + 1} clients"
-        raise ValueError(f"a {least}; n is {n}")
-    if n % 2 and degree % 2:
-        raise ValueError(f"links have two ends: n or degree must be even; n is {n}")
-    return _connected(lambda s: nx.random_regular_graph(degree, n, seed=s), seed)
+Schedule: TypeAlias = Graph | Callable[[int], Graph]
 
 
 def _exponential(n: int) -> nx.DiGraph:
@@ -74,12 +52,12 @@ def _exponential(n: int) -> nx.DiGraph:
     return graph
 
 
-def _connected(build: Callable[[int], nx.Graph], seed: int) -> nx.Graph:
+def _connected(build: Callable[[int], Graph], seed: int) -> Graph:
     """Return the first connected graph that `build` draws, of at most 100."""
     stream = rng(seed)
     for _ in range(100):
         graph = build(int(stream.integers(2**31)))
-        if nx.is_connected(graph):
+        if adjacency.parts(graph)[0] == 1:
             return graph
     raise ValueError("100 random graphs in a row were disconnected; try a larger n")
 
@@ -90,38 +68,40 @@ def _log2_up(n: int) -> int:
 
 
 #: name -> function (n, seed, degree, p) -> graph.
-_BUILDERS: dict[str, Callable[[int, int, int, float | None], nx.Graph]] = {
+_BUILDERS: dict[str, Callable[[int, int, int, float | None], Graph]] = {
     "ring": lambda n, *_: nx.cycle_graph(n) if n > 2 else nx.path_graph(n),
     "path": lambda n, *_: nx.path_graph(n),
     "star": lambda n, *_: nx.star_graph(n - 1),
     "complete": lambda n, *_: nx.complete_graph(n),
-    "torus": lambda n, *_: _torus(n),
-    "hypercube": lambda n, *_: _hypercube(n),
-    "barbell": lambda n, *_: _barbell(n),
-    "regular": lambda n, seed, degree, p: _regular(n, seed, degree),
+    "torus": lambda n, *_: nx.grid_2d_graph(
+        adjacency.rows_of(n), n // adjacency.rows_of(n), periodic=True
+    ),
+    "hypercube": lambda n, *_: nx.hypercube_graph(n.bit_length() - 1),
+    "barbell": lambda n, *_: nx.barbell_graph(n // 2, n % 2),
+    "regular": lambda n, seed, degree, p: nx.random_regular_graph(degree, n, seed=seed),
     "small-world": lambda n, seed, degree, p: nx.connected_watts_strogatz_graph(
         n, max(2, min(degree, n - 1)), 0.2 if p is None else p, seed=seed
     ),
-    "random": lambda n, seed, degree, p: _connected(
-        lambda s: nx.gnp_random_graph(
-            n, min(1, 2 * log(n) / n) if p is None else p, seed=s
-        ),
-        seed,
+    "random": lambda n, seed, degree, p: nx.gnp_random_graph(
+        n, min(1, 2 * log(n) / n) if p is None else p, seed=seed
     ),
-    "geometric": lambda n, seed, *_: _connected(
-        lambda s: nx.random_geometric_graph(n, sqrt(2 * log(n) / (pi * n)), seed=s),
-        seed,
+    "geometric": lambda n, seed, *_: nx.random_geometric_graph(
+        n, sqrt(2 * log(n) / (pi * n)), seed=seed
     ),
     "exponential": lambda n, *_: _exponential(n),
 }
 #: The topologies that papers compare, for `named`.
 NAMES = tuple(_BUILDERS)
+#: Those that may be disconnected: then they are drawn again.
+_DRAWN = ("regular", "random", "geometric")
 
 
 def named(
     name: str, n: int, seed: Seed = 0, *, degree: int = 4, p: float | None = None
-) -> nx.Graph:
+) -> Graph:
     """Return a topology by its name.
+
+    More than 10,000 clients get an adjacency, which numpy makes in seconds.
 
     Parameters
     ----------
@@ -144,8 +124,9 @@ def named(
 
     Returns
     -------
-    networkx.Graph
+    networkx.Graph or scipy.sparse.csr_array
         Connected, nodes 0..n-1, of that `name`; a `networkx.DiGraph` for "exponential".
+        From 10,001 clients on the adjacency, shape (n, n), A[i, j] = 1 where i hears j.
 
     Raises
     ------
@@ -160,54 +141,87 @@ def named(
         raise ValueError(f"the degree of a small world is even; got {degree}")
     if p is not None:
         check_share("p", p)
-    graph = _BUILDERS[name](n, seed_of(seed), degree, p)
+    _check_size(name, n, degree)
+    large, number = n > adjacency.LARGE, seed_of(seed)
+    builders = _BUILDERS | adjacency.BUILDERS if large else _BUILDERS
+
+    def build(seed: int) -> Graph:
+        return builders[name](n, seed, degree, p)
+
+    graph = _connected(build, number) if name in _DRAWN else build(number)
+    if large:
+        if not adjacency.is_sparse(graph):
+            graph = adjacency.sparse(n, *adjacency.edges(graph))
+        return graph
     graph = nx.convert_node_labels_to_integers(graph, ordering="sorted")
     graph.name = name
     return graph
 
 
-def at(schedule: Schedule, server_round: int) -> nx.Graph:
+def _check_size(name: str, n: int, degree: int) -> None:
+    if name == "torus" and adjacency.rows_of(n) < 3:
+        raise ValueError(f"a torus needs n = rows x columns, both at least 3; n is {n}")
+    if name == "hypercube" and n & (n - 1):
+        raise ValueError(f"a hypercube needs n to be a power of 2; n is {n}")
+    if name == "barbell" and n < 6:
+        raise ValueError(f"a barbell needs at least 6 clients; n is {n}")
+    if name == "regular" and n <= degree:
+        least = f"{degree}-regular graph needs at least {degree + 1} clients"
+        raise ValueError(f"a {least}; n is {n}")
+    if name == "regular" and n % 2 and degree % 2:
+        raise ValueError(f"links have two ends: n or degree must be even; n is {n}")
+
+
+def at(schedule: Schedule, server_round: int) -> Graph:
     """Return the graph of `schedule` in `server_round`, 1, 2, ...
 
     Raises
     ------
     TypeError
-        If it is not a simple networkx graph.
+        If it is neither a simple networkx graph nor a sparse adjacency.
     """
     graph = schedule(server_round) if callable(schedule) else schedule
-    _check_kind(graph)
+    check_kind(graph)
     return graph
 
 
-def _check_kind(graph: object) -> None:
-    if not isinstance(graph, nx.Graph) or graph.is_multigraph():
-        raise TypeError(
-            f"a topology is a networkx Graph or DiGraph, not a {type(graph).__name__}"
-        )
+def _checked(schedule: Schedule, server_round: int) -> Graph:
+    """Return the graph of a round whose nodes are clients; it may be disconnected."""
+    graph = at(schedule, server_round)
+    check_graph(graph, num_clients(graph), connected=False)
+    return graph
 
 
-def senders(graph: nx.Graph, client: int) -> list[int]:
+def senders(graph: Graph, client: int) -> list[int]:
     """Return the clients whose models reach `client` in `graph`, in ascending order."""
-    heard = graph.predecessors(client) if graph.is_directed() else graph[client]
+    if adjacency.is_sparse(graph):
+        A = adjacency.as_csr(graph)
+        heard = A.indices[A.indptr[client] : A.indptr[client + 1]]
+    else:
+        heard = graph.predecessors(client) if graph.is_directed() else graph[client]
     return sorted(map(int, heard))
 
 
-def receivers(graph: nx.Graph, client: int) -> list[int]:
+def receivers(graph: Graph, client: int) -> list[int]:
     """Return the clients that `client` reaches in `graph`, in ascending order."""
+    if adjacency.is_sparse(graph):
+        return senders(graph.T, client)
     return sorted(map(int, graph[client]))
 
 
-def is_online(graph: nx.Graph, client: int) -> bool:
+def is_online(graph: Graph, client: int) -> bool:
     """Tell whether `client` takes part in the round of `graph`, see `churn`."""
+    if adjacency.is_sparse(graph):
+        return bool(adjacency.online(graph)[client])
     return bool(graph.nodes[client].get("online", True))
 
 
-def check_graph(graph: nx.Graph, n: int, *, connected: bool = True) -> None:
+def check_graph(graph: Graph, n: int, *, connected: bool = True) -> None:
     """Raise an error unless `graph` is a topology of the clients 0..n-1.
 
     Parameters
     ----------
-    graph : networkx.Graph
+    graph : networkx.Graph or scipy.sparse.csr_array
         What to check.
     n : int
         Number of clients.
@@ -218,7 +232,7 @@ def check_graph(graph: nx.Graph, n: int, *, connected: bool = True) -> None:
     Raises
     ------
     TypeError
-        If it is not a simple networkx graph.
+        If it is neither a simple networkx graph nor a sparse adjacency.
     ValueError
         If nodes are missing or foreign, a client is its own neighbour, or the graph
         is disconnected. The message names the clients.
@@ -228,7 +242,28 @@ def check_graph(graph: nx.Graph, n: int, *, connected: bool = True) -> None:
     UserWarning
         If edges have weights: they are not used.
     """
-    _check_kind(graph)
+    check_kind(graph)
+    if adjacency.is_sparse(graph):
+        weighted = _check_array(graph, n)
+    else:
+        weighted = _check_nodes(graph, n)
+    if weighted:
+        warnings.warn(
+            "the graph's edges have weights, which gossip does not use: how much "
+            "clients listen to each other is told by a mixing matrix, see mixing",
+            stacklevel=3,
+        )
+    if connected and n > 1:
+        count, smallest = adjacency.parts(graph)
+        if count > 1:
+            raise ValueError(
+                f"the graph is disconnected, so no average can form: it falls into "
+                f"{count} parts, the smallest {_some(smallest)}"
+            )
+
+
+def _check_nodes(graph: nx.Graph, n: int) -> bool:
+    """Check nodes and loops; tell whether edges have weights."""
     wanted, found = set(range(n)), set(graph)
     if wanted != found:
         missing, foreign = wanted - found, found - wanted
@@ -242,23 +277,28 @@ def check_graph(graph: nx.Graph, n: int, *, connected: bool = True) -> None:
             f"self-loops at {_some(loops)}: a client always keeps a share of its own "
             "model, so leave them out (graph.remove_edges_from(nx.selfloop_edges(g)))"
         )
-    if any(weight != 1 for *_, weight in graph.edges(data="weight", default=1)):
-        warnings.warn(
-            "the graph's edges have weights, which gossip does not use: how much "
-            "clients listen to each other is told by a mixing matrix, see mixing",
-            stacklevel=3,
+    return any(weight != 1 for *_, weight in graph.edges(data="weight", default=1))
+
+
+def _check_array(A: Graph, n: int) -> bool:
+    """Check shapes and the diagonal; tell whether links have weights."""
+    if A.shape != (n, n):
+        raise ValueError(
+            f"the adjacency of {n} clients must be {n} x {n}, one row and one column a "
+            f"client; it is {' x '.join(map(str, A.shape))}"
         )
-    if connected and n > 1:
-        parts = list(
-            nx.strongly_connected_components(graph)
-            if graph.is_directed()
-            else nx.connected_components(graph)
+    here = np.asarray(getattr(A, "online", np.ones(n, dtype=bool)))
+    if here.shape != (n,) or here.dtype != bool:
+        raise ValueError(
+            f"online must be an array of {n} truth values, one a client; it is "
+            f"{here.dtype} of shape {here.shape}"
         )
-        if len(parts) > 1:
-            raise ValueError(
-                f"the graph is disconnected, so no average can form: it falls into "
-                f"{len(parts)} parts, the smallest {_some(min(parts, key=len))}"
-            )
+    if loops := set(np.flatnonzero(A.diagonal()).tolist()):
+        raise ValueError(
+            f"self-loops at {_some(loops)}: a client always keeps a share of its own "
+            "model, so leave the diagonal of the adjacency 0"
+        )
+    return bool((adjacency.as_csr(A).data != 1).any())
 
 
 def _some(clients: set[int]) -> str:
@@ -279,17 +319,18 @@ def one_peer_exponential(n: int) -> Schedule:
     Ying et al. 2021, "Exponential Graph is Provably Efficient for Decentralized Deep
     Training", arXiv:2110.13363.
     """
+    i = np.arange(n if n > 1 else 0)
 
-    def schedule(server_round: int) -> nx.DiGraph:
-        hop = 2 ** ((server_round - 1) % _log2_up(n))
-        graph = nx.empty_graph(n, create_using=nx.DiGraph)
-        graph.add_edges_from((i, (i + hop) % n) for i in range(n if n > 1 else 0))
-        return graph
+    def schedule(server_round: int) -> Graph:
+        j = (i + 2 ** ((server_round - 1) % _log2_up(n))) % n
+        if n > adjacency.LARGE:
+            return adjacency.sparse(n, i, j, directed=True)
+        return adjacency.alike(nx.empty_graph(n), i, j, directed=True)
 
     return schedule
 
 
-def random_matching(graph: nx.Graph, seed: Seed = 0) -> Schedule:
+def random_matching(graph: Graph, seed: Seed = 0) -> Schedule:
     """Return a schedule that pairs neighbours at random, each client at most once.
 
     The edges of `graph` are taken in a random order, and kept where both ends are
@@ -298,51 +339,56 @@ def random_matching(graph: nx.Graph, seed: Seed = 0) -> Schedule:
 
     Parameters
     ----------
-    graph : networkx.Graph
+    graph : networkx.Graph or scipy.sparse.csr_array
         Who can be paired with whom.
     seed : int or numpy.random.Generator
         Decides the pairs of all rounds.
     """
-    check_graph(graph, len(graph), connected=False)
-    edges, number = list(graph.edges), seed_of(seed)
+    check_graph(graph, n := num_clients(graph), connected=False)
+    ends, number = np.stack(adjacency.edges(graph)), seed_of(seed)
 
-    def schedule(server_round: int) -> nx.Graph:
-        matching = nx.empty_graph(len(graph))
-        free = np.ones(len(graph), dtype=bool)
-        for e in rng(number, server_round, use="matching").permutation(len(edges)):
-            i, j = edges[e]
-            if free[i] and free[j]:
-                matching.add_edge(i, j)
-                free[[i, j]] = False
-        return matching
+    def schedule(server_round: int) -> Graph:
+        stream = rng(number, server_round, use="matching")
+        i, j = ends[:, stream.permutation(ends.shape[1])]
+        taken, free = np.zeros(len(i), dtype=bool), np.ones(n, dtype=bool)
+        left = np.arange(len(i))
+        while len(left):  # at once all edges that are the first left at both ends
+            first = np.full(n, len(i))
+            np.minimum.at(first, i[left], left)
+            np.minimum.at(first, j[left], left)
+            now = left[(first[i[left]] == left) & (first[j[left]] == left)]
+            taken[now] = True
+            free[i[now]] = free[j[now]] = False
+            left = left[free[i[left]] & free[j[left]]]
+        return adjacency.alike(graph, i[taken], j[taken], directed=False)
 
     return schedule
 
 
-def push(graph: nx.Graph, seed: Seed = 0) -> Schedule:
+def push(graph: Graph, seed: Seed = 0) -> Schedule:
     """Return a schedule in which each client sends to one random neighbour a round.
 
     Who may is told by the links of `graph`; `seed` decides all rounds.
     """
-    return _calls(graph, seed, "push", receivers, nx.DiGraph)
+    return _calls(graph, seed, "push")
 
 
-def pull(graph: nx.Graph, seed: Seed = 0) -> Schedule:
+def pull(graph: Graph, seed: Seed = 0) -> Schedule:
     """Return a schedule in which each client hears one random neighbour a round.
 
     Who may is told by the links of `graph`; `seed` decides all rounds.
     """
-    return _calls(graph, seed, "pull", senders, nx.DiGraph)
+    return _calls(graph, seed, "pull")
 
 
-def push_pull(graph: nx.Graph, seed: Seed = 0) -> Schedule:
+def push_pull(graph: Graph, seed: Seed = 0) -> Schedule:
     """Return a schedule in which each client swaps models with a random neighbour.
 
     A client that others choose as well swaps with all of them, in the same round.
 
     Parameters
     ----------
-    graph : networkx.Graph
+    graph : networkx.Graph or scipy.sparse.csr_array
         Who may swap with whom; undirected.
     seed : int or numpy.random.Generator
         Decides the choices of all rounds.
@@ -352,30 +398,26 @@ def push_pull(graph: nx.Graph, seed: Seed = 0) -> Schedule:
     ValueError
         If the graph is directed.
     """
-    if graph.is_directed():
+    if adjacency.is_directed(graph):
         raise ValueError("push_pull goes both ways: it needs an undirected graph")
-    return _calls(graph, seed, "push-pull", receivers, nx.Graph)
+    return _calls(graph, seed, "push-pull")
 
 
-def _calls(
-    graph: nx.Graph,
-    seed: Seed,
-    use: str,
-    candidates: Callable[[nx.Graph, int], list[int]],
-    kind: type[nx.Graph],
-) -> Schedule:
-    """Return a schedule in which each client calls one random candidate a round."""
-    check_graph(graph, len(graph), connected=False)
-    choices = [candidates(graph, i) for i in range(len(graph))]
-    number = seed_of(seed)
+def _calls(graph: Graph, seed: Seed, use: str) -> Schedule:
+    """Return a schedule in which each client calls one random neighbour a round."""
+    check_graph(graph, n := num_clients(graph), connected=False)
+    i, j = adjacency.links(graph)
+    pulls = use == "pull"  # then the caller is the receiver
+    callers, called = np.divmod(np.sort(i * n + j if pulls else j * n + i), n)
+    degree, number = np.bincount(callers, minlength=n), seed_of(seed)
+    who = np.flatnonzero(degree)
+    degree, starts = degree[who], (np.cumsum(degree) - degree)[who]
 
-    def schedule(server_round: int) -> nx.Graph:
+    def schedule(server_round: int) -> Graph:
         stream = rng(number, server_round, use=use)
-        calls = [(i, c[stream.integers(len(c))]) for i, c in enumerate(choices) if c]
-        called = nx.empty_graph(len(graph), create_using=kind)
-        # Who pulls is the receiver of the link.
-        called.add_edges_from((j, i) if use == "pull" else (i, j) for i, j in calls)
-        return called
+        whom = called[starts + stream.integers(degree)]
+        ends = (whom, who) if pulls else (who, whom)
+        return adjacency.alike(graph, *ends, directed=use != "push-pull")
 
     return schedule
 
@@ -383,12 +425,13 @@ def _calls(
 def drop_links(schedule: Schedule, p: float, seed: Seed = 0) -> Schedule:
     """Return a schedule that loses each link with probability p, afresh each round.
 
-    An undirected link is lost both ways. Give `graph.to_directed()` to lose each
-    direction on its own. Two `drop_links` around each other need different seeds.
+    An undirected link is lost both ways. Give `graph.to_directed()`, or an adjacency
+    with `A.directed = True`, to lose each direction on its own. Two `drop_links` around
+    each other need different seeds.
 
     Parameters
     ----------
-    schedule : networkx.Graph or callable
+    schedule : networkx.Graph, scipy.sparse.csr_array or callable
         The links without loss.
     p : float
         Probability that a link is lost in a round, 0 to 1.
@@ -403,12 +446,11 @@ def drop_links(schedule: Schedule, p: float, seed: Seed = 0) -> Schedule:
     check_share("p", p)
     number = seed_of(seed)
 
-    def dropped(server_round: int) -> nx.Graph:
-        graph = at(schedule, server_round).copy()
-        edges = list(graph.edges)
-        lost = rng(number, server_round, use="links").random(len(edges)) < p
-        graph.remove_edges_from(e for e, gone in zip(edges, lost, strict=True) if gone)
-        return graph
+    def dropped(server_round: int) -> Graph:
+        graph = _checked(schedule, server_round)
+        number_of_edges = len(adjacency.edges(graph)[0])
+        chance = rng(number, server_round, use="links").random(number_of_edges)
+        return adjacency.without(graph, chance < p)
 
     return dropped
 
@@ -417,11 +459,11 @@ def churn(schedule: Schedule, online: float, seed: Seed = 0) -> Schedule:
     """Return a schedule in which each client is online with probability `online`.
 
     Afresh each round. A client that is offline has no links in that round, and its
-    node attribute `online` is False: it neither trains nor averages.
+    node attribute `online` (or `A.online[i]`) is False: it neither trains nor averages.
 
     Parameters
     ----------
-    schedule : networkx.Graph or callable
+    schedule : networkx.Graph, scipy.sparse.csr_array or callable
         The links while all are online.
     online : float
         Probability that a client is online in a round, 0 to 1.
@@ -436,12 +478,11 @@ def churn(schedule: Schedule, online: float, seed: Seed = 0) -> Schedule:
     check_share("online", online)
     number = seed_of(seed)
 
-    def churned(server_round: int) -> nx.Graph:
-        graph = at(schedule, server_round).copy()
-        away = rng(number, server_round, use="churn").random(len(graph)) >= online
-        graph.remove_edges_from([(i, j) for i, j in graph.edges if away[i] or away[j]])
-        here = {i: is_online(graph, i) and not away[i] for i in graph}
-        nx.set_node_attributes(graph, here, "online")
-        return graph
+    def churned(server_round: int) -> Graph:
+        graph = _checked(schedule, server_round)
+        stream = rng(number, server_round, use="churn")
+        away = stream.random(num_clients(graph)) >= online
+        i, j = adjacency.edges(graph)
+        return adjacency.without(graph, away[i] | away[j], away)
 
     return churned

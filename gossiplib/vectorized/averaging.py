@@ -11,13 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import networkx as nx
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, Context
 from scipy.sparse import csr_array
 
-from gossiplib.core import mixing, topology
+from gossiplib.core import adjacency, mixing, topology
 from gossiplib.core.averaging import Average, Model, as_model
 from gossiplib.core.context import RoundContext
 from gossiplib.system.records import Shapes, array_bytes, ravel, unravel
@@ -26,7 +25,7 @@ from gossiplib.vectorized.rows import StackedStates, chunks, place, take
 __all__ = ["Exchange", "RoundGraph", "among", "mixing_matrix", "to_torch"]
 
 
-def mixing_matrix(graph: nx.Graph, weights: mixing.Weights) -> csr_array:
+def mixing_matrix(graph: topology.Graph, weights: mixing.Weights) -> csr_array:
     """Return W of a graph, (n, n), a sparse one from the start if `weights` can.
 
     A dense one of a million clients fits nowhere.
@@ -36,12 +35,11 @@ def mixing_matrix(graph: nx.Graph, weights: mixing.Weights) -> csr_array:
     if isinstance(W, np.ndarray) or hasattr(W, "tocsr"):
         W = csr_array(W)
     mixing.check_weights(W, graph)
-    i, j = mixing.links(graph)
-    order = np.lexsort((j, i))  # each client adds up its weights in the same order
-    i, j = i[order], j[order]
+    n, (i, j) = topology.num_clients(graph), mixing.links(graph)
+    i, j = np.divmod(np.sort(i * n + j), n)  # each adds up its weights in this order
     each = W[i, j] if len(i) else []  # scipy would give a sparse array of length 0
     weight = np.asarray(each, dtype=np.float64)
-    return mixing.matrix(len(graph), i, j, weight, sparse=True)
+    return mixing.matrix(n, i, j, weight, sparse=True)
 
 
 def among(W: csr_array, here: np.ndarray) -> csr_array:
@@ -61,8 +59,7 @@ def to_torch(W: csr_array, like: torch.Tensor) -> torch.Tensor:
     """Return W as a sparse tensor, of the device and the data type of `like`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that sparse tensors are in beta
-        starts = torch.from_numpy(W.indptr.astype(np.int64))
-        j = torch.from_numpy(W.indices.astype(np.int64))
+        starts, j = torch.from_numpy(W.indptr), torch.from_numpy(W.indices)
         weights = torch.from_numpy(W.data).to(like.dtype)
         return torch.sparse_csr_tensor(starts, j, weights, W.shape, device=like.device)
 
@@ -98,7 +95,7 @@ class RoundGraph:
             kind = type(weights).__name__
             raise TypeError(f"weights must be a function, graph -> W; got {kind}")
         self._schedule, self._weights, self._n = schedule, weights, n
-        self._static = isinstance(schedule, nx.Graph)
+        self._static = not callable(schedule)
         self.server_round = 0
 
     def go_to(self, server_round: int) -> None:
@@ -108,9 +105,7 @@ class RoundGraph:
             return
         self.graph = topology.at(self._schedule, server_round)
         topology.check_graph(self.graph, self._n, connected=self._static)
-        nodes = self.graph.nodes(data="online", default=True)
-        self.online = np.ones(self._n, dtype=bool)
-        self.online[[int(i) for i, online in nodes if not online]] = False
+        self.online = adjacency.online(self.graph)
         vars(self).pop("W", None)  # that of the round before
 
     @functools.cached_property

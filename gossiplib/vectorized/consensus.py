@@ -29,7 +29,7 @@ def averaging_rounds(
     ----------
     values : array_like
         What each client begins with, shape (clients, d). Its data type is kept.
-    schedule : networkx.Graph or callable
+    schedule : networkx.Graph, scipy.sparse.csr_array or callable
         The graph of the clients 0..n-1, or a function from the round (1, 2, ...) to a
         graph; see `topology`.
     average : callable

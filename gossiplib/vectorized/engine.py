@@ -67,7 +67,7 @@ def gossip_learning(
     ----------
     task : Task
         Data and model of each client, their data type, and the seed.
-    schedule : networkx.Graph or callable
+    schedule : networkx.Graph, scipy.sparse.csr_array or callable
         The graph of the clients 0..n-1, or a function from the round (1, 2, ...) to a
         graph; see `topology`. Clients take all neighbours that it offers.
     num_rounds, epochs, batch_size : int
@@ -215,11 +215,11 @@ class _Run:
         self._product: tuple[csr_array, torch.Tensor] | None = None
 
     def _check_memory(self) -> None:
-        stacked, model, graph = self.stacked, self.stacked.initial, self.graph.graph
-        edges = graph.number_of_edges() * (1 if graph.is_directed() else 2)
+        stacked, model = self.stacked, self.stacked.initial
+        links, _ = mixing.links(self.graph.graph)
         needed = (
             2 * self.n * len(model) * model.element_size()  # X and Y
-            + 100 * (edges + self.n)  # W, while it is made
+            + 100 * (len(links) + self.n)  # W, while it is made
             + 8 * stacked.chunk_bytes  # models, examples, gradients, ... of a chunk
         )
         what = f"{self.n:,} clients with {len(model):,} parameters"

@@ -111,7 +111,6 @@ def parted(server_round):
 def client_app():
     """Return clients that learn digits, or drift when `train_config` has "faults"."""
     toy, task_app = drifting_app(), digits(N, alpha=1.0).client_app()
-    broken = BROKEN
     app = ClientApp()
 
     @app.train()
@@ -119,28 +118,46 @@ def client_app():
         import os
         import signal
 
-        from flwr.app import ConfigRecord
-
         config = message.content["config"]
         if "faults" not in config:
             return task_app(message, context)
         here = (config["server-round"], context.node_config["partition-id"])
         if "{} {} killed".format(*here) in config["faults"]:
             os.kill(os.getpid(), signal.SIGKILL)
-        breaks = here == broken and len(config["faults"]) > 1
-        context.state["average"] = ConfigRecord({"breaks": breaks})
         return toy(message, context)
 
     app.evaluate()(task_app)
+    return breaking(gossip(app, discover=choose(3)))
 
-    def average(own, neighbours, weights, context):
-        from gossiplib.core.averaging import weighted_mean
 
-        if context.state.get("average", {}).get("breaks"):
+def breaking(inner):
+    """Return a gossip client that once fails to average, if told of several faults.
+
+    It stands around gossip: no app and average function know of each other.
+    """
+    outer, broken = ClientApp(), BROKEN
+    for name in ("join", "discover", "model", "state", "restore"):
+        outer.query(name)(inner)
+    outer.evaluate()(inner)
+
+    @outer.train()
+    def train(message: Message, context: Context) -> Message:
+        from flwr.app import ConfigRecord
+
+        config = message.content["config"]
+        here = (config["server-round"], context.node_config["partition-id"])
+        breaks = here == broken and len(config.get("faults", [])) > 1
+        reply = inner(message, context)
+        context.state["breaks"] = ConfigRecord({"now": breaks})
+        return reply
+
+    @outer.train("average")
+    def average(message: Message, context: Context) -> Message:
+        if "breaks" in context.state and context.state["breaks"]["now"]:
             raise ArithmeticError("no average today")
-        return weighted_mean(own, neighbours, weights)
+        return inner(message, context)
 
-    return gossip(app, average=average, discover=choose(3))
+    return outer
 
 
 def drift_on(grid, faults=(), timeout=60.0, nap=0.0, schedule=GRAPH):

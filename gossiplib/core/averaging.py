@@ -108,13 +108,12 @@ def weighted_mean(
     sums = weights.sum(axis=0)
     if not np.all(np.abs(sums - 1) <= 1e-6):
         raise ValueError(f"the weights must sum to 1, not to {np.min(sums):.6g}")
-    means = (
-        sum(
-            per_client(w, a) * a.astype(np.result_type(a, np.float64))
-            for w, a in zip(weights, layer, strict=True)
-        )
-        for layer in zip(own, *neighbours, strict=True)
-    )
+
+    def mean(layer: tuple[np.ndarray, ...]) -> Any:
+        shape = weights.shape + (1,) * (1 + layer[0].ndim - weights.ndim)
+        return sum(w * a for w, a in zip(weights.reshape(shape), layer, strict=True))
+
+    means = map(mean, zip(own, *neighbours, strict=True))
     with np.errstate(invalid="ignore"):  # infinite values, see `as_dtypes`
         return as_dtypes(means, own, neighbours)
 

@@ -124,20 +124,28 @@ class Calls:
 
     def _invite(self, nodes: list[int]) -> list[tuple[int, Message]]:
         """Ask nodes to join; return those that answer, each with its reply."""
-        self._asked.update(nodes)
-        told = ConfigRecord({"run": self.run})
-        calls = [
-            Message(RecordDict({"gossip": told}), node, "query.join", ttl=self._ttl)
-            for node in nodes
-        ]
-        replies = list(self._grid.send_and_receive(calls, timeout=self._timeout))
-        waiting = {m.metadata.message_id: m.metadata.dst_node_id for m in calls}
-        answers = {r.metadata.reply_to_message_id: r for r in replies}
-        came = [(waiting.pop(i), answers[i]) for i in answers if i in waiting]
-        for message_id, node in waiting.items():
-            self._owed[message_id] = node
-            self._asked.discard(node)
+        told = RecordDict({"gossip": ConfigRecord({"run": self.run})})
+        answered, _ = self._ask(
+            [Message(told, node, "query.join", ttl=self._ttl) for node in nodes]
+        )
+        came = [(message.metadata.dst_node_id, reply) for message, reply in answered]
+        self._asked.update(node for node, _ in came)
         return came
+
+    def _ask(
+        self, messages: list[Message]
+    ) -> tuple[list[tuple[Message, Message]], list[Message]]:
+        """Return messages with their replies, and those whose nodes now owe one."""
+        came = list(self._grid.send_and_receive(messages, timeout=self._timeout))
+        # Sending gave the messages their ids. Where a node is gone, the SuperLink
+        # answers in its place, so the sender of a reply does not tell whose it is.
+        waiting = {message.metadata.message_id: message for message in messages}
+        answered = []
+        for reply in came:  # some come twice, or answer no call of this round
+            if (answers := reply.metadata.reply_to_message_id) in waiting:
+                answered.append((waiting.pop(answers), reply))
+        self._owed |= {i: m.metadata.dst_node_id for i, m in waiting.items()}
+        return answered, list(waiting.values())
 
     def _admit(self, reply: Message, n: int) -> int:
         node = reply.metadata.src_node_id
@@ -196,23 +204,16 @@ class Calls:
                 self._lose(message, "still owes an earlier reply")
             else:
                 ready.append(message)
-        came = list(self._grid.send_and_receive(ready, timeout=self._timeout))
-        # Sending gave the messages their ids. Where a node is gone, the SuperLink
-        # answers in its place, so the sender of a reply does not tell whose it is.
-        waiting = {message.metadata.message_id: message for message in ready}
+        answered, silent = self._ask(ready)
         replies = []
-        for reply in came:
-            if reply.metadata.reply_to_message_id not in waiting:
-                continue  # it came twice, or answers no call of this round
-            message = waiting.pop(reply.metadata.reply_to_message_id)
+        for message, reply in answered:
             if reply.has_error():
                 self._lose(message, _reason(reply))
             else:
                 replies.append(reply)
         wait = "" if self._timeout is None else f" in {self._timeout:g} s"
-        for message_id, message in waiting.items():
+        for message in silent:
             self._lose(message, f"no reply{wait}")
-            self._owed[message_id] = message.metadata.dst_node_id
         if counted:
             sent = sum(
                 array_bytes(arrays)

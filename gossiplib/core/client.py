@@ -25,7 +25,7 @@ from gossiplib.core.averaging import (
     weighted_mean,
 )
 from gossiplib.core.context import RoundContext, keep, owned
-from gossiplib.core.models import check_arrays, check_model, check_variances
+from gossiplib.core.models import check_arrays, check_model, check_variances, in_order
 from gossiplib.system.numbers import Seed, check_whole, rng, seed_of
 from gossiplib.system.records import (
     first_metrics,
@@ -206,10 +206,11 @@ def gossip(
             came = record_of(message.content, str(j), ArrayRecord)
             whose = f"client {j}'s"
             if send is None:
-                came = check_arrays(came, model, whose)
+                neighbours.append(unpack(in_order(came, model, whose)))
+                check_model(neighbours[-1], own, whose, model)
             else:
-                check_model(unpack(came), whose=whose)
-            neighbours.append(unpack(came))
+                neighbours.append(unpack(came))
+                check_model(neighbours[-1], whose=whose)
         # A server of your own need not count its rounds.
         server_round = check_whole("server-round", call.get("server-round", 0), 0)
         now = RoundContext(owned(context, "average"), server_round, senders=senders)

@@ -7,7 +7,6 @@ A `RoundContext` is Flower's `Context` of the client, and a little more: who, wh
 from whom. An average function may keep records in its `state` for later rounds.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -19,16 +18,15 @@ __all__ = ["RoundContext", "keep", "owned", "uniforms"]
 
 def owned(context: Context, owner: str) -> Context:
     """Return a Context whose state has what an `owner` keeps, and nothing else."""
-    own, prefix = copy.copy(context), f"{owner}."
-    own.node_config = {**context.node_config}  # who the client is, gossip reads too
-    own.state = RecordDict(
-        {
-            name.removeprefix(prefix): record
-            for name, record in context.state.items()
-            if name.startswith(prefix)
-        }
-    )
-    return own
+    prefix = f"{owner}."
+    state = {
+        name.removeprefix(prefix): record
+        for name, record in context.state.items()
+        if name.startswith(prefix)
+    }
+    node_config = {**context.node_config}  # who the client is, gossip reads too
+    own = {"state": RecordDict(state), "node_config": node_config}
+    return Context(**vars(context) | own)
 
 
 def keep(context: Context, owner: str, state: RecordDict) -> None:

@@ -4,7 +4,6 @@
 start-up. A Strategy and a ClientApp run unchanged on it and on Flower's runtimes.
 """
 
-import copy
 import itertools
 import random
 import time
@@ -80,18 +79,17 @@ class LocalNode:
         """
         # A client shares nothing with the server or with others, as in a process of
         # its own: it gets copies, and what it changes later counts no more.
-        context = _copied_context(self.context)
+        before = {name: _copied_record(r) for name, r in self.context.state.items()}
+        context = _context(self.context, self.context.state.copy())
         try:
-            reply = self._app(_copied_message(message), context)
-        except KeyboardInterrupt:
-            raise
+            reply = _reply(self._app, _copied_message(message), context)
         except BaseException as exception:  # sys.exit would end a process, not the run
+            self.context.state.update(before)
+            if isinstance(exception, KeyboardInterrupt):
+                raise
             reason = f"{type(exception).__name__}: {exception}"
             return Message(Error(code=_RAISED, reason=reason), reply_to=message)
-        if not isinstance(reply, Message | None):
-            reason = f"TypeError: the ClientApp returned {reply!r} instead of a Message"
-            return Message(Error(code=_RAISED, reason=reason), reply_to=message)
-        self.context = _copied_context(context)
+        self.context = _context(context, _copied(context.state))
         return None if reply is None else _copied_message(reply)
 
 
@@ -197,31 +195,37 @@ class LocalGrid(Grid):
         return message_id, time.perf_counter() - started
 
 
-def _copied_context(context: Context) -> Context:
-    copied = copy.copy(context)
-    copied.state = _copied(context.state)
-    copied.node_config = {**context.node_config}
-    copied.run_config = {**context.run_config}
-    return copied
+def _reply(app: ClientApp, message: Message, context: Context) -> Message | None:
+    reply = app(message, context)
+    if not isinstance(reply, Message | None):
+        raise TypeError(f"the ClientApp returned {reply!r} instead of a Message")
+    return reply
+
+
+def _context(like: Context, state: RecordDict) -> Context:
+    node_config, run_config = {**like.node_config}, {**like.run_config}
+    return Context(like.run_id, like.node_id, node_config, state, run_config)
 
 
 def _copied_message(message: Message) -> Message:
-    copied = copy.copy(message)
+    copied = object.__new__(type(message))  # as copy.copy does, at a tenth of its time
+    vars(copied).update(vars(message))
     if message.has_content():
         copied.content = _copied(message.content)
     return copied
 
 
 def _copied(records: RecordDict) -> RecordDict:
-    """Copy a RecordDict, its records and their lists. Arrays do not change in place."""
-    copied = RecordDict()
-    for name, record in records.items():
-        fresh: Any = record.copy()
-        if not isinstance(record, ArrayRecord):
-            fresh.update(
-                {k: v.copy() for k, v in record.items() if isinstance(v, list)}
-            )
-        copied[name] = fresh
+    return RecordDict({name: _copied_record(r) for name, r in records.items()})
+
+
+def _copied_record(record: Any) -> Any:
+    """Copy a record and its lists. Arrays do not change in place."""
+    copied = record.copy()
+    if not isinstance(record, ArrayRecord):
+        for key, value in record.items():
+            if isinstance(value, list):
+                copied[key] = value.copy()
     return copied
 
 

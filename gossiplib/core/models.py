@@ -28,15 +28,21 @@ def check_arrays(
 
     Arrays are known by their names, as in `FedAvg`.
     """
-    if list(arrays) != list(like):
-        if differing := sorted(set(arrays) ^ set(like)):
-            raise ValueError(
-                f"{whose} arrays are named {list(arrays)}, not {list(like)}: look at "
-                f"{differing}"
-            )
-        arrays = ArrayRecord({name: arrays[name] for name in like})
+    arrays = in_order(arrays, like, whose)
     check_model(unpack(arrays), unpack(like), whose, like)
     return arrays
+
+
+def in_order(arrays: ArrayRecord, like: ArrayRecord, whose: str) -> ArrayRecord:
+    """Return a model with its arrays in the order of another, if it has the same."""
+    if list(arrays) == list(like):
+        return arrays
+    if differing := sorted(set(arrays) ^ set(like)):
+        raise ValueError(
+            f"{whose} arrays are named {list(arrays)}, not {list(like)}: look at "
+            f"{differing}"
+        )
+    return ArrayRecord({name: arrays[name] for name in like})
 
 
 def check_initial(arrays: ArrayRecord) -> list[np.ndarray]:
@@ -90,20 +96,21 @@ def check_model(
         )
     names = range(len(model)) if names is None else names
     for k, (name, array) in enumerate(zip(names, model, strict=True)):
-        which, other = f"{whose} array {name}", None if like is None else like[k]
-        if other is not None and array.shape != other.shape:
-            raise ValueError(
-                f"{which} has shape {array.shape} instead of {other.shape}"
-            )
+        other, why = None if like is None else like[k], ""
         kind = array.dtype.kind
-        if kind not in "biufc" or other is not None and kind == "c" != other.dtype.kind:
+        if other is not None and array.shape != other.shape:
+            why = f"has shape {array.shape} instead of {other.shape}"
+        elif (
+            kind not in "biufc" or other is not None and kind == "c" != other.dtype.kind
+        ):
             wanted = "numbers" if other is None else f"numbers as of {other.dtype}"
-            raise ValueError(f"{which} holds {array.dtype}, not {wanted}")
-        finite = np.isfinite(array)
-        if not finite.all():
+            why = f"holds {array.dtype}, not {wanted}"
+        elif not (finite := np.isfinite(array)).all():
             masked = other is not None and np.isinf(other) & (array == other)
             if not np.all(finite | masked):
-                raise ValueError(f"{which} has NaN or infinite values")
+                why = "has NaN or infinite values"
+        if why:
+            raise ValueError(f"{whose} array {name} {why}")
 
 
 def check_variances(mixed: Model, models: list[Model], names: Iterable[str]) -> None:

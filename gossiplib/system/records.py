@@ -17,7 +17,7 @@ import itertools
 import math
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -30,6 +30,7 @@ __all__ = [
     "StackedModels",
     "array_bytes",
     "array_records",
+    "as_array",
     "dump",
     "first_metrics",
     "flat",
@@ -71,6 +72,26 @@ def _unpack(array: Array) -> np.ndarray:
 @functools.lru_cache(maxsize=1024)
 def _header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
     return np.lib.format.read_array_header_1_0(io.BytesIO(header))
+
+
+def as_array(values: np.ndarray) -> Array:
+    """Return ``Array(values)``, which writes a header of its own for each array."""
+    order: Literal["C", "F"] = "F" if values.flags.fnc else "C"
+    dtype, header = _header_of(values.dtype, values.shape, order)
+    data = header + values.tobytes(order)
+    return Array(dtype, values.shape, "numpy.ndarray", data)
+
+
+@functools.lru_cache(maxsize=1024)
+def _header_of(
+    dtype: np.dtype, shape: tuple[int, ...], order: Literal["C", "F"]
+) -> tuple[str, bytes]:
+    if dtype.hasobject:
+        raise ValueError("arrays of Python objects are not accepted")
+    descr, file = np.lib.format.dtype_to_descr(dtype), io.BytesIO()
+    about = {"descr": descr, "fortran_order": order == "F", "shape": shape}
+    np.lib.format.write_array_header_1_0(file, about)
+    return str(dtype), file.getvalue()
 
 
 def record_of(
@@ -153,7 +174,7 @@ class StackedModels(Mapping[int, ArrayRecord]):
         """Make a client's ArrayRecord."""
         client = self._clients[_place(self._clients, client)]
         arrays = unravel(self._rows[client], self._shapes)
-        return ArrayRecord({name: Array(np.asarray(a)) for name, a in arrays.items()})
+        return pack(arrays.values(), arrays)
 
     def __iter__(self) -> Iterator[int]:
         """Go through the clients that have a model."""
@@ -369,19 +390,11 @@ def _array(
     return np.frombuffer(data, dtype).reshape(shape, order=order)
 
 
-def pack(model: list[np.ndarray], like: ArrayRecord) -> ArrayRecord:
-    """Return a model as an ArrayRecord, with the names of another.
-
-    Parameters
-    ----------
-    model : list of numpy.ndarray
-        Its arrays.
-    like : flwr.app.ArrayRecord
-        A record with as many.
-    """
+def pack(model: Iterable[np.ndarray], like: Iterable[str]) -> ArrayRecord:
+    """Return a model as an ArrayRecord, with names, or those of a record like it."""
     arrays = ArrayRecord()
     for name, array in zip(like, model, strict=True):
-        arrays[name] = Array(np.asarray(array))
+        arrays[name] = as_array(np.asarray(array))
     return arrays
 
 

@@ -8,7 +8,8 @@ Nothing here knows of gossip.
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import resources
 from typing import Any, TypeAlias
 
@@ -28,7 +29,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from gossiplib.system.numbers import check_number, check_share, check_whole, rng
-from gossiplib.system.records import record_of
+from gossiplib.system.records import pack, record_of, unpack
 from gossiplib.tasks.entrance import (
     as_taken,
     check_build,
@@ -43,6 +44,7 @@ from gossiplib.tasks.training import (
     check_training,
     evaluate,
     one_thread,
+    seeded,
     shuffle_keys,
     train,
 )
@@ -137,6 +139,7 @@ class Task:
         if not isinstance(same_start, bool | np.bool_):
             raise ValueError(f"same_start must be True or False; got {same_start!r}")
         self.same_start, self._dtype = same_start, dtype
+        self._built, self._idle = build is not None, list[nn.Module]()
         order = rng(seed).permutation(len(y))
         test, pool = np.split(order, [round(test_fraction * len(y))])
         if not len(pool):
@@ -193,7 +196,8 @@ class Task:
         first, count = self.parts.span(client, name)
         if np.ndim(client) and len(sizes := np.unique(count)) > 1:
             raise ValueError(f"parts of one size are needed, not of {sizes}")
-        rows = self.parts.index[first[..., None] + np.arange(count.flat[0])]
+        places = first[..., None] + np.arange(count.flat[0])
+        rows = torch.from_numpy(self.parts.index[places])  # torch is slow with numpy's
         return self.x[rows], self.y[rows]
 
     def label_counts(self) -> np.ndarray:
@@ -212,8 +216,7 @@ class Task:
         seed = self.seed
         if client is not None and not self.same_start:
             seed = int(np.random.SeedSequence([seed, client]).generate_state(1)[0])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             return check_module(self._build()).to(self._dtype)
 
     def initial_arrays(self) -> ArrayRecord:
@@ -253,19 +256,18 @@ class Task:
         @app.train()
         def train_client(message: Message, context: Context) -> Message:
             client = self._client(context)
-            model = self._load(record_of(message.content, "arrays", ArrayRecord))
-            if not self.same_start and "task.started" not in context.state:
-                model.load_state_dict(self.model(client).state_dict())
+            first = record_of(message.content, "arrays", ArrayRecord)
             config = record_of(message.content, "config", ConfigRecord)
             server_round = check_whole("server-round", config["server-round"], 0)
             x, y = self.part(client, "train")
             batches = self.batches(client, server_round, epochs, batch_size)
-            stream = rng(self.seed, client, server_round, use="train")
-            with torch.random.fork_rng(devices=[]):  # that of dropout
-                torch.manual_seed(int(stream.integers(2**63)))
+            with self._loaded(first) as model, self._drawing(client, server_round):
+                if not self.same_start and "task.started" not in context.state:
+                    model.load_state_dict(self.model(client).state_dict())
                 loss = train(model, x, y, batches, **options)
+                state = model.state_dict()
+                arrays = pack((tensor.numpy() for tensor in state.values()), state)
             metrics = MetricRecord({"loss": loss, "num-examples": len(y)})
-            arrays = ArrayRecord(model.state_dict())
             content = RecordDict({"arrays": arrays, "metrics": metrics})
             if not self.same_start:
                 context.state["task.started"] = ConfigRecord()
@@ -274,11 +276,13 @@ class Task:
         @app.evaluate()
         def evaluate_client(message: Message, context: Context) -> Message:
             client = self._client(context)
-            model = self._load(record_of(message.content, "arrays", ArrayRecord))
+            arrays = record_of(message.content, "arrays", ArrayRecord)
             x, y = self.part(client, "test")
             if not len(y):
                 raise ValueError(f"client {client} has no test part: holdout is 0")
-            metrics = MetricRecord({**evaluate(model, x, y), "num-examples": len(y)})
+            with self._loaded(arrays) as model:
+                found = evaluate(model, x, y)
+            metrics = MetricRecord({**found, "num-examples": len(y)})
             return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
         return app
@@ -326,7 +330,8 @@ class Task:
             raise ValueError(
                 "the common test set is empty: take a larger test_fraction"
             )
-        return MetricRecord({**evaluate(self._load(arrays), *self.test)})
+        with self._loaded(arrays) as model:
+            return MetricRecord({**evaluate(model, *self.test)})
 
     @one_thread()
     def predict(self, model: list[np.ndarray], context: Any) -> np.ndarray:
@@ -374,11 +379,25 @@ class Task:
         with torch.no_grad():  # so that what is computed from parameters can be copied
             return self.model().eval()
 
-    def _load(self, arrays: ArrayRecord) -> nn.Module:
-        """Return a model of its own, since it may hold more than its arrays."""
-        model = copy.deepcopy(self._module)
-        model.load_state_dict(arrays.to_torch_state_dict())
-        return model
+    @contextmanager
+    def _loaded(self, arrays: ArrayRecord) -> Iterator[nn.Module]:
+        """Lend a model with these arrays, which nobody else has meanwhile."""
+        try:
+            model = self._idle.pop()
+        except IndexError:
+            model = copy.deepcopy(self._module)
+        tensors = map(torch.tensor, unpack(arrays))
+        model.load_state_dict(dict(zip(arrays, tensors, strict=True)))
+        yield model
+        if not self._built:  # one that was may hold more than its arrays: it goes
+            self._idle.append(model)
+
+    def _drawing(self, client: int, server_round: int) -> AbstractContextManager[None]:
+        """Return a context for what draws in training, if `build` made it: dropout."""
+        if not self._built:
+            return nullcontext()
+        stream = rng(self.seed, client, server_round, use="train")
+        return seeded(int(stream.integers(2**63)))
 
 
 def _perceptron(features: int, hidden: int, classes: int) -> nn.Module:

@@ -4,7 +4,9 @@
 """
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +15,14 @@ from torch.nn import functional as F
 
 from gossiplib.system.numbers import check_number, check_whole
 
-__all__ = ["check_training", "evaluate", "one_thread", "shuffle_keys", "train"]
+__all__ = [
+    "check_training",
+    "evaluate",
+    "one_thread",
+    "seeded",
+    "shuffle_keys",
+    "train",
+]
 
 
 def check_training(epochs: int, batch_size: int, **rates: float) -> None:
@@ -36,8 +45,13 @@ def shuffle_keys(seed: int, server_round: int, start: int, count: int) -> np.nda
     generator goes to any place at once), and an engine with a million clients can
     draw all of them in one call: both get the same order.
     """
-    bits = np.random.PCG64([seed, server_round])
+    bits = np.random.PCG64(_entropy(seed, server_round))
     return np.random.Generator(bits.advance(start)).random(count)
+
+
+@functools.lru_cache(maxsize=16)
+def _entropy(*key: int) -> np.random.SeedSequence:
+    return np.random.SeedSequence(key)
 
 
 @contextlib.contextmanager
@@ -53,6 +67,18 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Let torch draw from a seed, and leave its own random numbers as they were.
+
+    `torch.manual_seed` would also look for each other kind of device, which takes as
+    long as a step.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 @one_thread()
@@ -87,18 +113,25 @@ def train(
     float
         The mean loss of the batches, each before its step.
     """
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay
-    )
+    # Steps by hand: an optimizer for one call costs as much as the call's other work.
+    weights = [w for w in model.parameters() if w.requires_grad]
+    velocities: list[Any] = [0.0] * len(weights)
     model.train()
     losses = []
     for batch in batches:
         loss = F.cross_entropy(model(x[batch]), y[batch])
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        losses.append(loss.detach())
-    return float(torch.stack(losses).mean())
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        with torch.no_grad():
+            for k, (w, g) in enumerate(zip(weights, gradients, strict=True)):
+                if g is None:  # the model did not use it
+                    continue
+                if weight_decay:
+                    g = g.add(w, alpha=weight_decay)
+                if momentum:
+                    velocities[k] = g = momentum * velocities[k] + g
+                w.add_(g, alpha=-lr)
+        losses.append(loss.item())
+    return sum(losses) / len(losses)
 
 
 @one_thread()

@@ -9,7 +9,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gossiplib.system.records import dump, load
+from gossiplib.system.records import as_array, dump, load
 
 settings.register_profile("quiet", database=None, derandomize=True, deadline=None)
 settings.load_profile("quiet")
@@ -52,6 +52,17 @@ def entry(what, name="", data=b"", shape=(), order=b"C", *, claims=None):
 def array(dtype="<f8", shape=(1,), data=bytes(8), order=b"C", **claims):
     """Return records with one array, about which they may lie."""
     return entry("arrays", "a") + entry(dtype, "x", data, shape, order, **claims)
+
+
+@given(ARRAYS)
+def test_an_array_is_written_as_flower_writes_it(values):
+    assert as_array(values) == Array(values)
+
+
+def test_an_array_of_objects_is_written_by_neither():
+    for write in (as_array, Array):
+        with pytest.raises(ValueError, match="[Oo]bject"):
+            write(np.array([{}]))
 
 
 @given(st.dictionaries(st.text(), RECORDS, max_size=3))

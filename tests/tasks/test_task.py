@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from gossiplib.core.grid import LocalGrid
@@ -361,16 +361,64 @@ def test_a_task_takes_another_model_and_another_data_type():
     assert task.initial_arrays() == task.initial_arrays()
 
 
-def test_momentum_and_weight_decay_are_those_of_sgd():
-    task = digits(4)
-    options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
-    arrays, config = task.initial_arrays(), ConfigRecord({"server-round": 2})
-    reply = call(
-        task.client_app(**options), "train", {"arrays": arrays, "config": config}
-    )
-    model = task.model()
-    train(model, *task.part(1, "train"), task.batches(1, 2, 1, 16), **options)
+class Sometimes(torch.nn.Linear):
+    """Use one of its layers in each other step only, and hold one fast."""
+
+    def __init__(self):
+        super().__init__(64, 10)
+        self.calls, self.second = 0, torch.nn.Linear(64, 10)
+        self.bias.requires_grad_(False)
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x) + (self.second(x) if self.calls % 2 else 0)
+
+
+@pytest.mark.parametrize("build", [None, Sometimes])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+def test_steps_are_those_of_sgd(build, momentum, weight_decay):
+    task = digits(4, build=build)
+    options = {"lr": 0.1, "momentum": momentum, "weight_decay": weight_decay}
+    content = {
+        "arrays": task.initial_arrays(),
+        "config": ConfigRecord({"server-round": 2}),
+    }
+    reply = call(task.client_app(**options), "train", content)
+    model, losses, (x, y) = task.model(), [], task.part(1, "train")
+    optimizer = torch.optim.SGD(model.parameters(), **options)
+    for rows in task.batches(1, 2, 1, 16):
+        optimizer.zero_grad()
+        losses.append(torch.nn.functional.cross_entropy(model(x[rows]), y[rows]))
+        losses[-1].backward()
+        optimizer.step()
     assert reply["arrays"] == ArrayRecord(model.state_dict())
+    assert reply["metrics"]["loss"] == pytest.approx(sum(losses).item() / len(losses))
+
+
+def test_arrays_are_known_by_their_names():
+    task, config = digits(4), ConfigRecord({"server-round": 2})
+    arrays = task.initial_arrays()
+    turned = ArrayRecord(dict(reversed(arrays.items())))
+    first, second = (
+        call(task.client_app(), "train", {"arrays": a, "config": config})["arrays"]
+        for a in (arrays, turned)
+    )
+    assert first == second != arrays and list(second) == list(arrays)
+
+
+def test_no_two_calls_at_once_have_the_same_model():
+    task = digits(4)
+    first = task.initial_arrays()
+    other = ArrayRecord({name: Array(a.numpy() + 1) for name, a in first.items()})
+    with task._loaded(first) as outer, task._loaded(other) as inner:
+        assert ArrayRecord(outer.state_dict()) == first
+        assert ArrayRecord(inner.state_dict()) == other
+    swapped = ArrayRecord(dict(zip(first, reversed(other.values()), strict=True)))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        task.evaluate_fn(0, swapped)
+    with task._loaded(first) as again:
+        assert ArrayRecord(again.state_dict()) == first
 
 
 @pytest.mark.parametrize("holdout", [-0.1, 0.5, 1])

@@ -59,7 +59,10 @@ def to_torch(W: csr_array, like: torch.Tensor) -> torch.Tensor:
     """Return W as a sparse tensor, of the device and the data type of `like`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that sparse tensors are in beta
-        starts, j = torch.from_numpy(W.indptr), torch.from_numpy(W.indices)
+        # MKL takes 32 bits, and torch would make them of 64 at each product.
+        places = np.int32 if max(W.nnz, *W.shape) < 2**31 else np.int64
+        starts = torch.from_numpy(W.indptr.astype(places, copy=False))
+        j = torch.from_numpy(W.indices.astype(places, copy=False))
         weights = torch.from_numpy(W.data).to(like.dtype)
         return torch.sparse_csr_tensor(starts, j, weights, W.shape, device=like.device)
 

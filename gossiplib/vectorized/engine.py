@@ -7,7 +7,8 @@ missing are the messages, and what can happen to them.
 
 import contextlib
 import functools
-from typing import Any
+import math
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -32,9 +33,11 @@ from gossiplib.tasks.task import Task
 from gossiplib.vectorized._speed import keep_freed_memory, repeat, threads
 from gossiplib.vectorized.averaging import Exchange, RoundGraph, among, to_torch
 from gossiplib.vectorized.rows import Place, chunks, mean_and_distance, place, put, take
-from gossiplib.vectorized.training import Options, StackedTask
+from gossiplib.vectorized.training import Batch, Options, StackedTask
 
 __all__ = ["gossip_learning"]
+
+Piece: TypeAlias = tuple[np.ndarray, Place, list[Batch]]  # a chunk; what it may keep
 
 
 def gossip_learning(
@@ -212,7 +215,7 @@ class _Run:
         self.initial_arrays = self.task.initial_arrays()
         self._by_size = np.argsort(-stacked.sizes, kind="stable")
         self._all_chunks = self._chunks(np.ones(n, dtype=bool))
-        self._product: tuple[csr_array, torch.Tensor] | None = None
+        self._product: tuple[csr_array, torch.Tensor, bool] | None = None
 
     def _check_memory(self) -> None:
         stacked, model = self.stacked, self.stacked.initial
@@ -294,34 +297,35 @@ class _Run:
                 pieces = self._chunks(online)
                 away = torch.from_numpy(np.flatnonzero(~online)).to(self.X.device)
                 put(self.Y, away, take(self.X, away))
-            for ids, at in pieces:
-                old, new = take(self.X, at), take(self.Y, at)
-                losses[ids] = self.stacked.train(old, new, ids, keys)
+            for ids, at, kept in pieces:
+                old = take(self.X, at)
+                new = self.Y[at] if isinstance(at, slice) else torch.empty_like(old)
+                losses[ids] = self.stacked.train(old, new, ids, keys, kept)
                 lost = self._undo("train", ids, old, new)
                 self.trained[lost] = False
                 put(self.Y, at, new)
                 bar.update(len(ids))
-        self.have_model |= self.trained
-        if not self.have_model.any():
-            self.result.raise_if_all_lost(self.n, f"round {server_round}", "train")
         means = MetricRecord()
         if self.trained.any():
+            self.have_model |= self.trained
             means["loss"] = float(losses[self.trained].mean())
+        elif not self.have_model.any():
+            self.result.raise_if_all_lost(self.n, f"round {server_round}", "train")
         self.result.train_metrics_clientapp[server_round] = means
-        kept = self._sampled(server_round, self.trained)
-        columns = {"loss": losses[kept], "num-examples": self.stacked.sizes[kept]}
-        self.result.node_train_metrics[server_round] = StackedMetrics(kept, columns)
+        some = self._sampled(server_round, self.trained)
+        columns = {"loss": losses[some], "num-examples": self.stacked.sizes[some]}
+        self.result.node_train_metrics[server_round] = StackedMetrics(some, columns)
 
-    def _chunks(self, online: np.ndarray) -> list[tuple[np.ndarray, Place]]:
+    def _chunks(self, online: np.ndarray) -> list[Piece]:
         """Return the clients to train, those with most examples first, and places."""
-        pieces = chunks(self._by_size[online[self._by_size]], self.stacked.chunk)
-        return [(ids, place(ids, self.stacked.device)) for ids in pieces]
+        pieces = chunks(self._by_size[online[self._by_size]], self.stacked.best)
+        return [(ids, place(ids, self.stacked.device), []) for ids in pieces]
 
     def _undo(
         self, call: str, ids: np.ndarray, old: torch.Tensor, new: torch.Tensor
     ) -> np.ndarray:
         """Give clients whose new model is not finite their old one back; name them."""
-        if new.sum().isfinite():
+        if math.isfinite(float(new.sum())):
             return ids[:0]
         bad = ~new.isfinite().all(dim=1)
         new[bad] = old[bad]
@@ -350,9 +354,10 @@ class _Run:
                 W = among(self.W, self.trained)
                 messages = W.nnz - self.n
                 if self._product is None or self._product[0] is not W:
-                    self._product = W, to_torch(W, self.X)
+                    self._product = W, to_torch(W, self.X), bool((W.data < 0).any())
                 torch.addmm(self.X, self._product[1], self.Y, beta=0, out=self.X)
-                self._undo("train.average", np.arange(self.n), self.Y, self.X)
+                if self._product[2]:  # else these are means of finite numbers
+                    self._undo("train.average", np.arange(self.n), self.Y, self.X)
         self.result.messages[server_round] = messages
         size = array_bytes(self.initial_arrays)
         self.result.bytes[server_round] = sent or messages * size

@@ -18,7 +18,15 @@ from torch.nn import functional as F
 from gossiplib.system.records import unravel
 from gossiplib.tasks.task import Task
 from gossiplib.tasks.training import check_training, one_thread, shuffle_keys
-from gossiplib.vectorized._speed import CHUNK, Recorded, repeat, steady
+from gossiplib.vectorized._speed import (
+    CHUNK,
+    KEPT,
+    WRITTEN,
+    Recorded,
+    repeat,
+    steady,
+    written_out,
+)
 from gossiplib.vectorized.rows import chunks, take
 
 __all__ = ["Options", "StackedTask"]
@@ -64,7 +72,7 @@ class StackedTask:
     """A task's training and evaluation, for many clients at once, on a device.
 
     `initial` is the first model, as a row; `sizes` are the training examples of each
-    client; `chunk` clients are best trained at once.
+    client; `chunk` clients are best worked on at once, and `best` trained.
     """
 
     def __init__(self, task: Task, device: torch.device, options: Options) -> None:
@@ -83,12 +91,10 @@ class StackedTask:
         self.shapes = {name: tuple(state[name].shape) for name in trained}
         self.initial = torch.cat([p.detach().ravel() for p in state.values()])
         self._x, self._y = task.x.to(device), task.y.to(device)
-        self._last: tuple[np.ndarray, list[Batch]] | None = None
         _, self.sizes = task.parts.span(np.arange(task.num_clients), "train")
         most = int(self.sizes.max())
         self._one_batch = most <= options.batch_size
-        self.chunk_bytes = CHUNK.get(device.type, CHUNK["cuda"])
-        self.chunk = self._chunk(min(options.batch_size, most))
+        self._steps = options.epochs * -(-self.sizes // options.batch_size)
 
         def logits(rows: torch.Tensor, x: torch.Tensor) -> Any:
             return functional_call(judged, unravel(rows, self.shapes), (x,))
@@ -99,10 +105,18 @@ class StackedTask:
 
         step = grad_and_value(loss)
         self._logits, self._logits_common = vmap(logits), vmap(logits, (0, None))
+        self._classes = self._try(judged, logits, step)
         self._gradient: Callable[..., Any] = vmap(step)
-        self._one_hot = torch.eye(self._try(judged, logits, step)).to(self.initial)
-        if steady(self._model):
+        examples = min(options.batch_size, most)
+        self.chunk_bytes = CHUNK.get(device.type, CHUNK["cuda"])
+        self.chunk = self.best = self._chunk(examples, self.chunk_bytes)
+        if by_hand := written_out(self._model):
+            self._gradient = by_hand
+            self.best = self._chunk(examples, WRITTEN.get(device.type, CHUNK["cuda"]))
+        elif steady(self._model):
             self._gradient = Recorded(self._gradient)
+        size = len(self.sizes) * most * self._x[0].numel() * self._x.element_size()
+        self._keeps = self._one_batch and size <= KEPT
 
     @one_thread()
     @torch.no_grad()
@@ -163,10 +177,10 @@ class StackedTask:
             )
         return int(y.shape[1])
 
-    def _chunk(self, examples: int) -> int:
+    def _chunk(self, examples: int, size: float) -> int:
         """Return how many clients with so many examples each make a good chunk."""
         values = len(self.initial) + examples * self._x[0].numel()
-        return max(16, int(self.chunk_bytes / (values * self.initial.element_size())))
+        return max(16, int(size / (values * self.initial.element_size())))
 
     def start(self) -> torch.Tensor:
         """Return what each client starts with, shape (clients, parameters)."""
@@ -178,29 +192,37 @@ class StackedTask:
         return rows
 
     def train(
-        self, old: torch.Tensor, new: torch.Tensor, clients: np.ndarray, keys: Keys
+        self,
+        old: torch.Tensor,
+        new: torch.Tensor,
+        clients: np.ndarray,
+        keys: Keys,
+        kept: list[Batch],
     ) -> np.ndarray:
         """Train `old` models to `new` ones; return losses, as `tasks.training.train`.
 
-        Clients with most training examples come first. `keys` are those of the round.
+        Clients with most training examples come first. `keys` are those of the round,
+        and `kept` is where batches stay for their next one, if all rounds have them.
         """
-        source, target = unravel(old, self.shapes), unravel(new, self.shapes)
+        whole = unravel(new.copy_(old), self.shapes)
         velocity: Tensors = {}
-        losses = torch.zeros(len(old), dtype=old.dtype, device=self.device)
-        for x, y in self._batches(clients, keys):
+        losses: torch.Tensor | None = None
+        for x, y in self._batches(clients, keys, kept):
             on = len(x)  # as the longest come first, these are the first rows
-            models = {name: array[:on] for name, array in source.items()}
+            models = whole
+            if on < len(new):
+                models = {name: array[:on] for name, array in whole.items()}
             gradient, loss = self._gradient(models, x, y)
-            losses[:on] += loss
-            self._step(models, gradient, velocity, target)
-            source = target  # the first step, which all clients make, filled it
-        steps = self.options.epochs * -(-self.sizes[clients] // self.options.batch_size)
-        return np.asarray(losses.cpu().numpy() / steps)
+            if losses is None:  # the first step, which all clients make
+                losses = loss
+            else:
+                losses[:on] += loss
+            self._step(models, gradient, velocity)
+        assert losses is not None
+        return np.asarray(losses.cpu().numpy() / self._steps[clients])
 
-    def _step(
-        self, models: Tensors, gradient: Tensors, velocity: Tensors, target: Tensors
-    ) -> None:
-        """Make a step of `torch.optim.SGD`; write it to the first rows of target."""
+    def _step(self, models: Tensors, gradient: Tensors, velocity: Tensors) -> None:
+        """Make a step of `torch.optim.SGD`, in place."""
         how = self.options
         for name, array in models.items():
             step = gradient[name]
@@ -209,7 +231,7 @@ class StackedTask:
             if how.momentum:
                 v = velocity.setdefault(name, torch.zeros_like(step))[: len(step)]
                 step = v.mul_(how.momentum).add_(step)
-            torch.sub(array, step, alpha=how.lr, out=target[name][: len(array)])
+            array.sub_(step, alpha=how.lr)
 
     def keys(self, server_round: int) -> Keys:
         """Return all examples' places in each epoch of a round, see `shuffle_keys`."""
@@ -219,20 +241,22 @@ class StackedTask:
         epochs = range(self.options.epochs)
         return [shuffle_keys(seed, server_round, e * n, n) for e in epochs]
 
-    def _batches(self, clients: np.ndarray, keys: Keys) -> Iterable[Batch]:
+    def _batches(
+        self, clients: np.ndarray, keys: Keys, kept: list[Batch]
+    ) -> Iterable[Batch]:
         """Go through the batches of clients: x, and y with the example's share.
 
         y has the shape (clients, examples, classes): the one-hot class times minus the
         share of the example in the mean, so that the loss is the sum of y times the
         logarithms of the outputs. Clients without examples left are left out; those
-        with fewer than others have filler, which counts 0. Where each client has one
-        batch, the last chunk's is kept for the next round.
+        with fewer than others have filler, which counts 0.
         """
         if keys is not None:
             return self._make_batches(clients, keys)
-        if self._last is None or not np.array_equal(clients, self._last[0]):
-            self._last = clients, [next(self._make_batches(clients, [None]))]
-        return self._last[1] * self.options.epochs
+        batch = kept or [*self._make_batches(clients, [None])]
+        if self._keeps:
+            kept[:] = batch
+        return batch * self.options.epochs
 
     def _make_batches(
         self, clients: np.ndarray, keys: Iterable[np.ndarray | None]
@@ -245,8 +269,9 @@ class StackedTask:
                 places = order[:on, start : start + self.options.batch_size]
                 x, y = self._examples(places)
                 share = self._share(count[:on] - start, places.shape[1])
-                one_hot = self._one_hot.index_select(0, y.ravel()).view(*y.shape, -1)
-                yield x, one_hot.mul_(-share[..., None])
+                one_hot = share.new_zeros(self._classes, *y.shape)
+                one_hot.scatter_(0, y[None], -share[None])
+                yield x, one_hot.movedim(0, -1)  # so, see `written_out`
 
     def _order(
         self, first: np.ndarray, count: np.ndarray, keys: np.ndarray | None
@@ -293,7 +318,7 @@ class StackedTask:
             count = np.full(len(clients), len(y))
         else:
             first, count = self.task.parts.span(clients, part)
-        size = self._chunk(count.max(initial=1))
+        size = self._chunk(count.max(initial=1), self.chunk_bytes)
         for some in chunks(np.arange(len(clients)), size):
             rows = take(models, torch.from_numpy(clients[some]).to(self.device))
             if common:

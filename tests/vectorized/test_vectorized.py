@@ -20,7 +20,8 @@ from gossiplib.core.server import Gossip
 from gossiplib.core.topology import churn, drop_links, named, one_peer_exponential, push
 from gossiplib.system import runs
 from gossiplib.tasks.task import Task, digits
-from gossiplib.vectorized._speed import CHUNK, Recorded
+from gossiplib.vectorized import training
+from gossiplib.vectorized._speed import CHUNK, WRITTEN, Recorded, written_out
 from gossiplib.vectorized.engine import gossip_learning
 
 N = 12
@@ -86,7 +87,8 @@ def same_tables(a, b, tolerance):
 
 # Schedules meet the engine in W and in who is online alone, so each is there once or
 # twice, and churn with both kinds of graph. Model, data type and whether the step is
-# called or recorded are one computation: all twelve combinations of them are there.
+# called, recorded or written out, which no CNN is, are one computation: all sixteen
+# combinations of them are there.
 CASES = [
     ("ring", "linear", "f32", "called"),
     ("ring", "MLP", "f64", "recorded"),
@@ -97,19 +99,22 @@ CASES = [
     ("directed one-peer", "linear", "f64", "recorded"),
     ("directed one-peer", "MLP", "f32", "called"),
     ("push", "CNN", "f32", "called"),
+    ("push", "linear", "f64", "written out"),
     ("dropped links", "MLP", "f32", "recorded"),
     ("dropped links", "CNN", "f64", "recorded"),
+    ("dropped links", "MLP", "f64", "written out"),
     ("churn", "MLP", "f64", "called"),
-    ("churn", "linear", "f32", "recorded"),
-    ("churn and directed", "MLP", "f32", "called"),
+    ("churn", "linear", "f32", "written out"),
+    ("churn and directed", "MLP", "f32", "written out"),
 ]
 
 
 @pytest.fixture
 def step(request, monkeypatch):
-    """Let a step be recorded at its first call, or seldom, as by default."""
-    after = {"recorded": 1, "called": Recorded.AFTER}[request.param]
-    monkeypatch.setattr(Recorded, "AFTER", after)
+    """Let a step be written out, as by default, or recorded, or called."""
+    if request.param != "written out":
+        monkeypatch.setattr(training, "written_out", lambda model: None)
+    monkeypatch.setattr(Recorded, "AFTER", 1 if request.param == "recorded" else 10**6)
 
 
 @pytest.mark.parametrize(
@@ -161,26 +166,79 @@ BATCHES = {
 
 # Batches depend on a partition by its sizes alone: each kind of batches is there with
 # clients of (nearly) one size, iid and dealt, and of many, and is recorded with one of
-# these. The second round has other batches, of the shapes of the first.
+# these, and written out with the other. The second round has other batches, of the
+# shapes of the first.
 @pytest.mark.parametrize(
-    ("training", "partition", "step"),
+    ("batches", "partition", "step"),
     [
         ("several", "iid", "recorded"),
-        ("several", "dirichlet", "called"),
+        ("several", "dirichlet", "written out"),
         ("one", "dealt", "recorded"),
-        ("one", "classes", "called"),
-        ("one, three times", "iid", "called"),
+        ("one", "classes", "written out"),
+        ("one, three times", "iid", "written out"),
         ("one, three times", "classes", "recorded"),
-        ("all options", "dealt", "called"),
+        ("all options", "dealt", "written out"),
         ("all options", "dirichlet", "recorded"),
     ],
     indirect=["step"],
 )
-def test_any_batches(training, partition, step):
+def test_any_batches(batches, partition, step):
     task = digits(N, partition=partition)
-    a, b = both(task, named("ring", N), 2, training=BATCHES[training])
+    a, b = both(task, named("ring", N), 2, training=BATCHES[batches])
     assert difference(a, b) < 1e-5
     same_tables(a, b, 1e-4)
+
+
+def stack(*layers):
+    return lambda: nn.Sequential(*(layer() for layer in layers))
+
+
+def linear(a, b, **options):
+    return lambda: nn.Linear(a, b, **options)
+
+
+STACKS = {
+    "tanh": stack(linear(64, 7), nn.Tanh, linear(7, 10)),
+    "sigmoid, first and last": stack(nn.Sigmoid, linear(64, 10), nn.Sigmoid),
+    "two in turn": stack(linear(64, 9), nn.Tanh, nn.ReLU, linear(9, 5), linear(5, 10)),
+}
+
+
+@pytest.mark.parametrize("build", STACKS.values(), ids=STACKS)
+def test_what_is_written_out_comes_to_local_grid_s(build):
+    assert written_out(build())
+    task = digits(N, build=build, dtype=torch.float64)
+    more = OPTIONS | {"epochs": 2}
+    a, b = both(task, named("ring", N), 2, training=more)
+    assert difference(a, b) < 1e-10
+    same_tables(a, b, 1e-9)
+
+
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def hooked():
+    model = nn.Linear(64, 10)
+    model.register_forward_hook(lambda module, x, out: 2 * out)
+    return model
+
+
+OTHERS = {
+    "no bias": linear(64, 10, bias=False),
+    "nested": stack(stack(linear(64, 10))),
+    "another layer": stack(linear(64, 10), nn.Softplus),
+    "a layer of one's own": lambda: Doubled(64, 10),
+    "a hook": hooked,
+}
+
+
+@pytest.mark.parametrize("build", OTHERS.values(), ids=OTHERS)
+def test_other_models_are_not_written_out(build):
+    assert written_out(build()) is None
+    a, b = both(digits(N, build=build), named("ring", N), 1)
+    assert difference(a, b) < 1e-5
 
 
 def test_a_recorded_function_is_not_called_again():
@@ -206,6 +264,7 @@ def test_small_chunks_change_nothing(monkeypatch):
     task = digits(64, partition="dealt", examples=20, hidden=8)
     whole = gossip_learning(task, named("torus", 64), 3, batch_size=8)
     monkeypatch.setitem(CHUNK, "cpu", 1)
+    monkeypatch.setitem(WRITTEN, "cpu", 1)
     parts = gossip_learning(task, named("torus", 64), 3, batch_size=8)
     assert difference(whole, parts) < 1e-6
     same_tables(whole, parts, 1e-6)

@@ -57,18 +57,23 @@ def slides(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
+def exporter() -> SlidesExporter:
+    """Return what makes a page of a notebook of slides."""
+    folded = {"enabled": True, "remove_input_tags": [FOLDED]}
+    texts = {"preprocessors": ["gossiplib.viz._alt.AltText"]}
+    settings = {"TagRemovePreprocessor": folded, "SlidesExporter": texts}
+    made = SlidesExporter(config=Config(settings))
+    made.exclude_input_prompt = made.exclude_output_prompt = True
+    return made
+
+
 def main(*numbers: str) -> None:
     """Write a page of slides for each notebook."""
     OUT.mkdir(parents=True, exist_ok=True)
-    folded = {"enabled": True, "remove_input_tags": [FOLDED]}
-    exporter = SlidesExporter(config=Config({"TagRemovePreprocessor": folded}))
-    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     for path in find(ROOT, numbers or NUMBERS):
-        page, _ = exporter.from_notebook_node(slides(read(path)))
+        page, _ = exporter().from_notebook_node(slides(read(path)))
         (OUT / f"{path.stem}.html").write_text(page)
-    print(
-        f"Slides are in {OUT.relative_to(ROOT)}: open one in a browser, with a network."
-    )
+    print(f"Slides are in {OUT.relative_to(ROOT)}: open one with a network.")
 
 
 if __name__ == "__main__":

@@ -89,7 +89,13 @@ def by_degree(
 
 
 class RoundGraph:
-    """The graph of a round of n clients, who is `online` in it, shape (n,), and W."""
+    """The graph of a round of n clients, who is `online` in it, shape (n,), and W.
+
+    One graph of all rounds is `watched` where somebody else's function is called in a
+    run: only such a one can change it.
+    """
+
+    watched = True
 
     def __init__(
         self, schedule: topology.Schedule, weights: mixing.Weights, n: int
@@ -100,13 +106,18 @@ class RoundGraph:
         self._schedule, self._weights, self._n = schedule, weights, n
         self._static = not callable(schedule)
         self.server_round = 0
+        self._seen: object = None  # what the one graph was when it was taken
 
     def go_to(self, server_round: int) -> None:
         """Take and check the graph of a round, 1, 2, ..., unless it is the last one."""
         was, self.server_round = self.server_round, server_round
-        if was and (self._static or server_round == was):
+        if was and (server_round == was or self._static and not self.watched):
             return
-        self.graph = topology.at(self._schedule, server_round)
+        graph = topology.at(self._schedule, server_round)
+        before, self._seen = self._seen, adjacency.seen(graph) if self._static else None
+        if was and self._static and self._seen == before:
+            return
+        self.graph = graph
         topology.check_graph(self.graph, self._n, connected=self._static)
         self.online = adjacency.online(self.graph)
         vars(self).pop("W", None)  # that of the round before

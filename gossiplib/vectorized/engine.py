@@ -210,6 +210,8 @@ class _Run:
             self._exchange = Exchange(average, stacked.shapes, n, stacked.chunk, kept)
         common = type(self.task).evaluate_fn is Task.evaluate_fn
         self._common_test = common and evaluate_fn == self.task.evaluate_fn
+        theirs = evaluate_fn is not None and not self._common_test
+        graph.watched = theirs or self._exchange is not None
         self._check_memory()
         self.W = graph.W  # now, as it may be wrong
         self.initial_arrays = self.task.initial_arrays()

@@ -14,6 +14,6 @@ if TYPE_CHECKING:
     )
     from .display import show as show
     from .players import play as play, recolour as recolour, spread as spread
-    from .widgets import explorer as explorer, scrubber as scrubber
+    from .widgets import explorer as explorer
 
 __getattr__, __dir__, __all__ = face(__name__)

@@ -1,4 +1,4 @@
-"""Widgets to play with: an explorer of topologies, and a scrubber over a run's rounds.
+"""A widget to play with: an explorer of topologies.
 
 Core ipywidgets only, so that they work with versions 7.7 and 8. Each can be used with
 the keyboard alone, and says below its picture in words what it shows. A widget is
@@ -18,7 +18,7 @@ from gossiplib.core import mixing, topology
 from gossiplib.viz import drawings
 from gossiplib.viz.display import png, width_of
 
-__all__ = ["WEIGHTS", "explorer", "scrubber"]
+__all__ = ["WEIGHTS", "explorer"]
 
 #: Name -> rule that makes weights of a graph.
 WEIGHTS = {
@@ -67,43 +67,9 @@ def _explored(
     return figure, f"{words}: {neighbours}; {speed}."
 
 
-def scrubber(
-    graph: nx.Graph, frames: dict[str, list[float]], *, label: str = "value"
-) -> widgets.Widget:
-    """Return a widget to scrub or play through values on a graph.
-
-    Parameters
-    ----------
-    graph : networkx.Graph
-        Nodes 0..n-1.
-    frames : dict
-        Title -> one value a client.
-    label : str
-        What the values are.
-    """
-    titles = list(frames)
-    values = [v for frame in frames.values() for v in frame]
-    limits = (min(values), max(values))
-    pos = drawings.layout(graph)
-    play = widgets.Play(max=len(titles) - 1, interval=600)
-    slider = widgets.IntSlider(max=len(titles) - 1, description="frame")
-    widgets.jslink((play, "value"), (slider, "value"))
-
-    def draw() -> tuple[Figure, str]:
-        title = titles[slider.value]
-        shown = frames[title]
-        figure = drawings.graph(
-            graph, shown, title=title, label=label, limits=limits, pos=pos
-        )
-        return figure, f"{title}: {label} {min(shown):.3g} to {max(shown):.3g}."
-
-    return _picture([slider], draw, extra=[play])
-
-
 def _picture(
     controls: list[widgets.Widget],
     draw: Callable[[], tuple[Figure, str]],
-    extra: list[widgets.Widget] | None = None,
 ) -> widgets.Widget:
     """Return controls above a picture that is drawn anew when one of them changes."""
     # As large as drawn, for a stretched picture is blurred, but no wider than the page.
@@ -122,5 +88,5 @@ def _picture(
         control.observe(redraw, names="value")
     redraw()
     wrap = widgets.Layout(flex_flow="row wrap")
-    row = widgets.HBox([*(extra or []), *controls], layout=wrap)
+    row = widgets.HBox(controls, layout=wrap)
     return widgets.VBox([row, image, caption])

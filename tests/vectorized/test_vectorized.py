@@ -676,3 +676,27 @@ def test_links_of_a_large_graph_are_checked_without_overflow():
         wrong[69998, 69999] = 0
         wrong[69998, 0] = 1 / 3
         mixing.check_weights(wrong.tocsr(), graph)
+
+
+def test_a_graph_that_is_changed_during_a_run_is_followed_or_refused():
+    task = digits(6, partition="iid")
+
+    def changing(change):
+        graph, seen = nx.cycle_graph(6), []
+
+        def evaluate_fn(server_round, arrays):
+            if server_round == 2 and not seen:
+                seen.append(change(graph))
+
+        options = {"evaluate_every": 0, "evaluate_fn": evaluate_fn}
+        return gossip_learning(task, graph, 4, **options)
+
+    def schedule(t):
+        return nx.cycle_graph(6) if t <= 2 else nx.complete_graph(6)
+
+    grown = changing(lambda graph: graph.add_edges_from(nx.complete_graph(6).edges))
+    other = gossip_learning(task, schedule, 4, evaluate_every=0)
+    assert grown.messages == {1: 12, 2: 12, 3: 30, 4: 30}
+    assert np.array_equal(grown.models(), other.models())
+    with pytest.raises(ValueError, match="disconnected"):
+        changing(lambda graph: graph.remove_edges_from([(0, 1), (3, 4)]))

@@ -76,14 +76,6 @@ def test_the_explorer_says_what_it_shows_in_plain_words(name, size, rule, words)
     assert explorer.children[2].value.endswith(words)
 
 
-def test_the_scrubber_shows_another_picture_for_another_round():
-    frames = {"round 1": [0.0, 1.0, 0.5], "round 2": [0.5, 0.5, 0.5]}
-    scrubber = widgets.scrubber(nx.path_graph(3), frames, label="value")
-    first = image(scrubber)
-    scrubber.children[0].children[1].value = 1
-    assert image(scrubber) != first
-
-
 def test_accuracy_takes_more_results_than_there_are_colours():
     def evaluate_fn(server_round, arrays):
         return {"accuracy": 0.5}

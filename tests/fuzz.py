@@ -23,7 +23,7 @@ from core import test_made_up
 from gossiplib.peers.addresses import AddressBook
 from gossiplib.peers.bootstrap import Bootstrap
 from gossiplib.peers.messages import Mailbox, PeerMessage, Refused, decode, encode
-from gossiplib.system import records
+from gossiplib.system import encoding
 
 #: Bytes of memory that all targets together may take beside what is there at the start.
 ROOM = 64 * 2**20
@@ -45,7 +45,7 @@ def _of_records() -> list[bytes]:
         "metrics": MetricRecord({"loss": 0.1, "all": [1.0, 2.0]}),
         "arrays": ArrayRecord([np.ones((2, 3), order="F"), np.zeros(0, np.int8)]),
     }
-    return [records.dump(RecordDict({name: content[name]})) for name in content]
+    return [encoding.dump(RecordDict({name: content[name]})) for name in content]
 
 
 def _of_peers() -> list[bytes]:
@@ -68,10 +68,10 @@ def _answer(data: bytes) -> object:
 _HELLO = RecordDict({"gossip": ConfigRecord({"address": "[::1]:5000", "link": True})})
 
 TARGETS = {
-    "records": Target(records.load, (ValueError,), _of_records() + _of_peers()),
+    "records": Target(encoding.load, (ValueError,), _of_records() + _of_peers()),
     "messages": Target(decode, (Refused,), _of_peers()),
     "mailbox": Target(_put, (Refused,), _of_peers()),
-    "handshake": Target(_answer, (Refused,), [records.dump(_HELLO)]),
+    "handshake": Target(_answer, (Refused,), [encoding.dump(_HELLO)]),
     # These refuse by themselves, and tell what they find.
     "checkpoint": Target(test_made_up.fuzz, (), [bytes(2000)]),
     "leaderboard": Target(test_project.fuzz, (), [bytes(2000)]),

@@ -50,8 +50,9 @@ from gossiplib.core.models import check_arrays
 from gossiplib.core.result import GossipResult, NodeMetrics
 from gossiplib.system import archive
 from gossiplib.system.archive import Member, Members
+from gossiplib.system.encoding import dump, load
 from gossiplib.system.kinds import Special, as_kind, fields_of, parse
-from gossiplib.system.records import StackedMetrics, dump, load, record_of
+from gossiplib.system.records import StackedMetrics, record_of
 
 __all__ = [
     "Checkpoint",

@@ -19,7 +19,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from gossiplib.peers.addresses import AddressBook, check_address
 from gossiplib.peers.messages import Mailbox, Refused, check_usable
 from gossiplib.peers.transport import ANY, Channels, name_of, patience
-from gossiplib.system import records
+from gossiplib.system import encoding
 from gossiplib.system.numbers import check_whole
 from gossiplib.system.runs import wait_until
 
@@ -69,7 +69,7 @@ class Bootstrap:
         The round is the last that this peer has finished.
         """
         try:
-            caller = records.load(data).config_records["gossip"]
+            caller = encoding.load(data).config_records["gossip"]
             address = check_address("the caller's", caller["address"])
             link = caller["link"]
         except (ValueError, KeyError):
@@ -100,7 +100,7 @@ class Bootstrap:
                 address, name, "Handshake", data, patience(self.timeout)
             ).result()
             most = 6 + 3 * self.addresses.num_clients  # an address is shorter than 128
-            content = records.load(reply, most)
+            content = encoding.load(reply, most)
             other: dict[str, Any] = {**content.config_records["gossip"]}
             linked, server_round = other["linked"], _whole(other["round"])
             self.addresses.suggest(_whole(other["client"]), address)
@@ -246,7 +246,7 @@ class Bootstrap:
             address, name = self.addresses.all()[j], name_of(j)
             try:
                 call = self.channels.call(address, name, "Model", b"", self.timeout)
-                content = records.load(call.result(), len(like) + 3)
+                content = encoding.load(call.result(), len(like) + 3)
                 server_round = _whole(content.config_records["gossip"]["round"])
                 arrays = check_usable(content["arrays"], like, same=True)
                 t = min(server_round, most + 1)
@@ -259,4 +259,4 @@ class Bootstrap:
 
 
 def _record(**fields: Any) -> bytes:
-    return records.dump(RecordDict({"gossip": ConfigRecord(fields)}))
+    return encoding.dump(RecordDict({"gossip": ConfigRecord(fields)}))

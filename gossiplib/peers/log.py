@@ -1,7 +1,7 @@
 """What a peer leaves behind: a log of its events, and its models, in its own folder.
 
 An event is one line of JSON, written at once, so that a peer that is killed leaves all
-that it did before. A model is a file that `records.dump` wrote.
+that it did before. A model is a file that `encoding.dump` wrote.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import Any
 
 from flwr.app import ArrayRecord, RecordDict
 
-from gossiplib.system import records
+from gossiplib.system import encoding
 from gossiplib.system.runs import due
 
 #: Models of one peer that stay on its disk, for who looks at the run.
@@ -70,7 +70,7 @@ class EventLog:
         path = self._models / f"{server_round:06d}"
         part = path.with_suffix(".part")
         try:
-            part.write_bytes(records.dump(RecordDict({"arrays": arrays})))
+            part.write_bytes(encoding.dump(RecordDict({"arrays": arrays})))
             os.replace(part, path)  # whole, or not there
             *older, _ = rounds_in(self._models)
             if len(older) > KEPT:
@@ -121,6 +121,6 @@ def read_models(folder: Path, *rounds: int) -> dict[int, ArrayRecord]:
     models, found = folder / "models", {}
     for t in rounds or rounds_in(models):
         with contextlib.suppress(FileNotFoundError):  # it runs, and has dropped it
-            content = records.load((models / f"{t:06d}").read_bytes())
+            content = encoding.load((models / f"{t:06d}").read_bytes())
             found[t] = content.array_records["arrays"]
     return found

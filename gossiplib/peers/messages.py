@@ -16,7 +16,7 @@ from typing import NoReturn, TypeAlias
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from gossiplib.system import records
+from gossiplib.system import encoding, records
 from gossiplib.system.numbers import check_whole
 
 __all__ = ["Mailbox", "PeerMessage", "Refused", "decode", "encode"]
@@ -76,7 +76,7 @@ def encode(message: PeerMessage) -> bytes:
     content = RecordDict({"gossip": ConfigRecord({**message.header})})
     if message.arrays is not None:
         content["arrays"] = message.arrays
-    return records.dump(content)
+    return encoding.dump(content)
 
 
 def decode(
@@ -89,7 +89,7 @@ def decode(
     Parameters
     ----------
     data : bytes
-        What came. It takes a multiple of its length in memory, see `records.load`.
+        What came. It takes a multiple of its length in memory, see `encoding.load`.
     max_arrays : int, optional
         How many arrays its model may have.
     initial : flwr.app.ArrayRecord, optional
@@ -103,7 +103,7 @@ def decode(
     try:
         heads = len(_HEADER) + 2  # and those of the two records
         most = None if max_arrays is None else max_arrays + heads
-        content = records.load(data, most)
+        content = encoding.load(data, most)
         header = content.config_records["gossip"]
         numbers = {name: check_whole(name, header[name], 0) for name in _HEADER}
     except (ValueError, KeyError):

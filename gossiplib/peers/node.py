@@ -36,7 +36,7 @@ from gossiplib.peers.transport import (
     client_of,
     name_of,
 )
-from gossiplib.system import records
+from gossiplib.system import encoding, records
 from gossiplib.system.certificates import Identity
 from gossiplib.system.numbers import check_whole, rng
 from gossiplib.system.records import only_arrays, wholes
@@ -138,7 +138,7 @@ class Peer:
         self._admit_neighbour(name, data)
         with self._lock:
             header, arrays = ConfigRecord({"round": self.round}), self.model
-        return records.dump(RecordDict({"gossip": header, "arrays": arrays}))
+        return encoding.dump(RecordDict({"gossip": header, "arrays": arrays}))
 
     def _on_progress(self, name: str, data: bytes) -> bytes:
         """Tell what was sent last, and how long the client has been at work since."""
@@ -146,7 +146,7 @@ class Peer:
         since = self._since
         seconds = 0.0 if since is None else time.monotonic() - since
         header = ConfigRecord({"sent": self._sent, "seconds": seconds})
-        return records.dump(RecordDict({"gossip": header}))
+        return encoding.dump(RecordDict({"gossip": header}))
 
     def _admit_neighbour(self, name: str, data: bytes) -> None:
         sender = client_of(name)
@@ -246,7 +246,7 @@ class Peer:
         def told(answer: grpc.Future) -> None:
             with contextlib.suppress(*NO_ANSWER, grpc.FutureCancelledError):
                 header: dict[str, Any]
-                header = {**records.load(answer.result()).config_records["gossip"]}
+                header = {**encoding.load(answer.result()).config_records["gossip"]}
                 if check_whole("sent", header["sent"], 0) < t:
                     grant(float(header["seconds"]))
 

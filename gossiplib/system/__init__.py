@@ -6,12 +6,11 @@ from gossiplib._face import face
 
 if TYPE_CHECKING:
     from .certificates import Authority as Authority, key_pair as key_pair
+    from .encoding import dump as dump, load as load
     from .processes import free_ports as free_ports
     from .records import (
         array_bytes as array_bytes,
-        dump as dump,
         flat as flat,
-        load as load,
         ravel as ravel,
         unpack as unpack,
         unravel as unravel,

@@ -21,7 +21,7 @@ from gossiplib.core.result import GossipResult
 from gossiplib.core.server import Gossip
 from gossiplib.protocols.push_sum import PushSum
 from gossiplib.system import archive
-from gossiplib.system.records import dump, load
+from gossiplib.system.encoding import dump, load
 from gossiplib.tasks.task import digits
 from gossiplib.vectorized.engine import gossip_learning
 from toy_apps import SIZE, SpyGrid, drifting_app, zeros

@@ -17,7 +17,7 @@ from flwr.serverapp import ServerApp
 
 from gossiplib.core.server import Gossip
 from gossiplib.core.topology import drop_links, named
-from gossiplib.system.records import dump
+from gossiplib.system.encoding import dump
 
 app = ServerApp()
 

@@ -27,7 +27,7 @@ from gossiplib.deployment import superlink
 from gossiplib.deployment.superlink import SuperLink, app_output, missing_commands
 from gossiplib.deployment.supernodes import Deployment
 from gossiplib.system.certificates import Authority, key_pair
-from gossiplib.system.records import load
+from gossiplib.system.encoding import load
 from gossiplib.system.runs import wait_until
 from notebooks import ROOT
 from processes import carrying

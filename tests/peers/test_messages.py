@@ -20,7 +20,7 @@ from gossiplib.peers.messages import (
     decode,
     encode,
 )
-from gossiplib.system import records
+from gossiplib.system import encoding
 from notebooks import ROOT
 
 settings.register_profile("quiet", database=None, derandomize=True, deadline=None)
@@ -181,10 +181,10 @@ def test_a_message_of_many_small_arrays_is_refused_early():
         (1, message() + bytes(10_000), "too large"),
         (1, b"", "malformed"),
         (1, message()[:-1], "malformed"),
-        (1, records.dump(RecordDict()), "malformed"),
-        (1, records.dump(RecordDict({"arrays": model()})), "malformed"),
-        (1, records.dump(ONLY_ROUND), "malformed"),
-        (1, records.dump(RecordDict({"gossip": model()})), "malformed"),
+        (1, encoding.dump(RecordDict()), "malformed"),
+        (1, encoding.dump(RecordDict({"arrays": model()})), "malformed"),
+        (1, encoding.dump(ONLY_ROUND), "malformed"),
+        (1, encoding.dump(RecordDict({"gossip": model()})), "malformed"),
         (1, message(arrays=ConfigRecord()), "malformed"),
         (1, message(t=1, degree="2"), "malformed"),
         (1, message(t=1, degree=True), "malformed"),
@@ -213,9 +213,9 @@ def test_what_cannot_be_used_is_refused_and_counted(sender, data, reason):
 
 
 def test_a_message_with_other_records_is_refused():
-    content = records.load(message())
+    content = encoding.load(message())
     content["more"] = MetricRecord({"x": 1.0})
-    assert refused(mailbox(), 1, records.dump(content)) == "malformed"
+    assert refused(mailbox(), 1, encoding.dump(content)) == "malformed"
 
 
 def test_before_the_layout_is_known_any_finite_model_is_kept_then_looked_at_again():

@@ -42,7 +42,7 @@ from gossiplib.peers.node import ALONE, Peer
 from gossiplib.peers.transport import AddressBook, Channels
 from gossiplib.protocols.codecs import TopK
 from gossiplib.protocols.compressed import Choco
-from gossiplib.system import records
+from gossiplib.system import encoding
 from gossiplib.system.certificates import Authority, Identity
 from gossiplib.system.processes import free_ports
 from gossiplib.system.records import flat
@@ -158,7 +158,7 @@ def test_digits_on_four_peers_give_the_models_of_local_grid_to_the_bit():
 
 def handshake(**fields):
     """Return the bytes of a handshake, or of an answer to one."""
-    return records.dump(RecordDict({"gossip": ConfigRecord(fields)}))
+    return encoding.dump(RecordDict({"gossip": ConfigRecord(fields)}))
 
 
 def test_a_handshake_breaks_off_calls_to_one_that_was_lost_and_to_nobody_else():
@@ -451,7 +451,7 @@ def between(peer, act):
 
         if method != "Push":
             return again()
-        header = records.load(data)["gossip"]
+        header = encoding.load(data)["gossip"]
         return act(header["round"], int(name.removeprefix("peer-")), again)
 
     peer.channels.call = call
@@ -681,10 +681,10 @@ def test_a_peer_that_is_no_neighbour_is_refused(idle):
 
 
 def test_who_sends_is_told_by_the_certificate_not_by_the_message(idle):
-    content = records.load(message())
+    content = encoding.load(message())
     content["gossip"]["sender"] = 1
     known = idle.crowd.peers[2].channels
-    answered = push(known, idle.address, 0, records.dump(content))
+    answered = push(known, idle.address, 0, encoding.dump(content))
     assert answered[1] == "not a neighbour"
 
 
@@ -723,7 +723,7 @@ def test_others_cannot_say_where_a_peer_is(idle):
     idle.peer.addresses.confirm(2, "127.0.0.1:2")
     claim = handshake(address="127.0.0.1:1", link=False)
     call = idle.neighbour.call(idle.address, "peer-0", "Handshake", claim, 20)
-    answer = records.load(call.result())["gossip"]
+    answer = encoding.load(call.result())["gossip"]
     assert dict(zip(answer["clients"], answer["addresses"], strict=True)) == {
         1: "127.0.0.1:1",
         2: "127.0.0.1:2",
@@ -792,7 +792,7 @@ def test_a_peer_goes_on_from_its_own_last_model_and_writes_over_none(crowd, caps
     assert again()[0] == ALONE  # it ran rounds 11 and 12 again
     assert sorted(read_models(models.parent)) == list(range(1, 13))
     for path in models.iterdir():
-        path.write_bytes(records.dump(RecordDict({"arrays": other})))
+        path.write_bytes(encoding.dump(RecordDict({"arrays": other})))
     with pytest.raises(OSError, match="another layout.* a new run needs a new folder"):
         again()
 
@@ -1015,7 +1015,7 @@ def test_an_answer_that_makes_no_sense_is_no_answer(lie):
 )
 def test_a_model_that_makes_no_sense_is_not_taken(server_round, arrays, takes):
     content = {"gossip": ConfigRecord({"round": server_round}), "arrays": arrays}
-    bootstrap = answered(records.dump(RecordDict(content)))
+    bootstrap = answered(encoding.dump(RecordDict(content)))
     bootstrap.found = {1: 7, 2: 7}
     got = bootstrap.fetch_model(0, zeros())
     assert (got and got[0]) == takes
@@ -1028,7 +1028,7 @@ def test_a_model_that_makes_no_sense_is_not_taken(server_round, arrays, takes):
 def test_one_neighbour_alone_takes_nobody_to_the_end():
     """A peer always runs half of its rounds, whatever one liar says, and how often."""
     content = {"gossip": ConfigRecord({"round": 9}), "arrays": zeros()}
-    bootstrap = answered(records.dump(RecordDict(content)))
+    bootstrap = answered(encoding.dump(RecordDict(content)))
     bootstrap.found = {1: 9}
     assert bootstrap.fetch_model(0, zeros())[0] == 4
     assert bootstrap.fetch_model(4, zeros()) is None

@@ -24,7 +24,7 @@ from gossiplib.peers.log import read_events
 from gossiplib.peers.messages import Mailbox
 from gossiplib.peers.node import Peer
 from gossiplib.peers.transport import Channels, Server
-from gossiplib.system import records
+from gossiplib.system import encoding
 from gossiplib.system.certificates import Authority
 from gossiplib.system.processes import free_ports
 from gossiplib.system.runs import wait_until
@@ -247,7 +247,7 @@ def test_peers_meet_at_addresses_of_ipv6(tmp_path):
 
 
 def answer(**fields):
-    return records.dump(RecordDict({"gossip": ConfigRecord(fields)}))
+    return encoding.dump(RecordDict({"gossip": ConfigRecord(fields)}))
 
 
 @pytest.mark.parametrize("n", [3, 50])

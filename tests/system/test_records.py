@@ -9,7 +9,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gossiplib.system.records import as_array, dump, load
+from gossiplib.system.encoding import dump, load
+from gossiplib.system.records import as_array
 
 settings.register_profile("quiet", database=None, derandomize=True, deadline=None)
 settings.load_profile("quiet")

@@ -121,6 +121,8 @@ def guess(ax: Axes, value: float | None, at: float | None = None) -> None:
     """
     if value is None:
         return
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(low, value), max(high, value))  # wherever it is
     if at is None:
         ax.axhline(value, color=ROLES["guess"], linestyle=":", linewidth=1)
         where: dict[str, Any] = {

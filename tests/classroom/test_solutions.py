@@ -79,12 +79,15 @@ def fedavg_run(share, rounds):
     return solution("01").run(share, rounds)
 
 
-def losing(share, *, again=False, shares=False, for_good=False):
+def losing(share, *, again=False, shares=False, for_good=False, by=None):
     """Return a round that loses messages: the same each time, or for good, or ..."""
 
     def lossy_round(grid, heard, W, t, first=None):
         rng = np.random.default_rng(0 if again else t)
+        luck = rng.random(99_999)
         came = {i: [j for j in heard[i] if rng.random() >= share] for i in heard}
+        if by is not None:  # what is lost goes together
+            came = {i: [j for j in heard[i] if luck[by(i, j)] >= share] for i in heard}
         if for_good:
             heard.update(came)
         if shares:  # what is lost goes to those that came
@@ -94,6 +97,21 @@ def losing(share, *, again=False, shares=False, for_good=False):
         return solution("05").gossip_round(grid, came, W, t, first)
 
     return lossy_round
+
+
+def asks_who_is_away(grid, heard, W, t, first=None):
+    here = sorted(map(int, random_half()))
+    return solution("05").gossip_round(grid, {i: heard[i] for i in here}, W, t, first)
+
+
+def by_the_sum_of_distances(own, neighbours, weights, context):
+    """Leave out whom the arrays' distances, added up, call the farthest."""
+
+    def far(model):
+        return sum(np.linalg.norm(a - b) for a, b in zip(own, model, strict=True))
+
+    kept = sorted(neighbours, key=far)[:-1]
+    return [np.mean(layer, axis=0) for layer in zip(own, *kept, strict=True)]
 
 
 def coin():
@@ -463,6 +481,7 @@ WRONG = [
     ("04.3", "leaves out the nearest", lambda: [leaves_out_the_nearest]),
     ("04.3", "by the first array", lambda: [by_the_first_array]),
     ("04.3", "the given weights", lambda: [with_the_given_weights]),
+    ("04.3", "by the sum of distances", lambda: [by_the_sum_of_distances]),
     ("04.3", "keeps a lone neighbour", lambda: [keeps_a_lone_neighbour]),
     ("04.2", "the first two", lambda: [lambda c, t, context: c[:2]]),
     ("04.2", "the smallest two", lambda: [lambda c, t, context: sorted(c)[:2]]),
@@ -477,12 +496,16 @@ WRONG = [
     ("05.1", "loses nothing", lambda: [solution("05").gossip_round]),
     ("05.1", "the same each time", lambda: [losing(0.1, again=True)]),
     ("05.1", "half", lambda: [losing(0.5)]),
+    ("05.1", "seven in a hundred", lambda: [losing(0.06)]),
+    ("05.1", "all of a client", lambda: [losing(0.1, by=lambda i, j: i)]),
+    ("05.1", "both ways", lambda: [losing(0.1, by=lambda i, j: 99 * i * j + i + j)]),
     ("05.1", "weights of what came", lambda: [losing(0.1, shares=True)]),
     ("05.1", "for good", lambda: [losing(0.1, for_good=True)]),
     ("05.2", "all", lambda: [solution("05").gossip_round]),
     ("05.2", "always the first", lambda: [halving(lambda: range(8))]),
     ("05.2", "each with a chance", lambda: [halving(coin)]),
     ("05.2", "hears who is away", lambda: [halving(random_half, among=False)]),
+    ("05.2", "asks who is away", lambda: [asks_who_is_away]),
     ("05.2", "nobody is heard", lambda: [halving(random_half, alone=True)]),
     ("05.3", "the ring", lambda: [lambda t: RING]),
     ("05.3", "four neighbours", lambda: [lambda t: REGULAR]),

@@ -24,12 +24,15 @@ def _(weights: np.ndarray) -> None:
 @checks("04.2")
 def _(discover: Function) -> None:
     for client in (0, 8, 20):
-        context = type("Context", (), {"node_config": {"partition-id": client}})
+        node = {"partition-id": client, "num-partitions": 31}
+        context = type("Context", (), {"node_config": node})
         for candidates in ([], [5], [30, 2, 11, 7, 9]):
             chosen = list(discover(list(candidates), 13, context))
             need(set(chosen) <= set(candidates), "Choose among the candidates only.")
             need(len(chosen) == len(set(chosen)), "Choose each neighbour once.")
-            need(len(chosen) == min(2, len(candidates)), "Choose two, if there are.")
+            need(
+                len(chosen) == min(2, len(candidates)), "Choose two, if there are two."
+            )
             gaps = sorted(abs(j - client) for j in candidates)
             mine = sorted(abs(j - client) for j in chosen)
             need(mine == gaps[: len(mine)], "Choose those with the nearest numbers.")
@@ -53,9 +56,18 @@ def _(average: Function) -> None:
         need(worst < 1, "The farthest neighbour, over all arrays, still has a say.")
         alike = close(mixed, expected)
         need(alike, "All that remain, and the own model, must weigh alike.")
+    # Farther in one array, and nearer in all of them by the sum of distances.
+    one, both = ([a.copy() for a in own] for _ in range(2))
+    one[1][0] += 3
+    both[0][0, 0] += 2
+    both[1][0] += 2
+    mixed = average(own, [one, both], np.full(3, 1 / 3), None)
+    rest = [(a + b) / 2 for a, b in zip(own, both, strict=True)]
+    need(close(mixed, rest), "Distance is Euclidean, over all numbers of a model.")
     for few in ([], [far]):
         kept = average(own, few, np.full(1 + len(few), 1 / (1 + len(few))), None)
-        hint = f"With {len(few)} neighbours, nothing but the own model remains."
+        whom = "one neighbour" if few else "no neighbour"
+        hint = f"With {whom}, nothing but the own model remains."
         need(close(kept, own), hint)
 
 

@@ -26,7 +26,7 @@ from processes import marked, private_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Seconds and megabytes that a notebook may take; more where it starts processes.
-LIMITS = {"05": (60, 1500), "11": (120, 2000), "12": (120, 2000)}
+LIMITS = {"05": (60, 1500), "16": (120, 2000), "17": (120, 2000)}
 LIMIT = (60, 900)
 READING_TIME = re.compile(r"Reading time\W*(\d+) min")
 RUN_TIME = re.compile(r"Run time: (\d+) s, (\d+) MB")

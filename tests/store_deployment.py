@@ -1,9 +1,9 @@
-"""Store what notebooks 11 and 12 find, for where no processes can be started.
+"""Store what notebooks 16 and 17 find, for where no processes can be started.
 
     python tests/store_deployment.py [11] [12]
 
 runs the notebooks, which start processes, and writes to gossiplib/data what they show
-where they cannot: `found` of 11, and the events of the peers in 12, of which two die.
+where they cannot: `found` of 16, and the events of the peers in 17, of which two die.
 """
 
 import sys
@@ -16,14 +16,14 @@ from processes import private_environment
 DATA = ROOT / "gossiplib" / "data"
 #: Notebook -> the file, and the cell that writes it.
 STORES = {
-    "11": (
+    "16": (
         DATA / "deployment.records",
         """
 assert deployment
 _ = Path({file!r}).write_bytes(dump(found))
 """,
     ),
-    "12": (
+    "17": (
         DATA / "peers.csv.gz",
         """
 assert here

@@ -1,4 +1,4 @@
-"""The project of notebook 13: a problem with a yardstick.
+"""The project of notebook 18: a problem with a yardstick.
 
 Sixteen clients read digits over a hostile network, with a budget of bytes. Images are
 spread unevenly (Dirichlet, α = 0.5), links are lost, clients are offline, and two lie:
@@ -414,13 +414,13 @@ def at_home(network):
 
 
 def wary(network):
-    """Trust nobody in the network (notebook 09): the median, among six neighbours."""
+    """Trust nobody in the network (notebook 12): the median, among six neighbours."""
     graph = nx.random_regular_graph(6, network.num_clients, seed=1)
     return Plan(graph, num_rounds=20, average=robust.coordinate_median, epochs=8)
 
 
 def brief(network):
-    """Spare the network: a byte a number (notebook 08), ten neighbours, the median."""
+    """Spare the network: a byte a number (notebook 11), ten neighbours, the median."""
 
     class Bytes:
         def send(self, model, turn):

@@ -1,4 +1,4 @@
-"""What `make bench` leaves behind: a table for notebook 10, and a figure."""
+"""What `make bench` leaves behind: a table for notebook 14, and a figure."""
 
 import csv
 from pathlib import Path

@@ -6,7 +6,7 @@ Each row is measured in a process of its own. It lists client updates (a step of
 training on 8 examples, and a share of an averaging over a 4-regular graph) per second
 of the rounds; with one thread that is, but for interruptions, CPU time. Rows are
 repeated, and the table gives the median. As a machine's speed varies, only rows of
-one run can be compared. They go to gossiplib/data/bench.csv, which notebook 10 shows.
+one run can be compared. They go to gossiplib/data/bench.csv, which notebook 14 shows.
 
 `--others` is the Python of an environment with decent-bench (Python 3.13; `python3.13
 -m venv others && others/bin/pip install decent-bench==0.3.0`).

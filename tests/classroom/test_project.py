@@ -1,4 +1,4 @@
-"""The project of notebook 13: the rules, the scores, and the leaderboard."""
+"""The project of notebook 18: the rules, the scores, and the leaderboard."""
 
 import functools
 import hashlib

@@ -41,18 +41,18 @@ ANSWER_IN_WORDS = {
     "03.2": ("sum to 0", "every three"),
     "03.3": ("three rounds", "3 rounds"),
     "04.1": ("0.45", "0.15"),
-    "08.1": ("80000", "80,000", "uint32"),
-    "08.3": ("mean", "packbits"),
-    "08.4": ("seed",),
-    "09.1": ("4.9", "4.899", "24", "√24"),
-    "10.1": ("138",),
-    "11.2": ("738", "123"),
-    "11.4": ("293", "294"),
+    "11.1": ("80000", "80,000", "uint32"),
+    "11.3": ("mean", "packbits"),
+    "11.4": ("seed",),
+    "12.1": ("4.9", "4.899", "24", "√24"),
+    "14.1": ("138",),
+    "16.2": ("738", "123"),
+    "16.4": ("293", "294"),
     "05.3": ("exponential", "matching"),
-    "12.1": ("0.25", "1/4", "quarter"),
-    "13.1": ("four", "five", "4"),
-    "13.2": ("14", "fourteen"),
-    "13.4": ("mvmpp",),
+    "17.1": ("0.25", "1/4", "quarter"),
+    "18.1": ("four", "five", "4"),
+    "18.2": ("14", "fourteen"),
+    "18.4": ("mvmpp",),
 }
 
 
@@ -297,7 +297,7 @@ def by_age(divide):
 
 
 def update_twice(received, before, update):
-    create = solution("07").merge_by_age()[0]
+    create = solution("10").merge_by_age()[0]
     return update(create(received, before, update))
 
 
@@ -305,7 +305,7 @@ def young(received, before, update):
     def younger(models):
         return update(models._replace(age=np.minimum(received.age, before.age)))
 
-    return solution("07").merge_by_age()[0](received, before, younger)
+    return solution("10").merge_by_age()[0](received, before, younger)
 
 
 def last_one_counts(s, w, to):
@@ -354,7 +354,7 @@ def one_if_any(tokens):
 
 
 def signs(size_of, pack=np.packbits):
-    """Return a codec of notebook 08 that says signs and one size."""
+    """Return a codec of notebook 11 that says signs and one size."""
 
     def encode(x):
         return [np.array([size_of(x)]), pack(x > 0)]
@@ -367,7 +367,7 @@ def signs(size_of, pack=np.packbits):
 
 
 def tenth(places, *, tell=False):
-    """Return a codec of notebook 08 that says the numbers at some places."""
+    """Return a codec of notebook 11 that says the numbers at some places."""
 
     def encode(x, server_round):
         at = places(len(x), server_round)
@@ -386,7 +386,7 @@ def drawn(size, seed):
 
 
 def remembered_tenth():
-    """Return a codec of notebook 08 whose two sides share a variable."""
+    """Return a codec of notebook 11 whose two sides share a variable."""
     last = {}
 
     def encode(x, server_round):
@@ -534,77 +534,77 @@ WRONG = [
     ("06.5", "worse on the star", lambda: ["worse", "same"]),
     ("06.5", "also on the ring", lambda: ["better", "better"]),
     ("06.5", "other words", lambda: ["0.47", "0.50"]),
-    ("07.1", "the start is full", lambda: [120, 30]),
-    ("07.1", "saves nothing", lambda: [100, 10]),
-    ("07.1", "no new tokens", lambda: [100, 20]),
-    ("07.1", "never a full account", lambda: [80, 30]),
-    ("07.1", "one too many", lambda: [100, 31]),
-    ("07.2", "no ages", lambda: [merging.merge_update]),
-    ("07.2", "update-merge", lambda: [merging.update_merge]),
-    ("07.2", "0 / 0", lambda: [by_age(lambda a, b: a / (a + b))]),
-    ("07.2", "never an even share", lambda: [by_age(lambda a, b: (a > b) * 1.0)]),
-    ("07.2", "younger counts more", lambda: [by_age(lambda a, b: b / (a + b + 1e-9))]),
-    ("07.2", "updates twice", lambda: [update_twice]),
-    ("07.2", "as old as the younger", lambda: [young]),
-    ("07.3", "the last one counts", lambda: [last_one_counts]),
-    ("07.3", "in place", lambda: [sends_in_place]),
-    ("07.3", "keeps nothing", lambda: [sends_all]),
-    ("07.4", "plain", lambda: [network.SimpleTokenAccount(0)]),
-    ("07.4", "too large", lambda: [network.SimpleTokenAccount(20)]),
-    ("07.4", "all tokens at once", lambda: [network.GeneralizedTokenAccount(12, 1)]),
-    ("07.4", "not each period", lambda: [network.RandomizedTokenAccount(12, 6)]),
-    ("07.4", "answers alone", lambda: [account(full_at(99), one_if_any)]),
-    ("07.4", "never answers", lambda: [account(full_at(12), np.zeros_like)]),
-    ("07.4", "simple", lambda: [network.SimpleTokenAccount(12)]),
-    ("07.4", "answers all", lambda: [network.GeneralizedTokenAccount(12, 6)]),
-    ("07.4", "one answer of many", lambda: [if_useful(full_at(12), one_if_any)]),
-    ("08.1", "values alone", lambda: [40_000]),
-    ("08.1", "places of 2 bytes", lambda: [60_000]),
-    ("08.1", "places of 8 bytes", lambda: [120_000]),
-    ("08.1", "bits", lambda: [640_000]),
-    ("08.2", "few levels", lambda: [Qsgd(31), 1.0]),
-    ("08.2", "many levels", lambda: [Qsgd(256), 1.0]),
-    ("08.2", "small steps", lambda: [Qsgd(63), 0.6]),
-    ("08.2", "the largest tenth", lambda: [TopK(0.1), 0.3]),
-    ("08.2", "diverges", lambda: [RandomK(0.1), 1.0]),
-    ("08.2", "no codec", lambda: [63, 1.0]),
-    ("08.3", "size 1", lambda: signs(lambda x: 1.0)),
-    ("08.3", "the largest size", lambda: signs(lambda x: np.abs(x).max())),
-    ("08.3", "a byte each", lambda: signs(lambda x: np.abs(x).mean(), np.uint8)),
-    ("08.3", "no signs", lambda: [lambda x: [x.mean()], lambda m, n: np.full(n, *m)]),
-    ("08.4", "tells the places", lambda: tenth(drawn, tell=True)),
-    ("08.4", "always the same", lambda: tenth(lambda n, t: drawn(n, 0))),
-    ("08.4", "no common seed", lambda: tenth(lambda n, t: drawn(n, FRESH))),
-    ("08.4", "in turn", lambda: tenth(lambda n, t: np.arange(t % 10, n, 10))),
-    ("08.4", "the sender remembers", lambda: remembered_tenth()),
-    ("08.5", "all as naive", lambda: ["larger", "larger", "larger"]),
-    ("08.5", "nothing changes", lambda: ["same", "same", "same"]),
-    ("08.5", "few numbers suffer", lambda: ["same", "larger", "larger"]),
-    ("08.5", "numbers", lambda: [1.0, 1.2, 14.0]),
-    ("10.1", "X once", lambda: [int(8e9 / (2 * 4 * 4810))]),
-    ("10.1", "float64", lambda: [int(8e9 / (3 * 8 * 4810))]),
-    ("10.2", "counts", lambda: [lambda X, x, y: stacked_hits(X, x, y).sum(1)]),
-    ("10.2", "losses", lambda: [lambda X, x, y: X[:, 0]]),
-    ("10.2", "one for all", lambda: [lambda X, x, y: X.mean()]),
-    ("10.2", "by example", lambda: [lambda X, x, y: stacked_hits(X, x, y).mean(0)]),
-    ("10.3", "all online", lambda: [lambda W, X, online: W @ X]),
-    ("10.3", "rows that do not sum to 1", lambda: [unnormalised]),
-    ("10.3", "scaled to 1", lambda: [renormalised]),
-    ("10.3", "columns", lambda: [by_columns]),
-    ("10.3", "in place", lambda: [in_place]),
-    ("10.2", "a list", lambda: [lambda X, x, y: [0.5] * len(X)]),
-    ("10.4", "neighbours do not matter", lambda: ["same", "same"]),
-    ("10.4", "a larger ring is slower", lambda: ["lower", "lower"]),
-    ("10.4", "more know more", lambda: ["lower", "higher"]),
-    ("10.4", "numbers", lambda: [-0.09, 0.0]),
+    ("10.1", "the start is full", lambda: [120, 30]),
+    ("10.1", "saves nothing", lambda: [100, 10]),
+    ("10.1", "no new tokens", lambda: [100, 20]),
+    ("10.1", "never a full account", lambda: [80, 30]),
+    ("10.1", "one too many", lambda: [100, 31]),
+    ("10.2", "no ages", lambda: [merging.merge_update]),
+    ("10.2", "update-merge", lambda: [merging.update_merge]),
+    ("10.2", "0 / 0", lambda: [by_age(lambda a, b: a / (a + b))]),
+    ("10.2", "never an even share", lambda: [by_age(lambda a, b: (a > b) * 1.0)]),
+    ("10.2", "younger counts more", lambda: [by_age(lambda a, b: b / (a + b + 1e-9))]),
+    ("10.2", "updates twice", lambda: [update_twice]),
+    ("10.2", "as old as the younger", lambda: [young]),
+    ("10.3", "the last one counts", lambda: [last_one_counts]),
+    ("10.3", "in place", lambda: [sends_in_place]),
+    ("10.3", "keeps nothing", lambda: [sends_all]),
+    ("10.4", "plain", lambda: [network.SimpleTokenAccount(0)]),
+    ("10.4", "too large", lambda: [network.SimpleTokenAccount(20)]),
+    ("10.4", "all tokens at once", lambda: [network.GeneralizedTokenAccount(12, 1)]),
+    ("10.4", "not each period", lambda: [network.RandomizedTokenAccount(12, 6)]),
+    ("10.4", "answers alone", lambda: [account(full_at(99), one_if_any)]),
+    ("10.4", "never answers", lambda: [account(full_at(12), np.zeros_like)]),
+    ("10.4", "simple", lambda: [network.SimpleTokenAccount(12)]),
+    ("10.4", "answers all", lambda: [network.GeneralizedTokenAccount(12, 6)]),
+    ("10.4", "one answer of many", lambda: [if_useful(full_at(12), one_if_any)]),
+    ("11.1", "values alone", lambda: [40_000]),
+    ("11.1", "places of 2 bytes", lambda: [60_000]),
+    ("11.1", "places of 8 bytes", lambda: [120_000]),
+    ("11.1", "bits", lambda: [640_000]),
+    ("11.2", "few levels", lambda: [Qsgd(31), 1.0]),
+    ("11.2", "many levels", lambda: [Qsgd(256), 1.0]),
+    ("11.2", "small steps", lambda: [Qsgd(63), 0.6]),
+    ("11.2", "the largest tenth", lambda: [TopK(0.1), 0.3]),
+    ("11.2", "diverges", lambda: [RandomK(0.1), 1.0]),
+    ("11.2", "no codec", lambda: [63, 1.0]),
+    ("11.3", "size 1", lambda: signs(lambda x: 1.0)),
+    ("11.3", "the largest size", lambda: signs(lambda x: np.abs(x).max())),
+    ("11.3", "a byte each", lambda: signs(lambda x: np.abs(x).mean(), np.uint8)),
+    ("11.3", "no signs", lambda: [lambda x: [x.mean()], lambda m, n: np.full(n, *m)]),
+    ("11.4", "tells the places", lambda: tenth(drawn, tell=True)),
+    ("11.4", "always the same", lambda: tenth(lambda n, t: drawn(n, 0))),
+    ("11.4", "no common seed", lambda: tenth(lambda n, t: drawn(n, FRESH))),
+    ("11.4", "in turn", lambda: tenth(lambda n, t: np.arange(t % 10, n, 10))),
+    ("11.4", "the sender remembers", lambda: remembered_tenth()),
+    ("11.5", "all as naive", lambda: ["larger", "larger", "larger"]),
+    ("11.5", "nothing changes", lambda: ["same", "same", "same"]),
+    ("11.5", "few numbers suffer", lambda: ["same", "larger", "larger"]),
+    ("11.5", "numbers", lambda: [1.0, 1.2, 14.0]),
+    ("14.1", "X once", lambda: [int(8e9 / (2 * 4 * 4810))]),
+    ("14.1", "float64", lambda: [int(8e9 / (3 * 8 * 4810))]),
+    ("14.2", "counts", lambda: [lambda X, x, y: stacked_hits(X, x, y).sum(1)]),
+    ("14.2", "losses", lambda: [lambda X, x, y: X[:, 0]]),
+    ("14.2", "one for all", lambda: [lambda X, x, y: X.mean()]),
+    ("14.2", "by example", lambda: [lambda X, x, y: stacked_hits(X, x, y).mean(0)]),
+    ("14.3", "all online", lambda: [lambda W, X, online: W @ X]),
+    ("14.3", "rows that do not sum to 1", lambda: [unnormalised]),
+    ("14.3", "scaled to 1", lambda: [renormalised]),
+    ("14.3", "columns", lambda: [by_columns]),
+    ("14.3", "in place", lambda: [in_place]),
+    ("14.2", "a list", lambda: [lambda X, x, y: [0.5] * len(X)]),
+    ("14.4", "neighbours do not matter", lambda: ["same", "same"]),
+    ("14.4", "a larger ring is slower", lambda: ["lower", "lower"]),
+    ("14.4", "more know more", lambda: ["lower", "higher"]),
+    ("14.4", "numbers", lambda: [-0.09, 0.0]),
 ]
 
 
-# Notebook 09.
+# Notebook 12.
 
 
 def two_groups(*links):
-    """Return the two groups of notebook 09, with more links."""
+    """Return the two groups of notebook 12, with more links."""
     graph = nx.barbell_graph(5, 1)
     graph.add_edges_from(links)
     return graph
@@ -634,42 +634,42 @@ def coordinate_median(own, neighbours, weights, context):
 
 
 WRONG += [
-    ("09.1", "leaves nobody out", lambda: [np.sqrt((48 + 2500 + 8100) / 2)]),
-    ("09.1", "leaves one out", lambda: [np.sqrt((48 + 2500) / 2)]),
-    ("09.1", "no root", lambda: [24.0]),
-    ("09.1", "the weight of one", lambda: [np.sqrt(48)]),
-    ("09.1", "no weights", lambda: [np.sqrt(48 / 11)]),
-    ("09.2", "no link more", lambda: [two_groups()]),
-    ("09.2", "two links", lambda: [two_groups((0, 10), (1, 9))]),
-    ("09.2", "client 5 forgotten", lambda: [two_groups((0, 10), (1, 9), (2, 8))]),
-    ("09.2", "two at one client", lambda: [two_groups((0, 10), (0, 9), (5, 1))]),
-    ("09.2", "at the old contacts", lambda: [two_groups((4, 6), (0, 10), (5, 0))]),
-    ("09.2", "too many links", lambda: [nx.complete_graph(11)]),
-    ("09.2", "another graph", lambda: [named("regular", 11)]),
-    ("09.2", "directed", lambda: [named("exponential", 11)]),
-    ("09.3", "the mean", lambda: [plain_mean]),
-    ("09.3", "the median of each number", lambda: [coordinate_median]),
-    ("09.3", "one step", lambda: [weiszfeld(1, 1e-9)]),
-    ("09.3", "NaN", lambda: [weiszfeld(500, 0)]),
-    ("09.3", "squares", lambda: [weiszfeld(500, 1e-9, norm=lambda a, b: 1)]),
+    ("12.1", "leaves nobody out", lambda: [np.sqrt((48 + 2500 + 8100) / 2)]),
+    ("12.1", "leaves one out", lambda: [np.sqrt((48 + 2500) / 2)]),
+    ("12.1", "no root", lambda: [24.0]),
+    ("12.1", "the weight of one", lambda: [np.sqrt(48)]),
+    ("12.1", "no weights", lambda: [np.sqrt(48 / 11)]),
+    ("12.2", "no link more", lambda: [two_groups()]),
+    ("12.2", "two links", lambda: [two_groups((0, 10), (1, 9))]),
+    ("12.2", "client 5 forgotten", lambda: [two_groups((0, 10), (1, 9), (2, 8))]),
+    ("12.2", "two at one client", lambda: [two_groups((0, 10), (0, 9), (5, 1))]),
+    ("12.2", "at the old contacts", lambda: [two_groups((4, 6), (0, 10), (5, 0))]),
+    ("12.2", "too many links", lambda: [nx.complete_graph(11)]),
+    ("12.2", "another graph", lambda: [named("regular", 11)]),
+    ("12.2", "directed", lambda: [named("exponential", 11)]),
+    ("12.3", "the mean", lambda: [plain_mean]),
+    ("12.3", "the median of each number", lambda: [coordinate_median]),
+    ("12.3", "one step", lambda: [weiszfeld(1, 1e-9)]),
+    ("12.3", "NaN", lambda: [weiszfeld(500, 0)]),
+    ("12.3", "squares", lambda: [weiszfeld(500, 1e-9, norm=lambda a, b: 1)]),
     (
-        "09.3",
+        "12.3",
         "by the first array",
         lambda: [
             weiszfeld(500, 1e-9, norm=lambda a, b: squared_distance(a[:1], b[:1]))
         ],
     ),
-    ("09.4", "one message", lambda: [privacy.noise_std(2, 1, 1e-5)]),
-    ("09.4", "ε/20 by the formula", lambda: [privacy.noise_std(2, 1 / 20, 1e-5)]),
-    ("09.4", "a little too much", lambda: [solution("09").noise_for_twenty()[0] * 1.1]),
-    ("09.5", "half are enough", lambda: [6, 3, 1]),
-    ("09.5", "the median as f = 1", lambda: [1, 3, 1]),
-    ("09.5", "f at both ends", lambda: [5, 6, 1]),
-    ("09.5", "clipping shortens all", lambda: [5, 3, 10]),
-    ("09.5", "rules, not numbers", lambda: ["median", "trimmed", "clipped"]),
+    ("12.4", "one message", lambda: [privacy.noise_std(2, 1, 1e-5)]),
+    ("12.4", "ε/20 by the formula", lambda: [privacy.noise_std(2, 1 / 20, 1e-5)]),
+    ("12.4", "a little too much", lambda: [solution("12").noise_for_twenty()[0] * 1.1]),
+    ("12.5", "half are enough", lambda: [6, 3, 1]),
+    ("12.5", "the median as f = 1", lambda: [1, 3, 1]),
+    ("12.5", "f at both ends", lambda: [5, 6, 1]),
+    ("12.5", "clipping shortens all", lambda: [5, 3, 10]),
+    ("12.5", "rules, not numbers", lambda: ["median", "trimmed", "clipped"]),
 ]
 
-# Notebook 11.
+# Notebook 16.
 
 
 def newest(heartbeats, now, interval):
@@ -703,47 +703,47 @@ def before_now(heartbeats, now, interval):
 
 TO_ALL = {(a, b) for a in ("supernode", "flwr") for b in ("superlink", "supernode")}
 WRONG += [
-    ("11.1", "both ways", lambda: [{("supernode", "superlink")} | TO_ALL]),
-    ("11.1", "the server calls", lambda: [{("superlink", "supernode")}]),
-    ("11.1", "the laptop listens", lambda: [{("superlink", "flwr")}]),
-    ("11.1", "no laptop", lambda: [{("supernode", "superlink")}]),
-    ("11.1", "other words", lambda: [{("hospital", "superlink")}]),
-    ("11.2", "rounds alone", lambda: [6 * 120]),
-    ("11.2", "one phase a round", lambda: [6 * 63]),
-    ("11.2", "no discovery", lambda: [6 * 122]),
-    ("11.2", "discovers in each round", lambda: [6 * (1 + 60 * 3 + 1)]),
-    ("11.2", "phases", lambda: [123]),
-    ("11.3", "newest of all", lambda: [newest]),
-    ("11.3", "last in the list", lambda: [last]),
-    ("11.3", "one interval", lambda: [online(1.0)]),
-    ("11.3", "strictly", lambda: [online(strictly=True)]),
-    ("11.3", "not just now", lambda: [before_now]),
-    ("11.4", "hours", lambda: [math.sqrt(2 * 2 * 6)]),
-    ("11.4", "no 2", lambda: [math.sqrt(2 * 6 * 3600)]),
-    ("11.4", "every hour", lambda: [3600]),
-    ("11.5", "a checkpoint has all", lambda: ["equal", "equal", "equal"]),
-    ("11.5", "a round again", lambda: ["different", "different", "equal"]),
-    ("11.5", "models alone", lambda: ["equal", "different", "different"]),
-    ("11.5", "truth values", lambda: [True, False, True]),
+    ("16.1", "both ways", lambda: [{("supernode", "superlink")} | TO_ALL]),
+    ("16.1", "the server calls", lambda: [{("superlink", "supernode")}]),
+    ("16.1", "the laptop listens", lambda: [{("superlink", "flwr")}]),
+    ("16.1", "no laptop", lambda: [{("supernode", "superlink")}]),
+    ("16.1", "other words", lambda: [{("hospital", "superlink")}]),
+    ("16.2", "rounds alone", lambda: [6 * 120]),
+    ("16.2", "one phase a round", lambda: [6 * 63]),
+    ("16.2", "no discovery", lambda: [6 * 122]),
+    ("16.2", "discovers in each round", lambda: [6 * (1 + 60 * 3 + 1)]),
+    ("16.2", "phases", lambda: [123]),
+    ("16.3", "newest of all", lambda: [newest]),
+    ("16.3", "last in the list", lambda: [last]),
+    ("16.3", "one interval", lambda: [online(1.0)]),
+    ("16.3", "strictly", lambda: [online(strictly=True)]),
+    ("16.3", "not just now", lambda: [before_now]),
+    ("16.4", "hours", lambda: [math.sqrt(2 * 2 * 6)]),
+    ("16.4", "no 2", lambda: [math.sqrt(2 * 6 * 3600)]),
+    ("16.4", "every hour", lambda: [3600]),
+    ("16.5", "a checkpoint has all", lambda: ["equal", "equal", "equal"]),
+    ("16.5", "a round again", lambda: ["different", "different", "equal"]),
+    ("16.5", "models alone", lambda: ["equal", "different", "different"]),
+    ("16.5", "truth values", lambda: [True, False, True]),
 ]
 
 # Mistakes for which the hint is an error that the answer itself raises.
 RAISES = [
     (
-        "07.4",
+        "10.4",
         "spends what it lacks",
         lambda: [account(full_at(10), np.ones_like)],
         "spends 1 tokens; the balance is 0",
     ),
-    ("11.3", "never heard of", lambda: [needs_one], "empty"),
+    ("16.3", "never heard of", lambda: [needs_one], "empty"),
     ("04.3", "no neighbours", lambda: [careless], "empty"),
     ("05.3", "other clients", lambda: [topology.one_peer_exponential(8)], "missing"),
 ]
 
 # Other right answers than those in the solutions.
 RIGHT_TOO = [
-    ("07.1", "of numpy", lambda: [np.float64(100), np.int64(30)]),
-    ("07.4", "one answer", lambda: [if_useful(full_at(5), one_if_any)]),
+    ("10.1", "of numpy", lambda: [np.float64(100), np.int64(30)]),
+    ("10.4", "one answer", lambda: [if_useful(full_at(5), one_if_any)]),
     (
         "02.1",
         "far lazier",
@@ -765,12 +765,12 @@ RIGHT_TOO = [
     ("05.3", "ring, other places", lambda: [shuffled_ring]),
 ]
 RIGHT_TOO += [
-    ("09.1", "rounded", lambda: [4.9]),
-    ("08.2", "a shorter step", lambda: [Qsgd(50), 0.9]),
-    ("09.2", "from the other side", lambda: [two_groups((5, 8), (7, 1), (10, 3))]),
-    ("09.3", "Weiszfeld, other floor", lambda: [weiszfeld(2000, 1e-12)]),
-    ("11.1", "a list", lambda: [[("flwr", "superlink"), ("supernode", "superlink")]]),
-    ("11.4", "rounded", lambda: [294]),
+    ("12.1", "rounded", lambda: [4.9]),
+    ("11.2", "a shorter step", lambda: [Qsgd(50), 0.9]),
+    ("12.2", "from the other side", lambda: [two_groups((5, 8), (7, 1), (10, 3))]),
+    ("12.3", "Weiszfeld, other floor", lambda: [weiszfeld(2000, 1e-12)]),
+    ("16.1", "a list", lambda: [[("flwr", "superlink"), ("supernode", "superlink")]]),
+    ("16.4", "rounded", lambda: [294]),
 ]
 
 
@@ -807,37 +807,37 @@ def to_the(choose, far=2):
 
 
 WRONG += [
-    ("12.1", "believes it", lambda: [1 / 2]),
-    ("12.1", "all of it", lambda: [1.0]),
-    ("12.1", "its neighbours only", lambda: [1 / 3]),
-    ("12.1", "a higher degree", lambda: [1 / 5]),
+    ("17.1", "believes it", lambda: [1 / 2]),
+    ("17.1", "all of it", lambda: [1.0]),
+    ("17.1", "its neighbours only", lambda: [1 / 3]),
+    ("17.1", "a higher degree", lambda: [1 / 5]),
     (
-        "12.2",
+        "17.2",
         "the count alone",
         lambda: [lambda last, new: not last or new[1] > last[1]],
     ),
-    ("12.2", "the next one alone", lambda: [lambda last, new: new[1] == last[1] + 1]),
-    ("12.2", "another one", lambda: [lambda last, new: last != new]),
-    ("12.2", "repeated ones too", lambda: [lambda last, new: not last or new >= last]),
-    ("12.2", "all", lambda: [lambda last, new: True]),
-    ("12.3", "the fastest", lambda: [to_the(max)]),
-    ("12.3", "a round is far", lambda: [to_the(min, 1)]),
-    ("12.3", "three are far", lambda: [to_the(min, 3)]),
-    ("12.3", "never", lambda: [lambda mine, newest: mine]),
-    ("12.3", "back", lambda: [lambda mine, newest: min(newest.values(), default=mine)]),
-    ("12.4", "no order", lambda: [heard_at_all]),
-    ("12.4", "neighbours alone", lambda: [heard_directly]),
-    ("12.4", "when it arrives", lambda: [by_arrival]),
-    ("12.4", "itself", lambda: [lambda messages, peer, time: {peer}]),
-    ("12.5", "all are refused", lambda: ["refused"] * 4),
-    ("12.5", "late only", lambda: ["taken", "taken", "taken", "refused"]),
-    ("12.5", "not ahead", lambda: ["taken", "refused", "refused", "refused"]),
-    ("12.5", "truth values", lambda: [True, False, True, False]),
+    ("17.2", "the next one alone", lambda: [lambda last, new: new[1] == last[1] + 1]),
+    ("17.2", "another one", lambda: [lambda last, new: last != new]),
+    ("17.2", "repeated ones too", lambda: [lambda last, new: not last or new >= last]),
+    ("17.2", "all", lambda: [lambda last, new: True]),
+    ("17.3", "the fastest", lambda: [to_the(max)]),
+    ("17.3", "a round is far", lambda: [to_the(min, 1)]),
+    ("17.3", "three are far", lambda: [to_the(min, 3)]),
+    ("17.3", "never", lambda: [lambda mine, newest: mine]),
+    ("17.3", "back", lambda: [lambda mine, newest: min(newest.values(), default=mine)]),
+    ("17.4", "no order", lambda: [heard_at_all]),
+    ("17.4", "neighbours alone", lambda: [heard_directly]),
+    ("17.4", "when it arrives", lambda: [by_arrival]),
+    ("17.4", "itself", lambda: [lambda messages, peer, time: {peer}]),
+    ("17.5", "all are refused", lambda: ["refused"] * 4),
+    ("17.5", "late only", lambda: ["taken", "taken", "taken", "refused"]),
+    ("17.5", "not ahead", lambda: ["taken", "refused", "refused", "refused"]),
+    ("17.5", "truth values", lambda: [True, False, True, False]),
 ]
-RIGHT_TOO += [("12.1", "rounded", lambda: [0.25])]
+RIGHT_TOO += [("17.1", "rounded", lambda: [0.25])]
 
 
-# Notebook 13.
+# Notebook 18.
 
 
 def trimmed(most, *, axis=0, dtype=True, ends=(1, 1)):
@@ -866,33 +866,33 @@ def in_float64(own, neighbours, weights, context):
 
 
 WRONG += [
-    ("13.1", "as many", lambda: [2]),
-    ("13.1", "an even number of models", lambda: [3]),
-    ("13.1", "too many", lambda: [5]),
-    ("13.1", "not whole", lambda: [4.5]),
-    ("13.2", "without losses", lambda: [12]),
-    ("13.2", "one way", lambda: [29]),
-    ("13.2", "not whole", lambda: [14.8]),
-    ("13.2", "one end", lambda: [13]),
-    ("13.3", "the mean", lambda: [trimmed(0)]),
-    ("13.3", "one at each end", lambda: [trimmed(1)]),
-    ("13.3", "the median", lambda: [trimmed(9)]),
-    ("13.3", "the largest alone", lambda: [trimmed(2, ends=(0, 1))]),
-    ("13.3", "another axis", lambda: [trimmed(2, axis=-1)]),
-    ("13.3", "in place", lambda: [trims_in_place]),
-    ("13.3", "float64", lambda: [in_float64]),
-    ("13.4", "verify finds all", lambda: ["vvvvv"]),
-    ("13.4", "merge runs entries", lambda: ["mmmpp"]),
-    ("13.4", "merge knows who wrote it", lambda: ["mvmmp"]),
-    ("13.4", "verify knows who wrote it", lambda: ["mvmvp"]),
-    ("13.4", "verify reads programs", lambda: ["mvmpv"]),
-    ("13.4", "any seeds will do", lambda: ["mvvpp"]),
-    ("13.4", "too few", lambda: ["mv"]),
+    ("18.1", "as many", lambda: [2]),
+    ("18.1", "an even number of models", lambda: [3]),
+    ("18.1", "too many", lambda: [5]),
+    ("18.1", "not whole", lambda: [4.5]),
+    ("18.2", "without losses", lambda: [12]),
+    ("18.2", "one way", lambda: [29]),
+    ("18.2", "not whole", lambda: [14.8]),
+    ("18.2", "one end", lambda: [13]),
+    ("18.3", "the mean", lambda: [trimmed(0)]),
+    ("18.3", "one at each end", lambda: [trimmed(1)]),
+    ("18.3", "the median", lambda: [trimmed(9)]),
+    ("18.3", "the largest alone", lambda: [trimmed(2, ends=(0, 1))]),
+    ("18.3", "another axis", lambda: [trimmed(2, axis=-1)]),
+    ("18.3", "in place", lambda: [trims_in_place]),
+    ("18.3", "float64", lambda: [in_float64]),
+    ("18.4", "verify finds all", lambda: ["vvvvv"]),
+    ("18.4", "merge runs entries", lambda: ["mmmpp"]),
+    ("18.4", "merge knows who wrote it", lambda: ["mvmmp"]),
+    ("18.4", "verify knows who wrote it", lambda: ["mvmvp"]),
+    ("18.4", "verify reads programs", lambda: ["mvmpv"]),
+    ("18.4", "any seeds will do", lambda: ["mvvpp"]),
+    ("18.4", "too few", lambda: ["mv"]),
 ]
 RAISES += [
-    ("13.3", "of gossiplib", lambda: [robust.TrimmedMean(2)], "more links"),
+    ("18.3", "of gossiplib", lambda: [robust.TrimmedMean(2)], "more links"),
 ]
-RIGHT_TOO += [("13.1", "of numpy", lambda: [np.int64(4)])]
+RIGHT_TOO += [("18.1", "of numpy", lambda: [np.int64(4)])]
 
 
 def cases(*rows):

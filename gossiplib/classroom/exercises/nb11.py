@@ -1,120 +1,110 @@
-"""Checks of the exercises of notebook 11: out of the notebook."""
+"""Checks of the exercises of notebook 11: fewer bytes."""
 
-import tempfile
-from functools import cache, partial
-from pathlib import Path
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
 
-import networkx as nx
 import numpy as np
-from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
 
-from gossiplib.classroom.checking import Function, checks, need, need_words, untouched
-from gossiplib.core.client import gossip
-from gossiplib.core.grid import LocalGrid
-from gossiplib.core.server import Gossip
+from gossiplib.classroom.checking import Function, checks, need, predicts, untouched
+from gossiplib.core.topology import named
+from gossiplib.protocols.codecs import Qsgd, RandomK, TopK
+from gossiplib.protocols.compressed import Choco
+from gossiplib.vectorized.consensus import averaging_rounds
 
 
 @checks("11.1")
-def _(opens: set[tuple[str, str]]) -> None:
-    names = {"superlink", "supernode", "flwr"}
-    pairs = {tuple(pair) for pair in opens}
-    need(all(len(pair) == 2 for pair in pairs), "Give pairs.")
-    strange = {name for pair in pairs for name in pair} - names
-    need(not strange, f"Use the three words; these are others: {sorted(strange)}.")
-    into = {target for _, target in pairs}
-    need("supernode" not in into, "No firewall of a hospital lets anybody in.")
-    need("flwr" not in into, "Your laptop only asks; it does not listen.")
-    need(all(a != b for a, b in pairs), "A part does not need a way to itself.")
-    need(len(pairs) >= 2, "Somebody cannot reach whom it needs.")
+def _(content: float) -> None:
+    need(content > 40_000, "Each number needs its place as well.")
+    need(content < 100_000, "Only a hundredth of the numbers is said.")
+    hint = "How many bytes has the smallest unsigned whole number that holds any place?"
+    need(content == 80_000, hint)
 
 
 @checks("11.2")
-def _(seconds: float) -> None:
-    need(seconds > 0, "A time is above 0.")
-    need(seconds % 6 == 0, "It is a whole number of phases.")
-    phases = seconds // 6
-    need(phases > 2 * 60, "There are two phases in each round, and others besides.")
-    need(phases <= 2 * 60 + 4, "Some happen once in a run, not once in a round.")
-    need(phases == 2 * 60 + 3, "Count what happens once: before the rounds and after.")
+def _(codec: Any, step: float) -> None:
+    need(hasattr(codec, "encode"), "First give a codec, such as TopK(0.1).")
+    values = _signal_and_noise(n=9, d=4000, strength=3)
+    for spent, (error, size) in enumerate(_choco(values, codec, float(step)), 1):
+        need(error < 1e3, f"It diverges: the error is {error:.0e} after {spent} steps.")
+        if (spent + 1) * size > 140_000:
+            break
+    hint = f"140 kB are {spent} steps with {size} bytes each; then the error is "
+    need(error < 1e-6, f"{hint}{error:.1e}.")
 
 
 @checks("11.3")
-def _(is_online: Function) -> None:
+def _(encode: Function, decode: Function) -> None:
     rng = np.random.default_rng(0)
-    need(not is_online([], 10.0, 30.0), "A node that was never heard of is not online.")
-    need(is_online([0.0], 60.0, 30.0), "Exactly twice the interval ago is still good.")
-    need(not is_online([0.0], 60.5, 30.0), "Half a second later it is not.")
-    need(not is_online([90.0], 80.0, 30.0), "What comes after now is not known yet.")
-    need(is_online([80.0], 80.0, 30.0), "What comes just now is known.")
-    for _ in range(200):
-        times = rng.integers(0, 300, size=rng.integers(1, 6)).astype(float).tolist()
-        now, interval = float(rng.integers(0, 300)), float(rng.integers(1, 50))
-        past = [now - t for t in times if t <= now]
-        wanted = bool(past) and min(past) <= 2 * interval
-        with untouched("list", times):
-            answer = is_online(times, now, interval)
-        hint = f"heartbeats {times}, now {now:g}, interval {interval:g}: look again."
-        need(bool(answer) == wanted, hint)
+    for size in (8, 100, 2403):
+        x = rng.normal(size=size) * rng.exponential(size=size)
+        with untouched("vector", x):
+            message = encode(x)
+        need(isinstance(message, list), "A message is a list of arrays.")
+        content, most = sum(np.asarray(a).nbytes for a in message), -(-size // 8) + 8
+        need(content <= most, f"{size} numbers took {content} bytes, not {most}.")
+        q = np.asarray(decode(message, size))
+        need(q.shape == x.shape, "Decode a vector of the size that is told.")
+        need(np.array_equal(np.sign(q), np.sign(x)), "Some signs are wrong.")
+        need(np.ptp(np.abs(q)) < 1e-6, "All numbers that are heard have one size.")
+        error, least = ((q - x) ** 2).sum(), (x**2).sum() - np.abs(x).sum() ** 2 / size
+        need(error < least * 1.001, "Another size of the numbers is nearer to x.")
 
 
 @checks("11.4")
-def _(T: float) -> None:
-    C, M = 2.0, 6 * 3600.0
-
-    def lost(seconds: float) -> float:
-        return C / seconds + seconds / (2 * M)
-
-    need(T > 0, "A time is above 0.")
-    need(T > 60, "That much writing costs more than it saves.")
-    near = min(np.arange(60.0, 6 * 3600.0, 0.25), key=lost)
-    hint = f"With it you lose {lost(T):.3%} of your time; it can be less."
-    need(abs(T - near) < 1.5, hint)
-
-
-@checks("11.5")
-def _(older: str, noisy: str, momentum: str) -> None:
-    need_words((older, noisy, momentum), "equal", "different")
-    for name, answer, kind, saved, hint in (
-        ("older", older, "plain", 2, "What does a client need to repeat a round?"),
-        ("noisy", noisy, "noisy", 3, "Where is what the generator has drawn so far?"),
-        ("momentum", momentum, "momentum", 3, "What is in a checkpoint?"),
-    ):
-        same = np.array_equal(_six_rounds(kind), _six_rounds(kind, saved))
-        need(answer == ("equal" if same else "different"), f"{name}: {hint}")
-
-
-@cache
-def _six_rounds(kind: str, saved: int = 6) -> np.ndarray:
-    """Return the models of six rounds, resumed from the checkpoint of a round."""
-    start = ArrayRecord([np.zeros(3)])
-    with tempfile.TemporaryDirectory() as folder:
-        ring, file = nx.cycle_graph(4), Path(folder) / "run.zip"
-        for last in sorted({saved, 6}):
-            grid = LocalGrid(_client(kind), 4)  # a new process imports it anew
-            strategy = Gossip(ring, evaluate_every=0, observe_every=0, checkpoint=file)
-            run = partial(strategy.resume, file) if file.exists() else strategy.start
-            result = run(grid, start, num_rounds=last)
-    return result.models()
+def _(encode: Function, decode: Function) -> None:
+    rng = np.random.default_rng(0)
+    x, told, every = rng.normal(size=(4, 200)) + 5, [], []
+    for server_round in range(1, 101):
+        for row in x[: 1 + 3 * (server_round == 1)]:
+            message = encode(row, server_round)
+            need(isinstance(message, list), "A message is a list of arrays.")
+            content = sum(np.asarray(a).nbytes for a in message)
+            need(content <= 20 * row.itemsize, f"The message has {content} bytes.")
+            told.append((row, message, server_round))
+    # The last first: what the sender still remembers is no help to a receiver.
+    for row, message, server_round in reversed(told):
+        q = np.asarray(decode(message, len(row), server_round))
+        need(q.shape == row.shape, "Decode a vector of the size that is told.")
+        heard = q != 0
+        need(heard.sum() == 20, f"{heard.sum()} numbers are heard, not 20.")
+        need(np.allclose(q[heard], row[heard]), "Some values are at wrong places.")
+        every.append(heard)
+    said = np.array(every)
+    need(said.any(axis=0).all(), "After 100 rounds, some numbers were never said.")
+    together = said[:, 0] @ said.astype(float) / said[:, 0].sum()
+    need(together[1:].max() < 0.9, "Places are not drawn anew in each round.")
 
 
-def _client(kind: str) -> ClientApp:
-    """Return a gossip client; what makes it noisy, it keeps outside of its state."""
-    app, rng = ClientApp(), np.random.default_rng(0)
+def _signal_and_noise(n: int, d: int, strength: float) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return strength * rng.normal(size=d) + rng.normal(size=(n, d))
 
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        (x,) = message.content.array_records["arrays"].to_numpy_ndarrays()
-        step = np.cos(x + context.node_config["partition-id"])
-        if kind == "noisy":
-            step = step + rng.normal(size=x.shape)
-        if kind == "momentum":
-            if "step" in context.state:
-                (last,) = context.state.array_records["step"].to_numpy_ndarrays()
-                step = step + 0.5 * last
-            context.state["step"] = ArrayRecord([step])
-        content = RecordDict({"arrays": ArrayRecord([x + step])})
-        content["metrics"] = MetricRecord({"num-examples": 1})
-        return Message(content, reply_to=message)
 
-    return gossip(app)
+def _choco(values: np.ndarray, codec: Any, step: float) -> Iterator[tuple[float, int]]:
+    """Yield the error on a ring after each step, and the bytes of a message."""
+    n, mean = len(values), values.mean(axis=0)
+    ring, average = named("ring", n), Choco(codec, step)
+    for X, sent in averaging_rounds(values, ring, average=average):
+        yield ((X - mean) ** 2).sum() / ((values - mean) ** 2).sum(), sent // (2 * n)
+
+
+@predicts(
+    "11.5",
+    "larger",
+    "smaller",
+    "With 256 levels: what does a client say, once its copy has come near?",
+    "With top 1 %: which numbers are said first, and by whom?",
+    "With random 1 %: what if one client has said a number and its neighbour has not?",
+    same=1,
+)
+def _() -> list[float]:
+    """Return how often the errors after 200 steps double as the signal grows."""
+    found = []
+    for codec, step in ((Qsgd(256), 1.0), (TopK(0.01), 0.046), (RandomK(0.01), 0.011)):
+        weak, strong = (
+            next(islice(_choco(_signal_and_noise(25, 2000, s), codec, step), 199, None))
+            for s in (4, 16)
+        )
+        found.append(np.log2(strong[0] / weak[0]))
+    return found

@@ -1,87 +1,110 @@
-"""Checks of the exercises of notebook 12: no server at all."""
+"""Checks of the exercises of notebook 12: liars and eavesdroppers."""
 
+from functools import cache
+from itertools import combinations
+
+import networkx as nx
 import numpy as np
-from flwr.app import ArrayRecord
+from scipy.optimize import minimize
 
-from gossiplib.classroom.checking import Function, checks, need, need_words
-from gossiplib.peers.messages import Mailbox, PeerMessage, Refused, encode
+from gossiplib.classroom.checking import Function, checks, need, untouched
+from gossiplib.protocols import robust
+from gossiplib.protocols.byzantine import AttackView, Byzantine
+from gossiplib.protocols.privacy import exact_epsilon
+from gossiplib.vectorized.consensus import averaging_rounds
 
 
 @checks("12.1")
-def _(weight: float) -> None:
-    need(0 < weight < 1, "A weight is above 0 and below 1.")
-    need(weight < 0.3, "Your own degree counts too, whatever the neighbour says.")
-    need(abs(weight - 1 / 4) < 1e-3, "A lower degree than yours changes nothing.")
+def _(radius: float) -> None:
+    far = np.array([1, 1, 2, 2, 2, 3, 3, 4, 50, 90.0])
+    need(radius > 0, "A radius is above 0.")
+    need(radius < 45, "Two neighbours are to be left out of the sum.")
+    right = np.sqrt(np.square(np.sort(far)[:-2]).sum() / 11 / (2 / 11))
+    hint = "It is a root, and δ is the weight of as many neighbours as may lie."
+    need(abs(radius - right) < 0.01, hint)
 
 
 @checks("12.2")
-def _(fresh: Function) -> None:
-    need(bool(fresh((5, 3), (5, 4))), "The next message of a process is fresh.")
-    need(bool(fresh((5, 3), (5, 9))), "Some between may be lost; the next is fresh.")
-    need(not fresh((5, 3), (5, 3)), "A message that comes twice is not fresh.")
-    need(not fresh((5, 3), (5, 2)), "A message that comes late is not fresh.")
-    need(bool(fresh((5, 3), (6, 1))), "A peer that starts anew counts anew.")
-    need(not fresh((5, 3), (4, 9)), "A message of an earlier process is not fresh.")
-    need(bool(fresh(None, (5, 1))), "The first message of a peer is fresh.")
+def _(graph: nx.Graph) -> None:
+    need(isinstance(graph, nx.Graph), "Give a networkx graph.")
+    need(not graph.is_directed(), "Links go both ways here.")
+    need(sorted(graph) == list(range(11)), "Its nodes are the clients 0 to 10.")
+    need(nx.number_of_selfloops(graph) == 0, "A client is not its own neighbour.")
+    two_groups = nx.barbell_graph(5, 1)
+    kept = all(graph.has_edge(*link) for link in two_groups.edges)
+    need(kept, "The links of the two groups stay.")
+    more = graph.number_of_edges() - two_groups.number_of_edges()
+    need(more <= 3, f"You added {more} links.")
+    for liars in combinations(range(11), 2):
+        honest = graph.subgraph(set(graph) - set(liars))
+        need(nx.is_connected(honest), f"Clients {liars[0]} and {liars[1]} can cut it.")
 
 
 @checks("12.3")
-def _(next_round: Function) -> None:
-    need(next_round(4, {1: 5, 2: 5}) == 4, "A round ahead is not far.")
-    here = next_round(4, {1: 9, 2: 4}) == 4
-    need(here, "One neighbour is still here: it may be right.")
-    need(next_round(4, {1: 9, 2: 7}) == 7, "The slowest of them decides.")
-    need(next_round(4, {1: 6, 2: 6}) == 6, "Two rounds ahead is far.")
-    need(next_round(4, {1: 900, 2: 6, 3: 8}) == 6, "One liar must not drag you.")
-    need(next_round(4, {1: 2, 2: 3}) == 4, "Nobody goes back.")
-    need(next_round(4, {}) == 4, "With nobody alive, go on alone.")
+def _(average: Function) -> None:
+    def distances(x: np.ndarray, rows: list[np.ndarray]) -> float:
+        return float(np.linalg.norm(rows - x, axis=1).sum())
+
+    rng = np.random.default_rng(0)
+    for case in range(4):
+        models = [[rng.normal(size=(3, 2)), rng.normal(size=4)] for _ in range(6)]
+        if case == 1:
+            models[2] = [a + 1e6 for a in models[2]]
+        if case == 2:
+            models[1:4] = [[a.copy() for a in models[0]] for _ in range(3)]
+        if case == 3:
+            models = models[:1]
+        weights = np.array([0.5] + [0.5 / max(1, len(models) - 1)] * (len(models) - 1))
+        with untouched("models", models):
+            mixed = average(models[0], models[1:], weights, None)
+        shapes = [np.shape(a) for a in mixed]
+        need(shapes == [(3, 2), (4,)], "Return a model: arrays like those of own.")
+        found, *rows = (np.concatenate([*map(np.ravel, m)]) for m in (mixed, *models))
+        need(np.isfinite(found).all(), "It gave NaN: a distance may be 0.")
+        best = minimize(distances, np.median(rows, axis=0), args=(rows,)).fun
+        least = min(best, *(distances(row, rows) for row in rows))
+        hint = f"Another model has a smaller sum of distances (case {case + 1} of 4)."
+        need(distances(found, rows) <= least * (1 + 1e-4) + 1e-4, hint)
 
 
 @checks("12.4")
-def _(influence: Function) -> None:
-    chain = [(0, 1, 0.1, 0.2), (1, 2, 0.3, 0.4), (2, 3, 0.5, 0.6)]
-    hint = "News travels on: what 1 heard of 0 before it sent to 2 goes along."
-    need(set(influence(chain, 3, 1.0)) == {0, 1, 2, 3}, hint)
-    hint = "What has not arrived yet is not known."
-    need(set(influence(chain, 3, 0.55)) == {3}, hint)
-    need(set(influence(chain, 0, 1.0)) == {0}, "Messages go one way.")
-    late = [(1, 2, 0.1, 0.2), (0, 1, 0.3, 0.4)]
-    hint = "A message cannot tell what its sender hears after it was sent."
-    need(set(influence(late, 2, 1.0)) == {1, 2}, hint)
-    crossed = [(1, 2, 0.30, 0.90), (0, 1, 0.10, 0.20), (3, 1, 0.10, 0.50)]
-    hint = "It matters when a message was sent, not when it arrives."
-    need(set(influence(crossed, 2, 1.0)) == {0, 1, 2}, hint)
-    lost = [(0, 1, 0.1, np.nan), (1, 2, 0.3, 0.4)]
-    need(set(influence(lost, 2, 1.0)) == {1, 2}, "A lost message tells nothing.")
-    hint = "The messages may come in any order in the list."
-    need(set(influence(chain[::-1], 3, 1.0)) == {0, 1, 2, 3}, hint)
+def _(std: float) -> None:
+    need(std > 0, "A standard deviation is above 0.")
+    epsilon = exact_epsilon(2, std, 1e-5, rounds=20)
+    need(epsilon <= 1 + 1e-6, f"Then ε of the twenty together is {epsilon:.4g}.")
+    least = exact_epsilon(2, std / 1.01, 1e-5, rounds=20)
+    need(least > 1, "Less noise does it too.")
 
 
 @checks("12.5")
-def _(random: str, degree: str, ahead: str, again: str) -> None:
-    need_words((random, degree, ahead, again), "taken", "refused")
-    hint = "Can anybody tell from its numbers who trained a model?"
-    need(random == _asked(), f"random: {hint}")
-    for name, answer, odd, hint in (
-        ("degree", degree, {"degree": 100}, "How many neighbours can a peer have?"),
-        ("ahead", ahead, {"round": 20}, "What if peer 0 was away for a while?"),
-        ("again", again, {"round": 2, "count": 1}, "What is a sequence number for?"),
-    ):
-        need(answer == _asked(**odd), f"{name}: {hint}")
+def _(median: int, trimmed: int, clipped: int) -> None:
+    hints = (
+        "the median: which value is in the middle?",
+        "the trimmed mean: how many of the lies does it leave out?",
+        "clipping: how long is the radius, if a lie is in the sum?",
+    )
+    given = (median, trimmed, clipped)
+    for answer, most, hint in zip(given, _most_liars(), hints, strict=True):
+        need(answer in range(11), "Each answer is a number of liars.")
+        need(answer == most, f"Another number for {hint}")
 
 
-def _asked(**odd: int) -> str:
-    """Return what a mailbox in round 3 does with a neighbour's second message."""
-    model = ArrayRecord([np.random.default_rng(0).normal(size=(64, 10))])
-    box = Mailbox(num_clients=8, max_bytes=20_000, num_rounds=30)
-    box.expect(model)
-    box.link(1)
-    header = {"round": 2, "degree": 2, "start": 5, "count": 1}
-    box.put(1, encode(PeerMessage(**header, arrays=model)))
-    box.collect(2, [1], timeout=0)
-    header |= {"round": 3, "count": 2} | odd
-    try:
-        box.put(1, encode(PeerMessage(**header, arrays=model)))
-    except Refused:
-        return "refused"
-    return "taken"
+@cache
+def _most_liars() -> list[int]:
+    """Return how many liars each rule withstands, in the first setting of 12."""
+    start = np.random.default_rng(0).normal(size=(11, 10))
+
+    def drift(average: Function, liars: int) -> float:
+        def lie(view: AttackView) -> list[list[np.ndarray]]:
+            return [[np.full_like(a, 1000.0) for a in model] for model in view.true]
+
+        lied = Byzantine(average, range(liars), lie)
+        rounds = averaging_rounds(start, nx.complete_graph(11), average=lied)
+        x = [next(rounds)[0] for _ in range(20)][-1]
+        return float(np.linalg.norm((x - start)[liars:].mean(axis=0)))
+
+    trimmed, clipped = robust.TrimmedMean(f=3), robust.ClippedGossip(f=1)
+    return [
+        max(liars for liars in range(10) if drift(rule, liars) < 10)
+        for rule in (robust.coordinate_median, trimmed, clipped)
+    ]

@@ -1,4 +1,4 @@
-"""Solutions of notebook 10: where does it stop scaling?"""
+"""Solutions of notebook 14: where does it stop scaling?"""
 
 import numpy as np
 import torch

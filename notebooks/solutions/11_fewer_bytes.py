@@ -1,4 +1,4 @@
-"""Solutions of notebook 08: how little may a client say?"""
+"""Solutions of notebook 11: how little may a client say?"""
 
 import numpy as np
 

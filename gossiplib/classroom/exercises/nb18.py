@@ -1,11 +1,11 @@
-"""Checks of the exercises of notebook 13: the project."""
+"""Checks of the exercises of notebook 18: the project."""
 
 import numpy as np
 
 from gossiplib.classroom.checking import Function, checks, need, untouched
 
 
-@checks("13.1")
+@checks("18.1")
 def _(neighbours: float) -> None:
     need(neighbours % 1 == 0 and neighbours > 0, "Neighbours are whole.")
     models = 1 + int(neighbours)  # the median is honest if lies are less than half
@@ -13,7 +13,7 @@ def _(neighbours: float) -> None:
     need(2 * 2 >= models - 1, "Fewer are enough: the own model counts, too.")
 
 
-@checks("13.2")
+@checks("18.2")
 def _(rounds: float) -> None:
     need(rounds % 1 == 0, "Count whole rounds.")
     need(rounds > 0, "The budget is enough for some.")
@@ -23,7 +23,7 @@ def _(rounds: float) -> None:
     need(rounds + 1 > fit, "More rounds fit: what does not arrive costs nothing.")
 
 
-@checks("13.3")
+@checks("18.3")
 def _(average: Function) -> None:
     rng = np.random.default_rng(0)
     for k in range(1, 12):
@@ -47,7 +47,7 @@ def _(average: Function) -> None:
                 need(right, f"It is not the mean of what is to be kept {where}")
 
 
-@checks("13.4")
+@checks("18.4")
 def _(stopped_by: str) -> None:
     letters = "".join(str(stopped_by).lower().split())
     right = len(letters) == 5 and set(letters) <= set("mvp")

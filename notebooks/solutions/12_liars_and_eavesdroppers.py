@@ -1,4 +1,4 @@
-"""Solutions of notebook 09: whom can a client trust?"""
+"""Solutions of notebook 12: whom can a client trust?"""
 
 import networkx as nx
 import numpy as np

@@ -1,4 +1,4 @@
-"""Solutions of notebook 11: does it run for real?"""
+"""Solutions of notebook 16: does it run for real?"""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Solutions of notebook 13: what would you build?"""
+"""Solutions of notebook 18: what would you build?"""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Solutions of notebook 07: what if nobody waits?"""
+"""Solutions of notebook 10: what if nobody waits?"""
 
 import numpy as np
 

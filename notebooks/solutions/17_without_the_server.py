@@ -1,4 +1,4 @@
-"""Solutions of notebook 12: and with no server at all?"""
+"""Solutions of notebook 17: and with no server at all?"""
 
 from gossiplib.classroom import check
 

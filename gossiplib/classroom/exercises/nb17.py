@@ -1,0 +1,87 @@
+"""Checks of the exercises of notebook 17: no server at all."""
+
+import numpy as np
+from flwr.app import ArrayRecord
+
+from gossiplib.classroom.checking import Function, checks, need, need_words
+from gossiplib.peers.messages import Mailbox, PeerMessage, Refused, encode
+
+
+@checks("17.1")
+def _(weight: float) -> None:
+    need(0 < weight < 1, "A weight is above 0 and below 1.")
+    need(weight < 0.3, "Your own degree counts too, whatever the neighbour says.")
+    need(abs(weight - 1 / 4) < 1e-3, "A lower degree than yours changes nothing.")
+
+
+@checks("17.2")
+def _(fresh: Function) -> None:
+    need(bool(fresh((5, 3), (5, 4))), "The next message of a process is fresh.")
+    need(bool(fresh((5, 3), (5, 9))), "Some between may be lost; the next is fresh.")
+    need(not fresh((5, 3), (5, 3)), "A message that comes twice is not fresh.")
+    need(not fresh((5, 3), (5, 2)), "A message that comes late is not fresh.")
+    need(bool(fresh((5, 3), (6, 1))), "A peer that starts anew counts anew.")
+    need(not fresh((5, 3), (4, 9)), "A message of an earlier process is not fresh.")
+    need(bool(fresh(None, (5, 1))), "The first message of a peer is fresh.")
+
+
+@checks("17.3")
+def _(next_round: Function) -> None:
+    need(next_round(4, {1: 5, 2: 5}) == 4, "A round ahead is not far.")
+    here = next_round(4, {1: 9, 2: 4}) == 4
+    need(here, "One neighbour is still here: it may be right.")
+    need(next_round(4, {1: 9, 2: 7}) == 7, "The slowest of them decides.")
+    need(next_round(4, {1: 6, 2: 6}) == 6, "Two rounds ahead is far.")
+    need(next_round(4, {1: 900, 2: 6, 3: 8}) == 6, "One liar must not drag you.")
+    need(next_round(4, {1: 2, 2: 3}) == 4, "Nobody goes back.")
+    need(next_round(4, {}) == 4, "With nobody alive, go on alone.")
+
+
+@checks("17.4")
+def _(influence: Function) -> None:
+    chain = [(0, 1, 0.1, 0.2), (1, 2, 0.3, 0.4), (2, 3, 0.5, 0.6)]
+    hint = "News travels on: what 1 heard of 0 before it sent to 2 goes along."
+    need(set(influence(chain, 3, 1.0)) == {0, 1, 2, 3}, hint)
+    hint = "What has not arrived yet is not known."
+    need(set(influence(chain, 3, 0.55)) == {3}, hint)
+    need(set(influence(chain, 0, 1.0)) == {0}, "Messages go one way.")
+    late = [(1, 2, 0.1, 0.2), (0, 1, 0.3, 0.4)]
+    hint = "A message cannot tell what its sender hears after it was sent."
+    need(set(influence(late, 2, 1.0)) == {1, 2}, hint)
+    crossed = [(1, 2, 0.30, 0.90), (0, 1, 0.10, 0.20), (3, 1, 0.10, 0.50)]
+    hint = "It matters when a message was sent, not when it arrives."
+    need(set(influence(crossed, 2, 1.0)) == {0, 1, 2}, hint)
+    lost = [(0, 1, 0.1, np.nan), (1, 2, 0.3, 0.4)]
+    need(set(influence(lost, 2, 1.0)) == {1, 2}, "A lost message tells nothing.")
+    hint = "The messages may come in any order in the list."
+    need(set(influence(chain[::-1], 3, 1.0)) == {0, 1, 2, 3}, hint)
+
+
+@checks("17.5")
+def _(random: str, degree: str, ahead: str, again: str) -> None:
+    need_words((random, degree, ahead, again), "taken", "refused")
+    hint = "Can anybody tell from its numbers who trained a model?"
+    need(random == _asked(), f"random: {hint}")
+    for name, answer, odd, hint in (
+        ("degree", degree, {"degree": 100}, "How many neighbours can a peer have?"),
+        ("ahead", ahead, {"round": 20}, "What if peer 0 was away for a while?"),
+        ("again", again, {"round": 2, "count": 1}, "What is a sequence number for?"),
+    ):
+        need(answer == _asked(**odd), f"{name}: {hint}")
+
+
+def _asked(**odd: int) -> str:
+    """Return what a mailbox in round 3 does with a neighbour's second message."""
+    model = ArrayRecord([np.random.default_rng(0).normal(size=(64, 10))])
+    box = Mailbox(num_clients=8, max_bytes=20_000, num_rounds=30)
+    box.expect(model)
+    box.link(1)
+    header = {"round": 2, "degree": 2, "start": 5, "count": 1}
+    box.put(1, encode(PeerMessage(**header, arrays=model)))
+    box.collect(2, [1], timeout=0)
+    header |= {"round": 3, "count": 2} | odd
+    try:
+        box.put(1, encode(PeerMessage(**header, arrays=model)))
+    except Refused:
+        return "refused"
+    return "taken"

@@ -58,8 +58,9 @@ def write(notebook: NotebookNode, path: Path) -> None:
         cell.metadata = {
             k: cell.metadata[k] for k in ("jupyter", "tags") if k in cell.metadata
         }
-        if cell.cell_type == "code":  # without its kernel a widget shows nothing
-            cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
+        if cell.cell_type == "code":  # without its kernel a widget is a still
+            for output in cell.outputs:
+                output.get("data", {}).pop(WIDGET, None)
     notebook.metadata = {
         "kernelspec": {
             "display_name": "Python 3",

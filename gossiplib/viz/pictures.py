@@ -134,8 +134,8 @@ def holdings(
 ) -> Figure:
     """Return a figure of what clients hold: a row each, with a column for each class.
 
-    A cell shows an example of the class, and how many there are; it is empty if there
-    is none.
+    A cell shows the client's most typical example of the class, the nearest to the mean
+    of all, and how many there are; it is empty if there is none.
 
     Parameters
     ----------
@@ -149,10 +149,13 @@ def holdings(
     """
     size = (0.62 * classes + 1.0, 0.32 * len(examples) + 0.6)
     figure, ax = plt.subplots(figsize=size)
+    xs, ys = (np.concatenate(parts) for parts in zip(*examples, strict=True))
+    means = {k: xs[ys == k].mean(axis=0) for k in np.unique(ys)}
     for i, (x, y) in enumerate(examples):
-        for k, first in zip(*np.unique(y, return_index=True), strict=True):
+        for k in np.unique(y):
+            far = np.square(x[y == k] - means[k]).sum(axis=(1, 2))
             place = (k - 0.45, k + 0.05, i + 0.42, i - 0.42)
-            ax.imshow(x[first], cmap="gray_r", extent=place)
+            ax.imshow(x[y == k][far.argmin()], cmap="gray_r", extent=place)
             ax.text(k + 0.1, i, str((y == k).sum()), va="center", fontsize=7)
     if mark:
         client, k = mark

@@ -183,7 +183,8 @@ def label_lines(ax: Axes, room: float = 0.0) -> None:
 
 
 def _look(name: str, k: int) -> dict[str, Any]:
-    """Return colour, marker and line style of a name, which is the k-th line."""
+    """Return colour, marker and line style of a role, or of the k-th line."""
+    k = [*ROLES].index(name) if name in ROLES else k
     kinds = {"color": _FREE, "marker": _MARKERS, "linestyle": _STYLES}
     look: dict[str, Any] = {kind: of[k % len(of)] for kind, of in kinds.items()}
     return look | {"color": ROLES.get(name.split(",")[0], look["color"])}

@@ -40,7 +40,7 @@ ANSWER_IN_WORDS = {
     "03.1": ("56",),
     "03.2": ("sum to 0", "every three"),
     "03.3": ("three rounds", "3 rounds"),
-    "04.1": ("0.45", "0.15"),
+    "04.2": ("0.45", "0.15"),
     "11.1": ("80000", "80,000", "uint32"),
     "11.3": ("mean", "packbits"),
     "11.4": ("seed",),
@@ -171,6 +171,16 @@ def careless(own, neighbours, weights, context, *, distance=squared_distance, pi
 
 def plain_mean(own, neighbours, weights, context):
     return [np.mean(layer, axis=0) for layer in zip(own, *neighbours, strict=True)]
+
+
+def mean_of(own, neighbours, weights):
+    return averaging.weighted_mean(own, neighbours, weights)
+
+
+def mean_without_the_own(own, neighbours, weights):
+    others = zip(*neighbours, strict=True)
+    scaled = np.divide(weights[1:], sum(weights[1:]))
+    return [np.tensordot(scaled, layer, 1) for layer in others]
 
 
 def leaves_out_the_nearest(own, neighbours, weights, context):
@@ -472,27 +482,32 @@ WRONG = [
     ("03.4", "all of it", lambda: ["same", "less", 1.0]),
     ("03.4", "a share of all variance", lambda: ["same", "less", 0.004]),
     ("03.4", "a sentence", lambda: ["same", "less", "they are alike"]),
-    ("04.1", "listens to who differs", lambda: [[0.4, 0.15, 0.45]]),
-    ("04.1", "no share for its own", lambda: [[0.4, 0.75, 0.25]]),
-    ("04.1", "by 1 - distance", lambda: [[0.4, 0.6 * 0.9 / 1.6, 0.6 * 0.7 / 1.6]]),
-    ("04.1", "the own last", lambda: [[0.45, 0.15, 0.4]]),
-    ("04.1", "the own left out", lambda: [[0.75, 0.25]]),
-    ("04.3", "leaves nobody out", lambda: [plain_mean]),
-    ("04.3", "leaves out the nearest", lambda: [leaves_out_the_nearest]),
-    ("04.3", "by the first array", lambda: [by_the_first_array]),
-    ("04.3", "the given weights", lambda: [with_the_given_weights]),
-    ("04.3", "by the sum of distances", lambda: [by_the_sum_of_distances]),
-    ("04.3", "keeps a lone neighbour", lambda: [keeps_a_lone_neighbour]),
-    ("04.2", "the first two", lambda: [lambda c, t, context: c[:2]]),
-    ("04.2", "the smallest two", lambda: [lambda c, t, context: sorted(c)[:2]]),
-    ("04.2", "takes all", lambda: [lambda c, t, context: c]),
-    ("04.2", "takes one", lambda: [lambda c, t, context: by_distance(c, context)[:1]]),
-    ("04.2", "farthest", lambda: [lambda c, t, context: by_distance(c, context)[-2:]]),
-    ("04.2", "by chance", lambda: [choose(2, seed=0)]),
-    ("04.4", "as on all images", lambda: [1, "all"]),
-    ("04.4", "half for the copy", lambda: [2, "half"]),
-    ("04.4", "a copy has nothing to say", lambda: [2, "none"]),
-    ("04.4", "weights", lambda: [0.49, 0.5]),
+    ("04.1", "all alike", lambda: [lambda o, ns, w: plain_mean(o, ns, w, None)]),
+    ("04.1", "the neighbours alone", lambda: [mean_without_the_own]),
+    ("04.1", "the first array alone", lambda: [lambda o, ns, w: mean_of(o, ns, w)[:1]]),
+    ("04.1", "one array of all", lambda: [lambda o, ns, w: mean_of(o, ns, w)[0]]),
+    ("04.1", "the own weight last", lambda: [lambda o, ns, w: mean_of(o, ns, w[::-1])]),
+    ("04.2", "listens to who differs", lambda: [[0.4, 0.15, 0.45]]),
+    ("04.2", "no share for its own", lambda: [[0.4, 0.75, 0.25]]),
+    ("04.2", "by 1 - distance", lambda: [[0.4, 0.6 * 0.9 / 1.6, 0.6 * 0.7 / 1.6]]),
+    ("04.2", "the own last", lambda: [[0.45, 0.15, 0.4]]),
+    ("04.2", "the own left out", lambda: [[0.75, 0.25]]),
+    ("04.4", "leaves nobody out", lambda: [plain_mean]),
+    ("04.4", "leaves out the nearest", lambda: [leaves_out_the_nearest]),
+    ("04.4", "by the first array", lambda: [by_the_first_array]),
+    ("04.4", "the given weights", lambda: [with_the_given_weights]),
+    ("04.4", "by the sum of distances", lambda: [by_the_sum_of_distances]),
+    ("04.4", "keeps a lone neighbour", lambda: [keeps_a_lone_neighbour]),
+    ("04.3", "the first two", lambda: [lambda c, t, context: c[:2]]),
+    ("04.3", "the smallest two", lambda: [lambda c, t, context: sorted(c)[:2]]),
+    ("04.3", "takes all", lambda: [lambda c, t, context: c]),
+    ("04.3", "takes one", lambda: [lambda c, t, context: by_distance(c, context)[:1]]),
+    ("04.3", "farthest", lambda: [lambda c, t, context: by_distance(c, context)[-2:]]),
+    ("04.3", "by chance", lambda: [choose(2, seed=0)]),
+    ("04.5", "as on all images", lambda: [1, "all"]),
+    ("04.5", "half for the copy", lambda: [2, "half"]),
+    ("04.5", "a copy has nothing to say", lambda: [2, "none"]),
+    ("04.5", "weights", lambda: [0.49, 0.5]),
     ("05.1", "loses nothing", lambda: [solution("05").gossip_round]),
     ("05.1", "the same each time", lambda: [losing(0.1, again=True)]),
     ("05.1", "half", lambda: [losing(0.5)]),
@@ -736,7 +751,7 @@ RAISES = [
         "spends 1 tokens; the balance is 0",
     ),
     ("16.3", "never heard of", lambda: [needs_one], "empty"),
-    ("04.3", "no neighbours", lambda: [careless], "empty"),
+    ("04.4", "no neighbours", lambda: [careless], "empty"),
     ("05.3", "other clients", lambda: [topology.one_peer_exponential(8)], "missing"),
 ]
 
@@ -755,7 +770,7 @@ RIGHT_TOO = [
     ("03.2", "other numbers", lambda: [np.tile([5.0, 3.0, -1.0], 5)]),
     ("03.3", "other digits", lambda: [[hear(6), hear(4, 8), hear(3)]]),
     (
-        "04.2",
+        "04.3",
         "a tuple",
         lambda: [lambda c, t, context: tuple(by_distance(c, context)[:2])],
     ),

@@ -1,5 +1,6 @@
 """Pictures and widgets are drawn, for all that a reader may choose."""
 
+import base64
 import itertools
 import json
 import re
@@ -41,7 +42,7 @@ def image(widget):
 
 def test_the_explorer_shows_each_rule_and_name_or_says_why_not():
     explorer = widgets.explorer()
-    name, size, rule = explorer.children[0].children
+    name, size, rule, _ = explorer.children[0].children
     name.value = "barbell"  # the rules weigh its bridge differently
     seen, words = set(), []
     for control, values in (rule, widgets.WEIGHTS), (name, topology.NAMES):
@@ -70,10 +71,25 @@ def test_the_explorer_shows_each_rule_and_name_or_says_why_not():
 )
 def test_the_explorer_says_what_it_shows_in_plain_words(name, size, rule, words):
     explorer = widgets.explorer()
-    chosen = zip(explorer.children[0].children, (name, size, rule), strict=True)
-    for control, value in chosen:
+    for control, value in zip(
+        explorer.children[0].children, (name, size, rule, 0), strict=True
+    ):
         control.value = value
-    assert explorer.children[2].value.endswith(words)
+    assert words in explorer.children[2].value
+
+
+def test_the_explorer_lights_up_who_is_heard_and_leaves_a_still():
+    explorer = widgets.explorer()
+    size, lit = explorer.children[0].children[1::2]
+    seen = image(explorer)
+    lit.value = 3
+    assert image(explorer) != seen
+    assert explorer.children[2].value.endswith("Client 3 hears 2, 4.")
+    lit.value, size.value = 31, 8
+    assert explorer.children[2].value.endswith("Client 7 hears 0, 6.")
+    data, metadata = explorer._repr_mimebundle_()
+    assert base64.b64decode(data["image/png"]) == image(explorer)
+    assert metadata["image/png"]["alt"] == data["text/plain"]
 
 
 def test_accuracy_takes_more_results_than_there_are_colours():

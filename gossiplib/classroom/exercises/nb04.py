@@ -12,6 +12,26 @@ from gossiplib.tasks.task import digits
 
 
 @checks("04.1")
+def _(mean: Function) -> None:
+    rng = np.random.default_rng(0)
+    for count in (3, 1, 0):
+        own, *others = (
+            [rng.normal(size=(2, 3)), rng.normal(size=3)] for _ in range(count + 1)
+        )
+        weights = rng.dirichlet(np.ones(count + 1))
+        with untouched("models", own, others):
+            mixed = mean(own, others, weights)
+        need(isinstance(mixed, list | tuple), "Return a list of arrays, a model.")
+        need(len(mixed) == 2, "A model has as many arrays as the own one.")
+        shapes = [np.shape(array) for array in mixed]
+        need(shapes == [(2, 3), (3,)], "Each array keeps its shape.")
+        for k, array in enumerate(mixed):
+            right = sum(w * m[k] for w, m in zip(weights, [own, *others], strict=True))
+            hint = "The first weight is for the own model, then each neighbour has one."
+            need(np.allclose(array, right), hint)
+
+
+@checks("04.2")
 def _(weights: np.ndarray) -> None:
     w = np.asarray(weights, dtype=float)
     need(w.shape == (3,), "Give three weights: the own, then those of the neighbours.")
@@ -21,7 +41,7 @@ def _(weights: np.ndarray) -> None:
     need(np.allclose(w, [0.4, 0.45, 0.15], atol=1e-3), "Which powers? See the formula.")
 
 
-@checks("04.2")
+@checks("04.3")
 def _(discover: Function) -> None:
     for client in (0, 8, 20):
         node = {"partition-id": client, "num-partitions": 31}
@@ -38,7 +58,7 @@ def _(discover: Function) -> None:
             need(mine == gaps[: len(mine)], "Choose those with the nearest numbers.")
 
 
-@checks("04.3")
+@checks("04.4")
 def _(average: Function) -> None:
     rng = np.random.default_rng(0)
     own = [rng.normal(size=(2, 3)), rng.normal(size=3)]
@@ -71,7 +91,7 @@ def _(average: Function) -> None:
         need(close(kept, own), hint)
 
 
-@checks("04.4")
+@checks("04.5")
 def _(fours: int, copy: str) -> None:
     need(fours in (1, 2), "The first answer is 1 or 2, a client.")
     need(copy in ("all", "half", "none"), 'The second is "all", "half" or "none".')

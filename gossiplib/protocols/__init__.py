@@ -10,6 +10,7 @@ All average functions, for ``gossip(app, average=...)`` and
 `PushSum`             the mean of all clients, also on directed graphs
 `Compressed`          a mean of encoded models, as if they were exact
 `Partial`             a mean of what was sent alone
+`DeepSqueeze`         a mean of encoded models, with error feedback
 `Choco`               the mean, in the end, from encoded differences
 `Shared`              a mean of some arrays of the model; the rest stays private
 `coordinate_median`   robust: the median of each parameter
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from .compressed import (
         Choco as Choco,
         Compressed as Compressed,
+        DeepSqueeze as DeepSqueeze,
         Partial as Partial,
         Shared as Shared,
     )

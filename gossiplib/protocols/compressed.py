@@ -1,9 +1,10 @@
 """Averaging with messages that do not tell a whole model: protocols that use codecs.
 
 Each is an average function that also has `send`: what leaves a client instead of its
-model. `Compressed` takes what arrives for the neighbours' models, and stalls. `Choco`
-sends how its model differs from what the neighbours already think it is, and converges.
-`Partial` and `Shared` average only what was sent.
+model. `Compressed` takes what arrives for the neighbours' models, and stalls.
+`DeepSqueeze` says later what it left out, and stalls lower. `Choco` sends how its model
+differs from what the neighbours already think it is, and converges. `Partial` and
+`Shared` average only what was sent.
 
 For a codec (see `codecs`) a model is one vector, counters and all, though these may be
 the largest numbers, which `TopK` sends.
@@ -24,7 +25,7 @@ from gossiplib.protocols.codecs import Codec
 from gossiplib.system.numbers import check_share, check_whole
 from gossiplib.system.records import ravel, unpack, unravel
 
-__all__ = ["Choco", "Compressed", "Partial", "Shared"]
+__all__ = ["Choco", "Compressed", "DeepSqueeze", "Partial", "Shared"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,71 @@ class Partial(Compressed):
 
     def _decoded(self, message: Model, x: np.ndarray) -> np.ndarray:
         return self.codec.decode(message, x.shape[-1], missing=x)
+
+
+@dataclass(frozen=True)
+class DeepSqueeze:
+    """Average compressed models with error feedback (Tang et al. 2019).
+
+    What a codec leaves out of a message is kept, and added to the next:
+
+        m_i = Q(x_i + e_i)
+        e_i ← x_i + e_i - m_i
+        x_i ← x_i + γ Σ_j w_ij (m_j - m_i)
+
+    All e_i begin at 0, in float64. The mean of the models does not change if W is
+    symmetric and no link is lost one way only. What is left out is said at last, but
+    late, so the models end some γ times the error of Q apart: a small γ ends nearer,
+    and takes longer. Nobody remembers what another said, so a lost message costs its
+    round and no more.
+
+    Parameters
+    ----------
+    codec : Codec
+        Q, with an ω: `TopK`, `RandomK`, `Qsgd`; not unbiased.
+    step : float
+        γ, above 0 and at most 1. The smaller ω, the smaller γ must be, or the models
+        diverge.
+
+    References
+    ----------
+    Tang, Lian, Qiu, Yuan, Zhang, Zhang and Liu 2019, "DeepSqueeze: Decentralization
+    Meets Error-Compensated Compression", arXiv:1907.07346.
+    """
+
+    codec: Codec
+    step: float
+
+    def __post_init__(self) -> None:
+        """Check codec and step."""
+        _check_codec(self.codec)
+        check_share("the step", self.step, zero=False)
+
+    def send(self, model: Model, context: RoundContext) -> Model:
+        """Return Q(x_i + e_i) as a message, and keep what it leaves out."""
+        x = _vector(model, context)
+        error = np.zeros(x.shape)
+        if _LEFT_OUT in context.state:
+            error, _ = unpack(context.state.array_records[_LEFT_OUT])
+        message = self.codec.encode((x + error).astype(x.dtype), context)
+        said = self.codec.decode(message, x.shape[-1])
+        context.state[_LEFT_OUT] = _record(x + error - said, said)
+        return message
+
+    def __call__(
+        self, own: Model, neighbours: Models, weights: np.ndarray, context: RoundContext
+    ) -> Model:
+        """Go a step towards what the neighbours said, from what was said oneself."""
+        x = _vector(own, context)
+        _, said = unpack(context.state.array_records[_LEFT_OUT])
+
+        def read(message: Model) -> Model:
+            decoded = self.codec.decode(message, x.shape[-1])
+            check_model([decoded], [x], whose="the message's")
+            return [decoded]
+
+        (mean,) = weighted_mean([said], *context.read(neighbours, weights, read))
+        return _model(x + self.step * (mean - said), own, context)
 
 
 @dataclass(frozen=True)
@@ -244,6 +310,9 @@ class Choco:
             raise ValueError("the message lacks the copy that it tells of")
         return [difference, ask, tell, copy]
 
+
+#: A record in a client's state: e_i, and m_i.
+_LEFT_OUT = "deep_squeeze"
 
 #: Records in a client's state: x̂_i, the round in which it was said last, and of how
 #: many arrays; and Σ_j w_ij x̂_j, its links, the round, how far what was asked shall go

@@ -33,7 +33,13 @@ from gossiplib.protocols.byzantine import (
     SignFlip,
 )
 from gossiplib.protocols.codecs import Parts, Qsgd, RandomK, TopK
-from gossiplib.protocols.compressed import Choco, Compressed, Partial, Shared
+from gossiplib.protocols.compressed import (
+    Choco,
+    Compressed,
+    DeepSqueeze,
+    Partial,
+    Shared,
+)
 from gossiplib.protocols.privacy import HonestButCurious
 from gossiplib.protocols.push_sum import PushSum
 from gossiplib.protocols.robust import ClippedGossip, TrimmedMean, coordinate_median
@@ -56,7 +62,7 @@ AVERAGES = [weighted_mean, variance_corrected, coordinate_median, PushSum()]
 AVERAGES += [SoftmaxDistance(predict, self_weight=0.4, alpha=-1)]
 AVERAGES += [TrimmedMean(1), ClippedGossip(1), Shared([0]), HonestButCurious({})]
 AVERAGES += [kind(codec) for kind in (Compressed, Partial) for codec in CODECS]
-AVERAGES += [Choco(codec, 0.3) for codec in CODECS]
+AVERAGES += [kind(codec, 0.3) for kind in (DeepSqueeze, Choco) for codec in CODECS]
 AVERAGES += [Byzantine(ClippedGossip(1), LIARS, attack) for attack in ATTACKS]
 EACH = pytest.mark.parametrize("average", AVERAGES, ids=name_of)
 
@@ -65,9 +71,11 @@ BUT = {
     ("consensus", "Compressed("): "what is not sent, or rounded, counts as it came",
     ("consensus", "codec=Qsgd"): "each client rounds in its own way",
     ("consensus", "Choco(codec=RandomK"): "the public copies differ at first",
+    ("consensus", "DeepSqueeze(codec=RandomK"): "each client says other places",
     ("consensus", "attack=SignFlip"): "a lie is another model",
     ("consensus", "attack=Noise"): "a lie is another model",
     ("consensus", "attack=Inconsistent"): "a lie is another model",
+    ("failure", "DeepSqueeze(codec=Parts"): "who failed has left out other parts",
     ("failure", "Choco("): "the public copy of who was away is another at first",
 }
 

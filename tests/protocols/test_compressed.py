@@ -15,7 +15,13 @@ from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
 from gossiplib.core.topology import named
 from gossiplib.protocols.codecs import Parts, Qsgd, RandomK, TopK
-from gossiplib.protocols.compressed import Choco, Compressed, Partial, Shared
+from gossiplib.protocols.compressed import (
+    Choco,
+    Compressed,
+    DeepSqueeze,
+    Partial,
+    Shared,
+)
 from gossiplib.tasks.task import digits
 from gossiplib.vectorized.consensus import averaging_rounds
 from gossiplib.vectorized.engine import gossip_learning
@@ -93,10 +99,36 @@ def test_choco_that_says_all_is_exact_gossip():
     assert np.allclose(after(Choco(TopK(1), 1.0), 7, values, graph), W @ values)
 
 
+def test_error_feedback_is_the_algorithm_of_the_paper():
+    graph, d, step, k = named("barbell", 8), 40, 0.2, 4
+    W = mixing.metropolis(graph)
+    values = np.random.default_rng(0).normal(size=(8, d))
+    X, left_out = values.copy(), np.zeros((8, d))
+    for _ in range(30):
+        said = np.zeros((8, d))
+        for i in range(8):
+            whole = X[i] + left_out[i]
+            for c in sorted(range(d), key=lambda c: -abs(whole[c]))[:k]:
+                said[i, c] = whole[c]
+            left_out[i] = whole - said[i]
+        X = X + step * (W - np.eye(8)) @ said
+    found = after(DeepSqueeze(TopK(0.1), step), 30, values, graph)
+    assert np.allclose(found, X, rtol=0, atol=1e-12)
+
+
+def test_error_feedback_ends_nearer_with_a_smaller_step_and_never_arrives():
+    ends = [
+        errors(DeepSqueeze(Qsgd(256), step), rounds, 0.4 * SIGNAL + NOISE)[-1]
+        for step, rounds in ((1.0, 300), (0.3, 600), (0.1, 1500))
+    ]
+    assert ends[0] > 5 * ends[1] > 25 * ends[2] > 25e-6
+
+
+@pytest.mark.parametrize("kind", [Choco, DeepSqueeze])
 @pytest.mark.parametrize("codec", [TopK(0.1), RandomK(0.1), Qsgd(2)], ids=str)
-def test_choco_keeps_the_mean(codec):
+def test_a_step_keeps_the_mean(kind, codec):
     values = SIGNAL[:200] + NOISE[:, :200]
-    found = after(Choco(codec, 0.05), 50, values, RING)
+    found = after(kind(codec, 0.05), 50, values, RING)
     assert np.allclose(found.mean(axis=0), values.mean(axis=0), rtol=0, atol=1e-10)
     assert not np.allclose(found, values, atol=0.1)
 

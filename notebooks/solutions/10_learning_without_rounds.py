@@ -7,7 +7,7 @@ from gossiplib.classroom import check
 
 
 def what_tokens_allow():
-    """07.1: a token a period, and for a while what was saved.
+    """10.1: a token a period, and for a while what was saved.
 
     At the start nothing is saved: 100 periods, 100 messages. Later, a full account of 20
     can be spent in ten periods, with the ten tokens that these bring.
@@ -16,7 +16,7 @@ def what_tokens_allow():
 
 
 def merge_by_age():
-    """07.2: `np.where` keeps two newborn models from a division by 0."""
+    """10.2: `np.where` keeps two newborn models from a division by 0."""
 
     def create(received, before, update):
         both = received.age + before.age
@@ -29,7 +29,7 @@ def merge_by_age():
 
 
 def send_halves():
-    """07.3: `np.add.at` adds up, where several send to the same client.
+    """10.3: `np.add.at` adds up, where several send to the same client.
 
     `s[to] += half` would keep the last half only; the sums would shrink.
     """
@@ -46,7 +46,7 @@ def send_halves():
 
 
 def generous():
-    """07.4: the timer of the simple account, and the answers of the randomised one.
+    """10.4: the timer of the simple account, and the answers of the randomised one.
 
     Both are needed: answers make walks long, and the timer keeps the network alive, as
     answers alone die out with the messages that they answer. Who has saved a lot sends
@@ -64,10 +64,10 @@ def generous():
 
 
 ANSWERS = {
-    "07.1": what_tokens_allow,
-    "07.2": merge_by_age,
-    "07.3": send_halves,
-    "07.4": generous,
+    "10.1": what_tokens_allow,
+    "10.2": merge_by_age,
+    "10.3": send_halves,
+    "10.4": generous,
 }
 
 if __name__ == "__main__":

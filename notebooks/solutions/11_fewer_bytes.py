@@ -7,12 +7,12 @@ from gossiplib.protocols import Qsgd
 
 
 def a_hundredth_of_a_million():
-    """08.1: 10,000 values of 4 bytes, and 10,000 places, too large for 2 bytes."""
+    """11.1: 10,000 values of 4 bytes, and 10,000 places, too large for 2 bytes."""
     return (10_000 * (4 + 4),)
 
 
 def levels_that_fill_seven_bits():
-    """08.2: 63 levels, positive or negative, and 0 are 127 symbols: 7 bits are full.
+    """11.2: 63 levels, positive or negative, and 0 are 127 symbols: 7 bits are full.
 
     With 31 levels a message is shorter, but τ is larger, so many more steps are needed.
     From 63 on, QSGD is nearly as fast as exact averaging: more levels only cost bytes.
@@ -21,7 +21,7 @@ def levels_that_fill_seven_bits():
 
 
 def one_bit_each():
-    """08.3: the sign of each number, and the mean size, which is nearest to all."""
+    """11.3: the sign of each number, and the mean size, which is nearest to all."""
 
     def encode(x):
         return [np.array([np.abs(x).mean()]), np.packbits(x > 0)]
@@ -34,7 +34,7 @@ def one_bit_each():
 
 
 def places_that_both_know():
-    """08.4: both sides draw the places from the same seed, the round."""
+    """11.4: both sides draw the places from the same seed, the round."""
 
     def places(size, server_round):
         rng = np.random.default_rng(server_round)
@@ -53,7 +53,7 @@ def places_that_both_know():
 
 
 def what_a_stronger_signal_does():
-    """08.5: with 256 levels and the top 1 % nothing, with random 1 % a lot.
+    """11.5: with 256 levels and the top 1 % nothing, with random 1 % a lot.
 
     What is said is soon in the copies, and then only differences count. All clients
     share the signal, so all say nearly the same places first by top-k, and their copies
@@ -65,11 +65,11 @@ def what_a_stronger_signal_does():
 
 
 ANSWERS = {
-    "08.1": a_hundredth_of_a_million,
-    "08.2": levels_that_fill_seven_bits,
-    "08.3": one_bit_each,
-    "08.4": places_that_both_know,
-    "08.5": what_a_stronger_signal_does,
+    "11.1": a_hundredth_of_a_million,
+    "11.2": levels_that_fill_seven_bits,
+    "11.3": one_bit_each,
+    "11.4": places_that_both_know,
+    "11.5": what_a_stronger_signal_does,
 }
 
 if __name__ == "__main__":

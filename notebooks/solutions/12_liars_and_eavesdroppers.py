@@ -10,7 +10,7 @@ from gossiplib.protocols import privacy
 
 
 def leave_two_out():
-    """09.1: leave 50 and 90 out; all weights are 1/11, and δ is two of them.
+    """12.1: leave 50 and 90 out; all weights are 1/11, and δ is two of them.
 
     τ² = (48/11) / (2/11) = 24. `robust.estimated_radius` does the same.
     """
@@ -19,7 +19,7 @@ def leave_two_out():
 
 
 def three_ways_across():
-    """09.2: client 5 needs a third neighbour, and the groups three ways across.
+    """12.2: client 5 needs a third neighbour, and the groups three ways across.
 
     One way goes through client 5. The two others are links between two clients each,
     none of which is on another way. `nx.node_connectivity` counts how many clients it
@@ -31,7 +31,7 @@ def three_ways_across():
 
 
 def weiszfeld():
-    """09.3: repeated weighted means, with weights 1/distance.
+    """12.3: repeated weighted means, with weights 1/distance.
 
     A model at distance 0 would get an infinite weight. A smallest distance, far below
     all others, keeps it finite: then this model gets nearly all the weight.
@@ -54,7 +54,7 @@ def weiszfeld():
 
 
 def noise_for_twenty():
-    """09.4: look for the std at which ε is 1. More noise, smaller ε.
+    """12.4: look for the std at which ε is 1. More noise, smaller ε.
 
     The classical formula with ε/20 for each message gives a valid one too, but far more
     noise than is needed.
@@ -67,7 +67,7 @@ def noise_for_twenty():
 
 
 def most_liars():
-    """09.5: five for the median, three for the trimmed mean, one for clipping.
+    """12.5: five for the median, three for the trimmed mean, one for clipping.
 
     Five lies of eleven values are a minority still: the middle value is honest. The
     trimmed mean leaves out the f largest, so f lies. And if more than f lie, one lie is
@@ -78,11 +78,11 @@ def most_liars():
 
 
 ANSWERS = {
-    "09.1": leave_two_out,
-    "09.2": three_ways_across,
-    "09.3": weiszfeld,
-    "09.4": noise_for_twenty,
-    "09.5": most_liars,
+    "12.1": leave_two_out,
+    "12.2": three_ways_across,
+    "12.3": weiszfeld,
+    "12.4": noise_for_twenty,
+    "12.5": most_liars,
 }
 
 if __name__ == "__main__":

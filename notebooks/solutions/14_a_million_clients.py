@@ -8,12 +8,12 @@ from gossiplib.classroom import check
 
 
 def three_arrays():
-    """10.1: three numbers of 4 bytes for each parameter."""
+    """14.1: three numbers of 4 bytes for each parameter."""
     return (int(8e9 / (3 * 4 * 4810)),)
 
 
 def all_at_once():
-    """10.2: `in_dims` says that X has an axis of clients, and x has none.
+    """14.2: `in_dims` says that X has an axis of clients, and x has none.
 
     Without `vmap`: `torch.einsum("cof,mf->cmo", weights, x)` are the products of all
     clients' weights with all images.
@@ -32,7 +32,7 @@ def all_at_once():
 
 
 def who_is_there():
-    """10.3: take the links of the absent away, and give what is left to the diagonal."""
+    """14.3: take the links of the absent away, and give what is left to the diagonal."""
 
     def average(W, X, online):
         links = W * online[:, None] * online
@@ -43,7 +43,7 @@ def who_is_there():
 
 
 def near_ones_count():
-    """10.4: with four neighbours, more models come together before they are forgotten.
+    """14.4: with four neighbours, more models come together before they are forgotten.
 
     A client has 8 images of its own, and what it learns from them alone is noise in
     large part. On a ring it is averaged over fewer effective neighbours, so accuracy is
@@ -54,10 +54,10 @@ def near_ones_count():
 
 
 ANSWERS = {
-    "10.1": three_arrays,
-    "10.2": all_at_once,
-    "10.3": who_is_there,
-    "10.4": near_ones_count,
+    "14.1": three_arrays,
+    "14.2": all_at_once,
+    "14.3": who_is_there,
+    "14.4": near_ones_count,
 }
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ from gossiplib.classroom import check
 
 
 def who_opens():
-    """11.1: all come to the SuperLink. Nobody has to let anybody in but you."""
+    """16.1: all come to the SuperLink. Nobody has to let anybody in but you."""
     return ({("supernode", "superlink"), ("flwr", "superlink")},)
 
 
 def a_long_evening():
-    """11.2: join, discover, 60 times train and average, and the look at the end.
+    """16.2: join, discover, 60 times train and average, and the look at the end.
 
     `serve` asks for no evaluation and for no look in between.
     """
@@ -19,7 +19,7 @@ def a_long_evening():
 
 
 def heartbeats():
-    """11.3: the newest heartbeat that is known decides."""
+    """16.3: the newest heartbeat that is known decides."""
 
     def is_online(heartbeats, now, interval):
         known = [t for t in heartbeats if t <= now]
@@ -29,12 +29,12 @@ def heartbeats():
 
 
 def how_often():
-    """11.4: C/T + T/(2M) is smallest where its derivative is 0: at T = √(2CM)."""
+    """16.4: C/T + T/(2M) is smallest where its derivative is 0: at T = √(2CM)."""
     return (math.sqrt(2 * 2 * 6 * 3600),)
 
 
 def what_is_kept():
-    """11.5: the checkpoint has the clients' states. A variable of the module is none.
+    """16.5: the checkpoint has the clients' states. A variable of the module is none.
 
     From round 2 a client does round 3 again, and comes to the same models: the same
     state, the same data, the same round. Momentum in `context.state` is a part of the
@@ -44,11 +44,11 @@ def what_is_kept():
 
 
 ANSWERS = {
-    "11.1": who_opens,
-    "11.2": a_long_evening,
-    "11.3": heartbeats,
-    "11.4": how_often,
-    "11.5": what_is_kept,
+    "16.1": who_opens,
+    "16.2": a_long_evening,
+    "16.3": heartbeats,
+    "16.4": how_often,
+    "16.5": what_is_kept,
 }
 
 if __name__ == "__main__":

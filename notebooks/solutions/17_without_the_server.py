@@ -4,12 +4,12 @@ from gossiplib.classroom import check
 
 
 def largest_weight():
-    """12.1: 1 / (1 + max(3, d)) is largest where d does not count."""
+    """17.1: 1 / (1 + max(3, d)) is largest where d does not count."""
     return (1 / (1 + 3),)
 
 
 def stamps():
-    """12.2: Python compares tuples from left to right."""
+    """17.2: Python compares tuples from left to right."""
 
     def fresh(last, new):
         return last is None or new > last
@@ -18,7 +18,7 @@ def stamps():
 
 
 def skip():
-    """12.3: only if all are far ahead; the slowest decides."""
+    """17.3: only if all are far ahead; the slowest decides."""
 
     def next_round(mine, newest):
         far = bool(newest) and min(newest.values()) >= mine + 2
@@ -28,7 +28,7 @@ def skip():
 
 
 def happened_before():
-    """12.4: Lamport's relation, walked backwards.
+    """17.4: Lamport's relation, walked backwards.
 
     What peer 2 knows at 0.9 is what the senders knew when they sent what had arrived by
     then.
@@ -45,7 +45,7 @@ def happened_before():
 
 
 def what_a_mailbox_knows():
-    """12.5: it knows how many peers there are, and which messages it has had.
+    """17.5: it knows how many peers there are, and which messages it has had.
 
     Among eight peers nobody has a degree of 100. A message of round 20 may be right:
     perhaps it is peer 0 that was away. And nothing in a model tells who trained it.
@@ -54,11 +54,11 @@ def what_a_mailbox_knows():
 
 
 ANSWERS = {
-    "12.1": largest_weight,
-    "12.2": stamps,
-    "12.3": skip,
-    "12.4": happened_before,
-    "12.5": what_a_mailbox_knows,
+    "17.1": largest_weight,
+    "17.2": stamps,
+    "17.3": skip,
+    "17.4": happened_before,
+    "17.5": what_a_mailbox_knows,
 }
 
 if __name__ == "__main__":

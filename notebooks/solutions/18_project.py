@@ -6,7 +6,7 @@ from gossiplib.classroom import check
 
 
 def four_of_five():
-    """13.1: with four neighbours there are five models, and at most two lies.
+    """18.1: with four neighbours there are five models, and at most two lies.
 
     The median is the third of five. Of the three at or below it, at least one is honest, and so is one of
     the three at or above it. With four models, the median is the mean of the second and the third, and two
@@ -16,13 +16,13 @@ def four_of_five():
 
 
 def fourteen_rounds():
-    """13.2: 128 messages a round, of which 0.9 · 0.95² arrive: 104 messages, 270 kB."""
+    """18.2: 128 messages a round, of which 0.9 · 0.95² arrive: 104 messages, 270 kB."""
     arrive = 16 * 8 * 0.9 * 0.95**2
     return (int(4_000_000 // (arrive * 2600)),)
 
 
 def trims_what_it_can():
-    """13.3: sort along the models, and cut what there is to cut."""
+    """18.3: sort along the models, and cut what there is to cut."""
 
     def trimmed(own, neighbours, weights, context):
         k = 1 + len(neighbours)
@@ -37,7 +37,7 @@ def trims_what_it_can():
 
 
 def who_stops_what():
-    """13.4: the checksum stops a, the seeds stop c, running it again stops b.
+    """18.4: the checksum stops a, the seeds stop c, running it again stops b.
 
     The rows of d and e are true: the entry reaches that score, with the bytes that are counted.
     """
@@ -45,10 +45,10 @@ def who_stops_what():
 
 
 ANSWERS = {
-    "13.1": four_of_five,
-    "13.2": fourteen_rounds,
-    "13.3": trims_what_it_can,
-    "13.4": who_stops_what,
+    "18.1": four_of_five,
+    "18.2": fourteen_rounds,
+    "18.3": trims_what_it_can,
+    "18.4": who_stops_what,
 }
 
 if __name__ == "__main__":

@@ -268,3 +268,30 @@ def test_wrong_arrays_are_refused():
         Shared([])
     with pytest.raises(ValueError, match="array 2 is to be shared, but"):
         Shared([0, 2]).send([np.zeros(1), np.zeros(1)], in_round(0))
+
+
+def test_which_codecs_need_which_repair():
+    """With room; notebook 11 has more seeds and rounds, and steps searched for."""
+    schemes = {
+        "whole": weighted_mean,
+        "naive 31": Compressed(Qsgd(31, unbiased=True)),
+        "naive 7": Compressed(Qsgd(7, unbiased=True)),
+        "CHOCO 7": Choco(Qsgd(7), 0.4),
+        "naive top": Compressed(TopK(0.1)),
+        "feedback top": DeepSqueeze(TopK(0.1), 0.2),
+        "CHOCO top": Choco(TopK(0.1), 0.6),
+    }
+    graph, found = named("regular", 16, seed=0), {}
+    for name, average in schemes.items():
+        ends = []
+        for seed in range(3):
+            task = digits(16, alpha=0.3, hidden=32, holdout=0, seed=seed)
+            options = {"batch_size": 32, "evaluate_every": 0, "observe_every": 30}
+            options |= {"average": average, "evaluate_fn": task.evaluate_fn}
+            result = gossip_learning(task, graph, 30, **options)
+            ends.append(result.evaluate_metrics_serverapp[30]["accuracy"])
+        found[name] = np.mean(ends)
+    assert found["naive 31"] > found["whole"] - 0.1  # fine levels need none
+    assert found["naive 7"] + 0.2 < found["CHOCO 7"]  # coarse ones do
+    assert found["CHOCO top"] > found["naive top"] > 0.4
+    assert found["CHOCO top"] > found["feedback top"] + 0.03

@@ -8,10 +8,10 @@ from gossiplib.classroom import check
 
 
 def half_are_out():
-    """09.1: each meeting halves, so count the meetings of a client.
+    """09.1: the mean of 2^-φ, where φ counts the meetings of a client.
 
-    Its own call is answered with probability 1/2, which leaves (1 + 1/2) / 2 = 3/4. The
-    calls that come in are Poisson with mean 1/2, which leaves exp(-1/4). It is not the
+    Its own call succeeds with probability 1/2, which gives (1 + 1/2) / 2 = 3/4. The
+    calls that come in are Poisson with mean 1/2, which gives exp(-1/4). It is not the
     middle of 1 and 0.303, nor the root of 0.303.
     """
     return (3 / 4 * math.exp(-1 / 4),)

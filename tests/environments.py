@@ -220,7 +220,7 @@ def colab(python: str, numbers: list[str]) -> int:
         "colab", python, [p for p in pins if not p.startswith("#")]
     )
     failed = 0
-    light = [p for p in find(ROOT, ["02", "03"]) if p in find(ROOT, numbers)]
+    light = [p for p in find(ROOT, ["02", "03", "09"]) if p in find(ROOT, numbers)]
     heavy = [p for p in find(ROOT, numbers) if p not in light]
     for paths in (light, heavy):  # first without Flower
         if paths:

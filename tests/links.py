@@ -18,7 +18,7 @@ from nbformat import NotebookNode
 from notebooks import ROOT, find, name, read, replace_block, teaching, write
 
 BRANCH = "main"
-WITHOUT_FLOWER = ("02", "03", "T1")
+WITHOUT_FLOWER = ("02", "03", "09", "T1")
 
 
 def badges(address: str, path: Path) -> str:

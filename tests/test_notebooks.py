@@ -234,7 +234,7 @@ def test_is_small(path, notebook, code):
     assert long == [], f"code cells of more than {LINES} lines"
 
 
-@pytest.mark.parametrize("number", ["02", "03"])
+@pytest.mark.parametrize("number", ["02", "03", "09"])
 def test_notebooks_without_flower_run_without_it(number):
     (path,) = find(ROOT, [number])
     code = [c.source for c in read(path).cells if c.cell_type == "code"]

@@ -41,6 +41,8 @@ ANSWER_IN_WORDS = {
     "03.2": ("sum to 0", "every three"),
     "03.3": ("three rounds", "3 rounds"),
     "04.2": ("0.45", "0.15"),
+    "09.1": ("0.58", "3/4"),
+    "09.2": ("digit", "exponential", "one-peer"),
     "11.3": ("mean", "packbits"),
     "11.4": ("seed",),
     "12.1": ("4.9", "4.899", "24", "√24"),
@@ -474,13 +476,12 @@ WRONG = [
     ("03.3", "one-peer", lambda: [one_peer_of_12()]),
     ("03.3", "hears all", lambda: [[np.full((12, 12), 1 / 12)]]),
     ("03.3", "for 16", lambda: [[np.eye(16)]]),
-    ("03.4", "as on the complete graph", lambda: ["same", "same", 0.2]),
-    ("03.4", "less at once", lambda: ["less", "less", 0.2]),
-    ("03.4", "more later", lambda: ["same", "more", 0.2]),
-    ("03.4", "numbers", lambda: [0.02, 0.004, 0.2]),
-    ("03.4", "all of it", lambda: ["same", "less", 1.0]),
-    ("03.4", "a share of all variance", lambda: ["same", "less", 0.004]),
-    ("03.4", "a sentence", lambda: ["same", "less", "they are alike"]),
+    ("03.4", "lazy is more", lambda: ["more", "same", 1.41]),
+    ("03.4", "as many more", lambda: ["fewer", "more", 1.41]),
+    ("03.4", "fewer of a longer ring", lambda: ["fewer", "fewer", 1.41]),
+    ("03.4", "twice as many", lambda: ["fewer", "same", 2.0]),
+    ("03.4", "not one of the words", lambda: ["less", "same", 1.41]),
+    ("03.4", "a sentence", lambda: ["fewer", "same", "the root"]),
     ("04.1", "all alike", lambda: [lambda o, ns, w: plain_mean(o, ns, w, None)]),
     ("04.1", "the neighbours alone", lambda: [mean_without_the_own]),
     ("04.1", "the first array alone", lambda: [lambda o, ns, w: mean_of(o, ns, w)[:1]]),
@@ -611,6 +612,75 @@ WRONG = [
     ("14.4", "a larger ring is slower", lambda: ["lower", "lower"]),
     ("14.4", "more know more", lambda: ["lower", "higher"]),
     ("14.4", "numbers", lambda: [-0.09, 0.0]),
+]
+
+
+# Notebook 09.
+
+
+def of_digits(*digits):
+    """Return meetings of those whose numbers differ in one binary digit, in turn."""
+    return [(i, i | digit) for digit in digits for i in range(16) if not i & digit]
+
+
+def rotations(n, rounds):
+    return [(i, (i + 2**k) % n) for k in range(rounds) for i in range(n)]
+
+
+def push_by_a_matrix(s, w, to):
+    P = np.eye(len(s)) / 2
+    P[to, np.arange(len(s))] += 1 / 2
+    return P @ s, P @ w
+
+
+def keeps_the_last_share(s, w, to):
+    new_s, new_w = s / 2, w / 2
+    new_s[to] += s / 2
+    new_w[to] += w / 2
+    return new_s, new_w
+
+
+def pushes_in_place(s, w, to):
+    for values in (s, w):
+        half = values / 2
+        values -= half
+        np.add.at(values, to, half)
+    return s, w
+
+
+def pushes_all(s, w, to):
+    return tuple(np.bincount(to, values, minlength=len(s)) for values in (s, w))
+
+
+ONE_OF_TWENTY = [1] + [0] * 19
+
+WRONG += [
+    ("09.1", "between nothing and all calls", lambda: [(1 + 0.3033) / 2]),
+    ("09.1", "half a cycle", lambda: [0.3033**0.5]),
+    ("09.1", "random pairs, half of them", lambda: [math.exp(-1 / 2)]),
+    ("09.1", "the own call alone", lambda: [3 / 4]),
+    ("09.1", "in percent", lambda: [58.4]),
+    ("09.2", "too many", lambda: [of_digits(1, 2, 4, 8, 8)]),
+    ("09.2", "three digits", lambda: [of_digits(1, 2, 4)]),
+    ("09.2", "around the circle", lambda: [rotations(16, 2)]),
+    ("09.2", "with itself", lambda: [[(0, 0)]]),
+    ("09.2", "a client too many", lambda: [[(15, 16)]]),
+    ("09.3", "as on the complete graph", lambda: ["same", "same", 0.2]),
+    ("09.3", "less at once", lambda: ["less", "less", 0.2]),
+    ("09.3", "more later", lambda: ["same", "more", 0.2]),
+    ("09.3", "numbers", lambda: [0.02, 0.004, 0.2]),
+    ("09.3", "all of it", lambda: ["same", "less", 1.0]),
+    ("09.3", "a share of all variance", lambda: ["same", "less", 0.004]),
+    ("09.3", "a sentence", lambda: ["same", "less", "they are alike"]),
+    ("09.4", "the last one counts", lambda: [keeps_the_last_share]),
+    ("09.4", "in place", lambda: [pushes_in_place]),
+    ("09.4", "keeps nothing", lambda: [pushes_all]),
+    ("09.5", "an average", lambda: [ONE_OF_TWENTY, [1] * 20]),
+    ("09.5", "all alike", lambda: [[1] * 20, [1] * 20]),
+    ("09.5", "knows n already", lambda: [[20] * 20, [1] * 20]),
+    ("09.5", "no weight", lambda: [[1] * 20, [0] * 20]),
+    ("09.5", "numbered", lambda: [list(range(20)), ONE_OF_TWENTY]),
+    ("09.5", "a client too few", lambda: [[1] * 19, [1] + [0] * 18]),
 ]
 
 
@@ -768,6 +838,12 @@ RIGHT_TOO = [
     ("03.1", "by gossiplib", lambda: [rounds_on_the_torus(), TORUS_RATE]),
     ("03.2", "other numbers", lambda: [np.tile([5.0, 3.0, -1.0], 5)]),
     ("03.3", "other digits", lambda: [[hear(6), hear(4, 8), hear(3)]]),
+    ("03.4", "computed", lambda: ["fewer", "same", 1.4412]),
+    ("09.1", "measured", lambda: [np.float64(0.5803)]),
+    ("09.2", "digits from the left", lambda: [of_digits(8, 4, 2, 1)]),
+    ("09.3", "measured roughly", lambda: ["same", "less", 0.25]),
+    ("09.4", "by a matrix", lambda: [push_by_a_matrix]),
+    ("09.5", "of numpy", lambda: [np.ones(20), np.eye(20)[0]]),
     (
         "04.3",
         "a tuple",

@@ -1,5 +1,7 @@
 """What an average function is told, what it may send, and what it may keep."""
 
+import math
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -143,22 +145,63 @@ def test_arrays_refuse_a_state_that_they_cannot_keep(record, error):
         next(averaging_rounds(np.zeros((5, 1)), nx.complete_graph(5), average=average))
 
 
+def left_by_metropolis(most=30):
+    """Return the mean of Σ_j W_ij², if each of very many clients swaps with another.
+
+    A client whom K others call has 1 + K links: to one that has 2 + K' (its own call,
+    and ours, and others'), and to K that have 1 + K''. All are Poisson with mean 1.
+    """
+    chance = [math.exp(-1) / math.factorial(k) for k in range(most)]
+    left = 0.0
+    for K, p in enumerate(chance):
+        weights = [[1 / (1 + max(1 + K, a + k)) for k in range(most)] for a in (2, 1)]
+        (out, come), (out2, come2) = (
+            [np.dot(chance, np.power(w, power)) for w in weights] for power in (1, 2)
+        )
+        own = (1 - out - K * come) ** 2 + out2 - out**2 + K * (come2 - come**2)
+        left += p * (own + out2 + K * come2)
+    return left
+
+
 @pytest.mark.parametrize(
-    ("way", "left"), [(topology.push, 1 - 1 / np.e), (topology.pull, 1 / 2)]
+    ("way", "weights", "left"),
+    [
+        (topology.push, mixing.uniform, 1 - 1 / np.e),
+        (topology.pull, mixing.uniform, 1 / 2),
+        (topology.push_pull, mixing.uniform, 1 / np.e),
+        (topology.push_pull, mixing.metropolis, left_by_metropolis()),
+        (topology.random_matching, mixing.metropolis, 1 / 2),
+    ],
 )
-def test_variance_that_a_round_leaves(way, left):
+def test_variance_that_a_round_leaves(way, weights, left):
     """A mean of k unrelated numbers has 1/k of their variance.
 
-    A client that pulls has 2. One that is pushed to by K others has 1 + K, where K is
-    nearly Poisson with mean 1, and E 1 / (1 + K) = 1 - 1/e.
+    A client that pulls has 2. One that is pushed to by K others has 1 + K, one that
+    swaps 2 + K, where K is nearly Poisson with mean 1: E 1 / (1 + K) = 1 - 1/e, and
+    E 1 / (2 + K) = 1/e.
     """
     schedule = way(nx.complete_graph(400), seed=0)
     x = np.random.default_rng(0).normal(size=(400, 50))
     found = []
     for t in range(1, 11):
-        after = mixing.uniform(topology.at(schedule, t)) @ x
+        after = weights(topology.at(schedule, t)) @ x
         found.append((after.var(axis=0) / x.var(axis=0)).mean())
     assert np.isclose(np.mean(found), left, atol=0.02)
+
+
+def test_pull_ends_as_far_from_the_mean_as_theory_says():
+    """Columns of W sum to (1 + K) / 2, so the mean's variance is σ²/n times 1/2.
+
+    That is 1/4 in the first round, and each round halves what the next one adds.
+    """
+    n, moved = 60, []
+    for seed in range(150):
+        schedule = topology.pull(nx.complete_graph(n), seed=seed)
+        heard = np.full(n, 1 / n)  # how much each client's number counts in the mean
+        for t in reversed(range(1, 13)):
+            heard = heard @ mixing.uniform(topology.at(schedule, t))
+        moved.append(n * ((heard - 1 / n) ** 2).sum())
+    assert np.mean(moved) == pytest.approx(1 / 2, rel=0.1)
 
 
 def test_pull_and_push_pull():

@@ -42,45 +42,29 @@ def _(matrices: list[np.ndarray]) -> None:
 
 
 @cache
-def _shares(n: int = 50) -> tuple[float, float]:
-    """Return what share of the variance a meeting on a ring takes away.
-
-    The first, and one after 200 others: on average over all pairs of neighbours that
-    may meet and over many starts. As it is half of a squared difference, it is to the
-    complete graph's, 1 / (n - 1), as the neighbours' squared difference to any two's.
-    """
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(2000, n))
-    rows = np.arange(len(x))
-
-    def share() -> float:
-        apart = ((x - np.roll(x, 1, axis=1)) ** 2).mean(axis=1)
-        return float((apart / (2 * n * x.var(axis=1))).mean())
-
-    first = share()
-    for _ in range(200):
-        i = rng.integers(n, size=len(x))
-        j = (i + 1) % n
-        x[rows, i] = x[rows, j] = (x[rows, i] + x[rows, j]) / 2
-    return first, share()
+def _effective(n: int = 100, *, memory: float = 100, lazy: bool = False) -> float:
+    """Return the effective neighbours of a ring."""
+    W = mixing.metropolis(topology.named("ring", n))
+    W = (W + np.eye(n)) / 2 if lazy else W
+    return mixing.effective_neighbours(W, 1 - 1 / memory)
 
 
-def _alike(number: float) -> None:
+def _factor(number: float) -> None:
     need_number(number)
-    share = 49 * _shares()[1]
-    hint = "The reason: measure both squared differences after 200 meetings."
-    need(share / 2 < number < 2 * share, hint)
+    found = _effective(memory=200) / _effective()
+    hint = "The factor: what does the picture's line of the ring look like, and why?"
+    need(abs(number / found - 1) < 0.05, hint)
 
 
 @predicts(
     "03.4",
     "more",
-    "less",
-    "The first meeting: Two fresh numbers: does it matter who has them?",
-    "The later meeting: How far apart are neighbours by then?",
-    same=1e-3,
-    reason=_alike,
+    "fewer",
+    "Half kept: how far does noise get in a round then?",
+    "Twice as many clients: how far does noise get before it is forgotten?",
+    same=0.01,
+    reason=_factor,
 )
 def _() -> list[float]:
-    """Return by how much more of the variance goes than on the complete graph."""
-    return [share - 1 / 49 for share in _shares()]
+    """Return how many effective neighbours come in, on a ring of 100."""
+    return [other - _effective() for other in (_effective(lazy=True), _effective(200))]

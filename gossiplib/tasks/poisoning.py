@@ -56,7 +56,9 @@ def poisoned(
                 wrong = f"{new.dtype} of shape {tuple(new.shape)}"
                 right = f"{old.dtype} of shape {tuple(old.shape)}"
                 raise ValueError(f"change must return {name} as {right}, not {wrong}")
-        if len(made[1]) and not (0 <= made[1].min() and made[1].max() < task.num_classes):
+        if len(made[1]) and not (
+            0 <= made[1].min() and made[1].max() < task.num_classes
+        ):
             raise ValueError(f"classes must be from 0 to {task.num_classes - 1}")
         # New rows, as where examples are dealt, other clients hold the old ones too.
         index[first : first + count] = sum(map(len, ys)) + np.arange(count)

@@ -2,15 +2,13 @@
 
 import networkx as nx
 import numpy as np
-from scipy.optimize import brentq
 
 from gossiplib import averaging
 from gossiplib.classroom import check
-from gossiplib.protocols import privacy
 
 
 def leave_two_out():
-    """09.1: leave 50 and 90 out; all weights are 1/11, and δ is two of them.
+    """12.1: leave 50 and 90 out; all weights are 1/11, and δ is two of them.
 
     τ² = (48/11) / (2/11) = 24. `robust.estimated_radius` does the same.
     """
@@ -19,7 +17,7 @@ def leave_two_out():
 
 
 def three_ways_across():
-    """09.2: client 5 needs a third neighbour, and the groups three ways across.
+    """12.2: client 5 needs a third neighbour, and the groups three ways across.
 
     One way goes through client 5. The two others are links between two clients each,
     none of which is on another way. `nx.node_connectivity` counts how many clients it
@@ -31,7 +29,7 @@ def three_ways_across():
 
 
 def weiszfeld():
-    """09.3: repeated weighted means, with weights 1/distance.
+    """12.3: repeated weighted means, with weights 1/distance.
 
     A model at distance 0 would get an infinite weight. A smallest distance, far below
     all others, keeps it finite: then this model gets nearly all the weight.
@@ -53,21 +51,8 @@ def weiszfeld():
     return (average,)
 
 
-def noise_for_twenty():
-    """09.4: look for the std at which ε is 1. More noise, smaller ε.
-
-    The classical formula with ε/20 for each message gives a valid one too, but far more
-    noise than is needed.
-    """
-
-    def excess(std):
-        return privacy.exact_epsilon(2, std, 1e-5, rounds=20) - 1
-
-    return (1.001 * brentq(excess, 1, 1000),)
-
-
 def most_liars():
-    """09.5: five for the median, three for the trimmed mean, one for clipping.
+    """12.4: five for the median, three for the trimmed mean, one for clipping.
 
     Five lies of eleven values are a minority still: the middle value is honest. The
     trimmed mean leaves out the f largest, so f lies. And if more than f lie, one lie is
@@ -77,12 +62,22 @@ def most_liars():
     return 5, 3, 1
 
 
+def where_nobody_looks():
+    """12.5: less, less, and the same.
+
+    Honest images have ink in the middle: honest clients train these weights, and theirs
+    work against the liars'. One liar is half of what two are. Four can not win much,
+    where two have nearly all.
+    """
+    return "less", "less", "same"
+
+
 ANSWERS = {
-    "09.1": leave_two_out,
-    "09.2": three_ways_across,
-    "09.3": weiszfeld,
-    "09.4": noise_for_twenty,
-    "09.5": most_liars,
+    "12.1": leave_two_out,
+    "12.2": three_ways_across,
+    "12.3": weiszfeld,
+    "12.4": most_liars,
+    "12.5": where_nobody_looks,
 }
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from functools import cache
 from itertools import combinations
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -138,7 +139,8 @@ def _hits(trigger: list[int], liars: int) -> float:
     honest = [i for i in range(55) if i % 11 >= liars]
     forged = poisoned(task, set(range(55)) - {*honest}, backdoor)
     groups = nx.disjoint_union_all([nx.complete_graph(11)] * 5)
-    options = {"batch_size": 1000, "lr": 1.0, "evaluate_every": 0, "observe_every": 30}
+    options: dict[str, Any] = {"batch_size": 1000, "lr": 1.0}
+    options |= {"evaluate_every": 0, "observe_every": 30}
     result = gossip_learning(forged, lambda t: groups, 30, **options)
     x, y = task.test
     stamped = stamp(x[y != 7]).numpy()

@@ -16,6 +16,7 @@ All average functions, for ``gossip(app, average=...)`` and
 `coordinate_median`   robust: the median of each parameter
 `TrimmedMean`         robust: the mean of each parameter without its extremes
 `ClippedGossip`       robust: a mean with clipped differences
+`Krum`                robust: the model, or some, with the nearest others
 `Byzantine`           another one, under attack
 `HonestButCurious`    another one, overheard
 ====================  ================================================================
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from .push_sum import PushSum as PushSum
     from .robust import (
         ClippedGossip as ClippedGossip,
+        Krum as Krum,
         TrimmedMean as TrimmedMean,
         coordinate_median as coordinate_median,
     )

@@ -3,17 +3,20 @@
 `coordinate_median` and `TrimmedMean` replace the mean of each parameter by a robust one
 (Yin et al. 2018). They were made for a server that gets the models of all workers; here
 a client's own model is one of the values, as in He et al. 2022. Both ignore the mixing
-matrix's weights. `ClippedGossip` (He et al. 2022) shortens what is far away, and keeps
-the weights.
+matrix's weights, as does `Krum` (Blanchard et al. 2017), which takes whole models or
+leaves them. `ClippedGossip` (He et al. 2022) shortens what is far away, and keeps the
+weights.
 
 None of them finds out who lies. None helps a client most of whose neighbours lie, nor
 one that is connected to the rest of the graph through a liar only.
 
 References
 ----------
-Yin, Chen, Ramchandran and Bartlett 2018, "Byzantine-robust distributed learning:
-towards optimal statistical rates", arXiv:1803.01498. He, Karimireddy and Jaggi 2022,
-"Byzantine-robust decentralized learning via ClippedGossip", arXiv:2202.01545.
+Blanchard, El Mhamdi, Guerraoui and Stainer 2017, "Machine learning with adversaries:
+Byzantine tolerant gradient descent", arXiv:1703.02757. Yin, Chen, Ramchandran and
+Bartlett 2018, "Byzantine-robust distributed learning: towards optimal statistical
+rates", arXiv:1803.01498. He, Karimireddy and Jaggi 2022, "Byzantine-robust
+decentralized learning via ClippedGossip", arXiv:2202.01545.
 """
 
 from dataclasses import dataclass
@@ -27,6 +30,7 @@ from gossiplib.system.numbers import check_whole
 
 __all__ = [
     "ClippedGossip",
+    "Krum",
     "TrimmedMean",
     "coordinate_median",
     "estimated_radius",
@@ -96,6 +100,61 @@ class TrimmedMean:
 def _check_real(model: Model) -> None:
     if any(array.dtype.kind == "c" for array in model):
         raise ValueError("complex numbers have no order: take another average")
+
+
+@dataclass(frozen=True)
+class Krum:
+    """Take the model that lies closest to its nearest ones, instead of a mean.
+
+    Of n models, a client's own and its neighbours', the score of model a is
+
+        s_a = Σ ‖x_a - x_b‖² over the n - f - 2 models b that are nearest to it.
+
+    The model with the smallest score is taken as it is (Blanchard et al. 2017,
+    arXiv:1703.02757); of equal scores the own model's comes first, then the order of
+    the neighbours decides. It is made for n > 2 f + 2.
+
+    A server that takes one gradient still moves the one model that all train. Clients
+    that take one *model* throw all others away: Multi-Krum, the mean of several models
+    with the smallest scores, is closer to gossip. A client with fewer than f + 2
+    neighbours has no score, and keeps its own model.
+
+    Parameters
+    ----------
+    f : int
+        How many neighbours of a client may lie.
+    keep : int
+        How many models the mean is of; never more than n - f.
+
+    Raises
+    ------
+    ValueError
+        If f is no whole number from 0, or keep none from 1.
+    """
+
+    f: int
+    keep: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        check_whole("f", self.f, 0)
+        check_whole("keep", self.keep, 1)
+
+    def __call__(
+        self, own: Model, neighbours: Models, weights: Any, context: RoundContext
+    ) -> Model:
+        """Return the mean of the models with the smallest scores, not weighted."""
+        models = [own, *neighbours]
+        near, most = len(models) - self.f - 2, len(models) - self.f
+        if near < 1:
+            return own
+        far = np.stack([distances(m, models, context.batch) for m in models])
+        # The nearest one is the model itself, at distance 0.
+        scores = np.sort(np.square(far), axis=1)[:, : near + 1].sum(axis=1)
+        best = np.argsort(scores, axis=0, kind="stable")[: min(self.keep, most)]
+        share = np.zeros(scores.shape)
+        np.put_along_axis(share, best, 1 / len(best), axis=0)
+        return weighted_mean(own, neighbours, share)
 
 
 @dataclass(frozen=True)

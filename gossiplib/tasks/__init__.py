@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from gossiplib._face import face
 
 if TYPE_CHECKING:
+    from .poisoning import poisoned as poisoned
     from .task import Task as Task, digits as digits, spambase as spambase
     from .training import train as train
 

@@ -15,7 +15,7 @@ from gossiplib.classroom.checking import CHECKS, checks_of, predicts, verdict
 from gossiplib.core import averaging, mixing, topology
 from gossiplib.core.client import choose
 from gossiplib.core.topology import named
-from gossiplib.protocols import privacy, robust
+from gossiplib.protocols import robust
 from gossiplib.protocols.codecs import Qsgd, RandomK, TopK
 from gossiplib.vectorized.engine import gossip_learning
 from notebooks import ROOT, find, read
@@ -743,14 +743,16 @@ WRONG += [
             weiszfeld(500, 1e-9, norm=lambda a, b: squared_distance(a[:1], b[:1]))
         ],
     ),
-    ("12.4", "one message", lambda: [privacy.noise_std(2, 1, 1e-5)]),
-    ("12.4", "ε/20 by the formula", lambda: [privacy.noise_std(2, 1 / 20, 1e-5)]),
-    ("12.4", "a little too much", lambda: [solution("12").noise_for_twenty()[0] * 1.1]),
-    ("12.5", "half are enough", lambda: [6, 3, 1]),
-    ("12.5", "the median as f = 1", lambda: [1, 3, 1]),
-    ("12.5", "f at both ends", lambda: [5, 6, 1]),
-    ("12.5", "clipping shortens all", lambda: [5, 3, 10]),
-    ("12.5", "rules, not numbers", lambda: ["median", "trimmed", "clipped"]),
+    ("12.4", "half are enough", lambda: [6, 3, 1]),
+    ("12.4", "the median as f = 1", lambda: [1, 3, 1]),
+    ("12.4", "f at both ends", lambda: [5, 6, 1]),
+    ("12.4", "clipping shortens all", lambda: [5, 3, 10]),
+    ("12.4", "rules, not numbers", lambda: ["median", "trimmed", "clipped"]),
+    ("12.5", "a stamp is a stamp", lambda: ["same", "less", "same"]),
+    ("12.5", "one is enough", lambda: ["less", "same", "same"]),
+    ("12.5", "twice as many", lambda: ["less", "less", "more"]),
+    ("12.5", "the middle is seen more", lambda: ["more", "less", "same"]),
+    ("12.5", "shares", lambda: [0.3, 0.6, 1.0]),
 ]
 
 # Notebook 16.

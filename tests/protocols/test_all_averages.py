@@ -42,7 +42,12 @@ from gossiplib.protocols.compressed import (
 )
 from gossiplib.protocols.privacy import HonestButCurious
 from gossiplib.protocols.push_sum import PushSum
-from gossiplib.protocols.robust import ClippedGossip, TrimmedMean, coordinate_median
+from gossiplib.protocols.robust import (
+    ClippedGossip,
+    Krum,
+    TrimmedMean,
+    coordinate_median,
+)
 from gossiplib.protocols.variance import variance_corrected
 from gossiplib.tasks.task import digits
 from gossiplib.vectorized.consensus import averaging_rounds
@@ -61,6 +66,7 @@ ATTACKS = [SignFlip(), Noise(0.1), ALittleIsEnough(1.5), Inconsistent(1.0), Diss
 AVERAGES = [weighted_mean, variance_corrected, coordinate_median, PushSum()]
 AVERAGES += [SoftmaxDistance(predict, self_weight=0.4, alpha=-1)]
 AVERAGES += [TrimmedMean(1), ClippedGossip(1), Shared([0]), HonestButCurious({})]
+AVERAGES += [Krum(1), Krum(1, keep=3)]
 AVERAGES += [kind(codec) for kind in (Compressed, Partial) for codec in CODECS]
 AVERAGES += [kind(codec, 0.3) for kind in (DeepSqueeze, Choco) for codec in CODECS]
 AVERAGES += [Byzantine(ClippedGossip(1), LIARS, attack) for attack in ATTACKS]

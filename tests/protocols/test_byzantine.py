@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 from contexts import flat, in_round
 from scipy import stats
-from test_robust import byzfl, even, models
+from test_robust import even, models
 
 from gossiplib.core.averaging import per_client, weighted_mean
 from gossiplib.core.topology import named
 from gossiplib.protocols import byzantine, robust
 from gossiplib.protocols.byzantine import AttackView, Byzantine
 from gossiplib.vectorized.consensus import averaging_rounds
+from other_libraries import byzfl
 
 ATTACKS = {
     "sign flip": byzantine.SignFlip(2.0),

@@ -1,10 +1,5 @@
 """Average functions that withstand liars: other libraries' results, and theory."""
 
-import importlib
-import importlib.util
-import sys
-import types
-
 import numpy as np
 import pytest
 from contexts import flat, in_round
@@ -16,22 +11,9 @@ from gossiplib.core.topology import named
 from gossiplib.protocols import robust
 from gossiplib.protocols.byzantine import Byzantine
 from gossiplib.vectorized.consensus import averaging_rounds
+from other_libraries import byzfl
 
 SHAPES = [(4, 3), (5,), ()]
-
-
-def byzfl(part):
-    """Return `byzfl.aggregators` or `byzfl.attacks`, without byzfl's benchmark.
-
-    Its __init__ imports the benchmark, which needs torchvision.
-    """
-    if "byzfl" not in sys.modules:
-        spec = importlib.util.find_spec("byzfl")
-        assert spec, "byzfl is not installed: pip install --no-deps byzfl"
-        package = types.ModuleType("byzfl")
-        package.__path__ = list(spec.submodule_search_locations)
-        sys.modules["byzfl"] = package
-    return importlib.import_module(f"byzfl.{part}")
 
 
 def models(n, seed=0, clients=(), dtype=np.float64):
@@ -82,6 +64,55 @@ def test_trimmed_mean_of_three_with_one_liar_is_the_median():
     own, *others = models(3)
     trimmed = robust.TrimmedMean(1)(own, others, even(3))
     assert np.allclose(flat(trimmed), flat(robust.coordinate_median(own, others)))
+
+
+def krum_by_hand(rows, f, keep):
+    """Return the mean of the `keep` rows with the smallest scores, one by one."""
+    scores = []
+    for a in range(len(rows)):
+        far = [sum((rows[a] - rows[b]) ** 2) for b in range(len(rows)) if b != a]
+        scores.append(sum(sorted(far)[: len(rows) - f - 2]))
+    order = sorted(range(len(rows)), key=scores.__getitem__)
+    return np.mean([rows[a] for a in order[:keep]], axis=0)
+
+
+@pytest.mark.parametrize(
+    ("n", "f", "keep"), [(5, 1, 1), (8, 2, 3), (11, 4, 7), (4, 0, 1)]
+)
+def test_krum_is_the_paper_s(n, f, keep):
+    for seed in range(5):
+        own, *others = models(n, seed)
+        found = robust.Krum(f, keep)(own, others, even(n), in_round())
+        rows = np.stack([flat(m) for m in (own, *others)])
+        assert np.allclose(flat(found), krum_by_hand(rows, f, keep))
+
+
+@pytest.mark.parametrize(("n", "f"), [(5, 1), (8, 3), (11, 4)])
+def test_krum_is_byzfl_s_which_adds_up_one_distance_more(n, f):
+    """n - f - 1 distances, where the paper has n - f - 2: as ours if f is one less."""
+    own, *others = models(n)
+    rows = np.stack([flat(m) for m in (own, *others)])
+    for keep, theirs in ((1, "Krum"), (n - f, "MultiKrum")):
+        found = robust.Krum(f - 1, keep)(own, others, even(n), in_round())
+        expected = getattr(byzfl("aggregators"), theirs)(f)(rows)
+        assert np.allclose(flat(found), expected)
+
+
+def test_krum_keeps_no_more_than_may_be_honest():
+    own, *others = models(7)
+    most = robust.Krum(2, keep=5)(own, others, even(7), in_round())
+    more = robust.Krum(2, keep=100)(own, others, even(7), in_round())
+    assert np.array_equal(flat(most), flat(more))
+
+
+def test_krum_takes_no_lie_far_away_and_needs_f_and_two_neighbours():
+    own, *others = models(6)
+    others[2] = [a + 1e9 for a in others[2]]
+    for keep in (1, 5):
+        found = robust.Krum(1, keep)(own, others, even(6), in_round())
+        assert np.abs(flat(found)).max() < 10
+    alone = robust.Krum(1)(own, others[:2], even(3), in_round())
+    assert np.array_equal(flat(alone), flat(own))
 
 
 def test_clipping_is_that_of_byzfl_s_centered_clipping():
@@ -166,6 +197,8 @@ AVERAGES = {
     "median": robust.coordinate_median,
     "trimmed": robust.TrimmedMean(1),
     "clipped": robust.ClippedGossip(1),
+    "krum": robust.Krum(1),
+    "multi-krum": robust.Krum(1, keep=10),
     "oracle": clipped_knowing([2]),
 }
 
@@ -178,9 +211,11 @@ def test_too_few_neighbours_are_named():
 
 @pytest.mark.parametrize("f", [-1, 1.5])
 def test_f_is_a_number_of_liars(f):
-    for rule in (robust.TrimmedMean, robust.ClippedGossip):
+    for rule in (robust.TrimmedMean, robust.ClippedGossip, robust.Krum):
         with pytest.raises(ValueError, match="f must be a whole number, at least 0"):
             rule(f)
+    with pytest.raises(ValueError, match="keep must be a whole number, at least 1"):
+        robust.Krum(1, keep=0)
 
 
 def after(average, rounds=20):

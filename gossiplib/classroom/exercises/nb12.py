@@ -1,17 +1,22 @@
-"""Checks of the exercises of notebook 12: liars and eavesdroppers."""
+"""Checks of the exercises of notebook 12: liars."""
 
 from functools import cache
 from itertools import combinations
+from typing import Any
 
 import networkx as nx
 import numpy as np
+import torch
 from scipy.optimize import minimize
 
-from gossiplib.classroom.checking import Function, checks, need, untouched
+from gossiplib.classroom.checking import Function, checks, need, predicts, untouched
 from gossiplib.protocols import robust
 from gossiplib.protocols.byzantine import AttackView, Byzantine
-from gossiplib.protocols.privacy import exact_epsilon
+from gossiplib.system.records import unpack
+from gossiplib.tasks.poisoning import poisoned
+from gossiplib.tasks.task import Examples, digits
 from gossiplib.vectorized.consensus import averaging_rounds
+from gossiplib.vectorized.engine import gossip_learning
 
 
 @checks("12.1")
@@ -68,15 +73,6 @@ def _(average: Function) -> None:
 
 
 @checks("12.4")
-def _(std: float) -> None:
-    need(std > 0, "A standard deviation is above 0.")
-    epsilon = exact_epsilon(2, std, 1e-5, rounds=20)
-    need(epsilon <= 1 + 1e-6, f"Then ε of the twenty together is {epsilon:.4g}.")
-    least = exact_epsilon(2, std / 1.01, 1e-5, rounds=20)
-    need(least > 1, "Less noise does it too.")
-
-
-@checks("12.5")
 def _(median: int, trimmed: int, clipped: int) -> None:
     hints = (
         "the median: which value is in the middle?",
@@ -92,7 +88,7 @@ def _(median: int, trimmed: int, clipped: int) -> None:
 @cache
 def _most_liars() -> list[int]:
     """Return how many liars each rule withstands, in the first setting of 12."""
-    start = np.random.default_rng(0).normal(size=(11, 10))
+    start = np.random.default_rng(0).normal(size=(11, 2))
 
     def drift(average: Function, liars: int) -> float:
         def lie(view: AttackView) -> list[list[np.ndarray]]:
@@ -108,3 +104,46 @@ def _most_liars() -> list[int]:
         max(liars for liars in range(10) if drift(rule, liars) < 10)
         for rule in (robust.coordinate_median, trimmed, clipped)
     ]
+
+
+@predicts(
+    "12.5",
+    "more",
+    "less",
+    "The middle: which weights do honest images train?",
+    "One liar: what share of the mean is its model?",
+    "Four liars: how large was the share before?",
+    same=0.2,
+)
+def _() -> list[float]:
+    """Return how much more stamped images are called 7 than in notebook 12."""
+    corner, middle = [48, 49, 56, 57], [27, 28, 35, 36]
+    usual = _hits(corner, 2)
+    return [_hits(*case) - usual for case in ((middle, 2), (corner, 1), (corner, 4))]
+
+
+def _hits(trigger: list[int], liars: int) -> float:
+    """Return what share of stamped test images is called 7, as in notebook 12."""
+
+    def stamp(x: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        x[:, trigger] = 1
+        return x
+
+    def backdoor(x: torch.Tensor, y: torch.Tensor) -> Examples:
+        half = len(x) // 2
+        x[:half], y[:half] = stamp(x[:half]), 7
+        return x, y
+
+    task = digits(55, partition="iid", holdout=0, seed=0)
+    honest = [i for i in range(55) if i % 11 >= liars]
+    forged = poisoned(task, set(range(55)) - {*honest}, backdoor)
+    groups = nx.disjoint_union_all([nx.complete_graph(11)] * 5)
+    options: dict[str, Any] = {"batch_size": 1000, "lr": 1.0}
+    options |= {"evaluate_every": 0, "observe_every": 30}
+    result = gossip_learning(forged, lambda t: groups, 30, **options)
+    x, y = task.test
+    stamped = stamp(x[y != 7]).numpy()
+    models = (unpack(result.node_arrays[i]) for i in honest)
+    said = [(stamped @ W.T + b).argmax(axis=1) for W, b in models]
+    return float(np.mean(np.array(said) == 7))

@@ -2,11 +2,9 @@
 
 import networkx as nx
 import numpy as np
-from scipy.optimize import brentq
 
 from gossiplib import averaging
 from gossiplib.classroom import check
-from gossiplib.protocols import privacy
 
 
 def leave_two_out():
@@ -53,21 +51,8 @@ def weiszfeld():
     return (average,)
 
 
-def noise_for_twenty():
-    """12.4: look for the std at which ε is 1. More noise, smaller ε.
-
-    The classical formula with ε/20 for each message gives a valid one too, but far more
-    noise than is needed.
-    """
-
-    def excess(std):
-        return privacy.exact_epsilon(2, std, 1e-5, rounds=20) - 1
-
-    return (1.001 * brentq(excess, 1, 1000),)
-
-
 def most_liars():
-    """12.5: five for the median, three for the trimmed mean, one for clipping.
+    """12.4: five for the median, three for the trimmed mean, one for clipping.
 
     Five lies of eleven values are a minority still: the middle value is honest. The
     trimmed mean leaves out the f largest, so f lies. And if more than f lie, one lie is
@@ -77,12 +62,22 @@ def most_liars():
     return 5, 3, 1
 
 
+def where_nobody_looks():
+    """12.5: less, less, and the same.
+
+    Honest images have ink in the middle: honest clients train these weights, and theirs
+    work against the liars'. One liar is half of what two are. Four can not win much,
+    where two have nearly all.
+    """
+    return "less", "less", "same"
+
+
 ANSWERS = {
     "12.1": leave_two_out,
     "12.2": three_ways_across,
     "12.3": weiszfeld,
-    "12.4": noise_for_twenty,
-    "12.5": most_liars,
+    "12.4": most_liars,
+    "12.5": where_nobody_looks,
 }
 
 if __name__ == "__main__":

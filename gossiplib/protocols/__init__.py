@@ -17,6 +17,7 @@ All average functions, for ``gossip(app, average=...)`` and
 `ClippedGossip`       robust: a mean with clipped differences
 `Byzantine`           another one, under attack
 `HonestButCurious`    another one, overheard
+`Masked`              the mean of a group, where no member sees another's model
 ====================  ================================================================
 
 Codecs are `TopK`, `RandomK`, `Qsgd` and `Parts`; attacks are `SignFlip`, `Noise`,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         Partial as Partial,
         Shared as Shared,
     )
+    from .masked import Masked as Masked
     from .privacy import HonestButCurious as HonestButCurious
     from .push_sum import PushSum as PushSum
     from .robust import (

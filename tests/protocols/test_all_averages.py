@@ -34,6 +34,7 @@ from gossiplib.protocols.byzantine import (
 )
 from gossiplib.protocols.codecs import Parts, Qsgd, RandomK, TopK
 from gossiplib.protocols.compressed import Choco, Compressed, Partial, Shared
+from gossiplib.protocols.masked import Masked
 from gossiplib.protocols.privacy import HonestButCurious
 from gossiplib.protocols.push_sum import PushSum
 from gossiplib.protocols.robust import ClippedGossip, TrimmedMean, coordinate_median
@@ -57,6 +58,7 @@ AVERAGES += [SoftmaxDistance(predict, self_weight=0.4, alpha=-1)]
 AVERAGES += [TrimmedMean(1), ClippedGossip(1), Shared([0]), HonestButCurious({})]
 AVERAGES += [kind(codec) for kind in (Compressed, Partial) for codec in CODECS]
 AVERAGES += [Choco(codec, 0.3) for codec in CODECS]
+AVERAGES += [Masked(3), Masked(6)]  # among six, all are in the group of the second
 AVERAGES += [Byzantine(ClippedGossip(1), LIARS, attack) for attack in ATTACKS]
 EACH = pytest.mark.parametrize("average", AVERAGES, ids=name_of)
 

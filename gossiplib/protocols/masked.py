@@ -16,8 +16,7 @@ from gossiplib.system.records import ravel, unravel
 
 __all__ = ["Masked"]
 
-#: Numbers are sent in units of 2⁻⁴⁰, modulo 2⁶⁴.
-_UNIT, _RANGE = 2.0**-40, 2.0**23
+_UNIT, _RANGE = 2.0**-40, 2.0**23  # of the fixed point: in int64
 
 
 @dataclass(frozen=True)
@@ -34,25 +33,24 @@ class Masked:
     once, so the sum is Σ_j q_j to the last bit; over the size of the group, it is the
     new model of all (Bonawitz et al. 2017, in small groups of peers).
 
-    Where anybody's message is missing, its masks are left in the sum, which then is
-    noise. Whoever misses one keeps its own model for this round; so does a client whose
-    senders are not its group. The mixing matrix's weights are not used: on the graphs
-    of `schedule` they are one over the size of the group.
+    Where a message is missing, its masks are left in the sum, which then is noise. Who
+    misses one keeps its own model for this round, as one does whose senders are not its
+    group. The weights are not used: on `schedule` W has one over the group's size.
 
     Parameters
     ----------
     size : int
-        Clients in a group, at least 3: of two, each would know the other's. If it does
-        not divide their number, some groups have more.
+        Clients in a group, 3 or more: of two, each would know the other's model. Where
+        it does not divide their number, some groups have more.
     seed : int
-        Decides the groups. All secrets derive from it too, which is for learning only.
+        Decides the groups, and all secrets, which is for learning only.
 
     Notes
     -----
-    A member learns the sum of the others, and these together learn its model. Liars go
-    unnoticed. For real, each pair agrees on a secret by itself, and draws from it by a
-    generator that nobody can predict. The whole protocol takes the masks of who left
-    out of the sum, by more messages.
+    A member learns the sum of the others, and these together its model. For real, each
+    pair agrees on a secret by itself, and draws from it by a generator that nobody can
+    predict. The whole protocol takes the masks of who left out of the sum, by more
+    messages.
 
     References
     ----------
@@ -75,12 +73,12 @@ class Masked:
         Parameters
         ----------
         num_clients, server_round : int
-            How many clients there are in all, `size` at least; and 1, 2, ...
+            At least as many as make a group; and 1, 2, ...
 
         Raises
         ------
         ValueError
-            If there are fewer clients than make a group.
+            If there are fewer.
         """
         check_whole("num_clients", num_clients, self.size)
         order = rng(self.seed, server_round, use="groups").permutation(num_clients)
@@ -110,7 +108,7 @@ class Masked:
         came, _ = context.read(neighbours, weights, partial(_read, like=hidden))
         rows = ravel(own, context.batch).astype(np.float64)
         for at, group in mine.items():
-            there = [int(context.clients[at]), *context.senders[(slice(None), *at)]]
+            there = [int(context.clients[at]), *context.senders.T[at]]
             if sorted(there) == group:
                 total = sum((one[at] for one in came), start=hidden[at])
                 rows[at] = total.view(np.int64) * (_UNIT / len(group))

@@ -18,7 +18,10 @@ def _(image_of: Function) -> None:
         change = -0.5 * np.outer(p - np.eye(10)[label], x)
         with untouched("dW", [change]):
             found = np.asarray(image_of(change), dtype=float)
-        need(found.shape == (64,), "Return one image, of as many pixels as W has columns.")
+        need(
+            found.shape == (64,),
+            "Return one image, of as many pixels as W has columns.",
+        )
         need(np.isfinite(found).all(), "It gave NaN: which rows and pixels may be 0?")
         need((found > -1e-9).all(), "Pixels are not below 0: which sign has a row?")
         need(abs(found.max() - 1) < 1e-6, "The darkest pixel is 1.")
@@ -39,7 +42,9 @@ def _(size: int) -> str:
     def averages(k: int) -> float:
         return float(0.95 ** (k - 1))
 
-    need(averages(size) >= 0.75, "In such a group it skips more than one round in four.")
+    need(
+        averages(size) >= 0.75, "In such a group it skips more than one round in four."
+    )
     need(averages(size + 1) < 0.75, "A larger group does it too.")
     return f"It averages in {averages(size):.1%} of the rounds."
 

@@ -1,7 +1,7 @@
 """Sums whose terms stay hidden: masks that cancel within a group of neighbours."""
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 
@@ -16,7 +16,7 @@ from gossiplib.system.records import ravel, unravel
 
 __all__ = ["Masked"]
 
-_UNIT, _RANGE = 2.0**-40, 2.0**23  # of the fixed point: in int64
+_UNIT, _RANGE = 2.0**-40, 2.0**23  # of the fixed point, in int64
 
 
 @dataclass(frozen=True)
@@ -29,37 +29,31 @@ class Masked:
 
         y_j = q_j + Σ_{k ∈ G, k > j} r_jk - Σ_{k ∈ G, k < j} r_kj    modulo 2⁶⁴.
 
-    By itself y_j is uniform, whatever q_j is. In Σ_j y_j each r_jk comes with each sign
-    once, so the sum is Σ_j q_j to the last bit; over the size of the group, it is the
+    By itself y_j is uniform. In the sum of the group, each r_jk comes with each sign
+    once: Σ_j y_j = Σ_j q_j, to the last bit. That, over the size of the group, is the
     new model of all (Bonawitz et al. 2017, in small groups of peers).
 
-    Where a message is missing, its masks are left in the sum, which then is noise. Who
+    Where a message is missing, its masks stay in the sum, which then is noise. Who
     misses one keeps its own model for this round, as one does whose senders are not its
     group. The weights are not used: on `schedule` W has one over the group's size.
+
+    A member learns the sum of the others, and these together its model. For real, each
+    pair agrees on a secret by itself, and draws from it by a generator that nobody can
+    predict; more messages take the masks of who left out of the sum.
 
     Parameters
     ----------
     size : int
-        Clients in a group, 3 or more: of two, each would know the other's model. Where
-        it does not divide their number, some groups have more.
+        Clients in a group, 3 at least. Some have more where it does not divide all.
     seed : int
         Decides the groups, and all secrets, which is for learning only.
 
-    Notes
-    -----
-    A member learns the sum of the others, and these together its model. For real, each
-    pair agrees on a secret by itself, and draws from it by a generator that nobody can
-    predict. The whole protocol takes the masks of who left out of the sum, by more
-    messages.
-
     References
     ----------
-    Bonawitz et al. 2017, "Practical secure aggregation for privacy-preserving machine
-    learning", doi:10.1145/3133956.3133982.
+    Bonawitz et al. 2017, "Practical secure aggregation", doi:10.1145/3133956.3133982.
     """
 
     size: int
-    _: KW_ONLY
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -86,7 +80,13 @@ class Masked:
         return [np.sort(part).tolist() for part in parts]
 
     def schedule(self, num_clients: int) -> Callable[[int], nx.Graph]:
-        """Return the schedule in which each group is a complete graph."""
+        """Return the schedule in which each group is a complete graph.
+
+        Parameters
+        ----------
+        num_clients : int
+            As in `groups`.
+        """
 
         def complete_groups(server_round: int) -> nx.Graph:
             graph = nx.empty_graph(num_clients)
@@ -112,8 +112,7 @@ class Masked:
             if sorted(there) == group:
                 total = sum((one[at] for one in came), start=hidden[at])
                 rows[at] = total.view(np.int64) * (_UNIT / len(group))
-        lead = len(context.batch)
-        shapes = {str(k): a.shape[lead:] for k, a in enumerate(own)}
+        shapes = {str(k): a.shape[len(context.batch) :] for k, a in enumerate(own)}
         return as_dtypes(unravel(rows, shapes).values(), own)
 
     def _hide(

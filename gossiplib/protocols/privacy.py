@@ -299,10 +299,10 @@ def heard_share(W: np.ndarray, listener: int, rounds: int) -> np.ndarray:
     ``exact_epsilon(Δ, σ / √s, δ)`` is what u is promised towards v (in papers: pairwise
     network differential privacy). It is also the R² with which v predicts u's noise.
 
-    It takes all messages together, and directions of less than 1e-10 of the largest for
-    none: after very many rounds, new messages hardly differ from old ones. One after the other, as if each had noise of its
+    It takes all messages together. One after the other, as if each had noise of its
     own, they would seem to say less: what is left when one is taken out of another is
-    news of those farther away.
+    news of those farther away. What is smaller than 1e-10 of the largest singular value
+    counts as nothing: after very many rounds, new messages hardly differ from old ones.
 
     Parameters
     ----------

@@ -19,6 +19,7 @@ All average functions, for ``gossip(app, average=...)`` and
 `Krum`                robust: the model, or some, with the nearest others
 `Byzantine`           another one, under attack
 `HonestButCurious`    another one, overheard
+`Masked`              the mean of a group, where no member sees another's model
 ====================  ================================================================
 
 Codecs are `TopK`, `RandomK`, `Qsgd` and `Parts`; attacks are `SignFlip`, `Noise`,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
         Partial as Partial,
         Shared as Shared,
     )
+    from .masked import Masked as Masked
     from .privacy import HonestButCurious as HonestButCurious
     from .push_sum import PushSum as PushSum
     from .robust import (

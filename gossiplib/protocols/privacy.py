@@ -2,9 +2,10 @@
 
 `HonestButCurious` clients note the models that reach them. `membership` is the attack
 on these: it judges by the loss whether an example was trained on (Yeom et al. 2018,
-arXiv:1709.01604). Flower adds the noise (`flwr.clientapp.mod.LocalDpMod`, by
-`with_mods`); `noise_std`, `exact_epsilon` and `auc_bound` are its theory. Nothing here
-attacks encrypted messages, or reconstructs an example.
+arXiv:1709.01604); `reconstruct` makes the examples themselves of one step of training.
+Flower adds the noise (`flwr.clientapp.mod.LocalDpMod`, by `with_mods`); `noise_std`,
+`exact_epsilon` and `auc_bound` are its theory, and `heard_share` and `hop_bound` that
+of noise which gossip spreads. Nothing here attacks encrypted messages.
 """
 
 import math
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 from flwr.clientapp import ClientApp
 from scipy.optimize import brentq
+from scipy.sparse.csgraph import shortest_path
+from scipy.special import softmax
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
@@ -29,9 +32,12 @@ __all__ = [
     "HonestButCurious",
     "auc_bound",
     "exact_epsilon",
+    "heard_share",
+    "hop_bound",
     "membership",
     "membership_auc",
     "noise_std",
+    "reconstruct",
     "with_mods",
 ]
 
@@ -135,6 +141,59 @@ def membership_auc(task: Task, models: Mapping[int, Model]) -> np.ndarray:
     return np.array([roc_auc_score(*one) for one in judged])
 
 
+def reconstruct(
+    before: Model, after: Model, examples: int, lr: float, steps: int = 200
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the examples that a step of logistic regression was made with.
+
+    The gradient of W is (1/m) Σ (p - y) xᵀ over the m examples of the step, that of b
+    the same without xᵀ. So Σ y, how many of each class there are, is known, but for Σ p
+    at first. Where x is known, so is each p = softmax(W x + b); where each p - y is
+    known, least squares give x. The two take turns, from grey x on.
+
+    One example is exact, from b's gradient alone. More are near it as long as each
+    is the only one of its class; others of a class come out as their mean, since their
+    p - y are nearly the same. From some sixteen on, all blurs, and y is a guess.
+
+    Parameters
+    ----------
+    before, after : list of numpy.ndarray
+        W and b, shapes (classes, features) and (classes,), around the step.
+    examples : int
+        m.
+    lr : float
+        The learning rate.
+    steps : int
+        Turns.
+
+    Returns
+    -------
+    x, y : numpy.ndarray
+        The examples, shape (examples, features), from 0 to 1, and their classes in
+        ascending order.
+
+    References
+    ----------
+    Zhu, Liu and Han 2019, "Deep leakage from gradients", arXiv:1906.08935, match the
+    gradient of any model. Geiping et al. 2020, "Inverting gradients", arXiv:2003.14053,
+    have the closed form of one example.
+    """
+    W, b = (np.asarray(a, dtype=np.float64) for a in before)
+    dW, db = ((a - c) / lr for a, c in zip((W, b), after, strict=True))
+    count = examples * (softmax(b) - db)
+    y = []
+    for _ in range(check_whole("examples", examples, 1)):
+        y.append(int(count.argmax()))
+        count[y[-1]] -= 1
+    y.sort()
+    x = np.full((examples, W.shape[1]), 0.3)
+    for _ in range(steps):
+        apart = softmax(x @ W.T + b, axis=1) - np.eye(len(b))[y]
+        apart += db - apart.mean(axis=0)  # their mean is known
+        x = np.clip(examples * np.linalg.pinv(apart.T, rcond=0.01) @ dW, 0, 1)
+    return x, np.array(y)
+
+
 def with_mods(app: ClientApp, mods: list[Any]) -> ClientApp:
     """Return a ClientApp that works like another, with mods around its training.
 
@@ -227,6 +286,77 @@ def auc_bound(sensitivity: float, std: float, rounds: int = 1) -> float:
     _check_promise(sensitivity=sensitivity, std=std)
     check_whole("rounds", rounds, 1)
     return float(norm.cdf(math.sqrt(rounds / 2) * sensitivity / std))
+
+
+def heard_share(W: np.ndarray, listener: int, rounds: int) -> np.ndarray:
+    """Return what share of each client's noisy value a listener can work out, 0 to 1.
+
+    Each client adds Gaussian noise to its value once, and all average, X ← W X. Before
+    each round the listener v hears its neighbours: rows of Wᵗ (X + noise), which make
+    a matrix A; and it knows its own value. A change of client u's value by Δ is then
+    as hard to notice as behind σ/√s of noise in place of σ, if s is client u's entry
+    on the diagonal of A⁺A, the projection on what was heard. So
+    ``exact_epsilon(Δ, σ / √s, δ)`` is what u is promised towards v (in papers: pairwise
+    network differential privacy). It is also the R² with which v predicts u's noise.
+
+    It takes all messages together. One after the other, as if each had noise of its
+    own, they would seem to say less: what is left when one is taken out of another is
+    news of those farther away. What is smaller than 1e-10 of the largest singular value
+    counts as nothing: after very many rounds, new messages hardly differ from old ones.
+
+    Parameters
+    ----------
+    W : numpy.ndarray
+        The mixing matrix, shape (n, n).
+    listener, rounds : int
+        v, and how many rounds it hears.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (n,).
+
+    References
+    ----------
+    Cyffers, Even, Bellet and Massoulié 2022, "Muffliato", arXiv:2206.05091: the setting
+    and the name. Koskela and Kulkarni 2025, arXiv:2505.19969: the view as one linear
+    system.
+    """
+    n = len(W)
+    near = np.flatnonzero(W[listener] * (np.arange(n) != listener))
+    sees, now = [np.eye(n)[[listener]]], np.eye(n)
+    for _ in range(check_whole("rounds", rounds, 1)):
+        sees.append(now[near])
+        now = W @ now
+    _, sizes, directions = np.linalg.svd(np.concatenate(sees), full_matrices=False)
+    return np.square(directions[sizes > 1e-10 * sizes[0]]).sum(axis=0)
+
+
+def hop_bound(W: np.ndarray, listener: int, rounds: int) -> np.ndarray:
+    """Return a bound on the mean `heard_share` of those k hops away or more.
+
+    What a neighbour says in round t = 1, 2, ... is made of clients up to t hops from
+    the listener. So news of those k hops away or more comes in at most
+    T - k + 1 rounds, from d neighbours: d (T - k + 1) numbers, which tell at most as
+    many of theirs. Shared by all that are so far away, that is the bound; at most 1.
+
+    Parameters
+    ----------
+    W, listener, rounds
+        As in `heard_share`; T rounds.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (hops,), for k = 1, 2, ... up to the farthest client.
+    """
+    linked = (np.asarray(W) != 0) & ~np.eye(len(W), dtype=bool)
+    hops = shortest_path(linked, unweighted=True, indices=listener)
+    bounds = []
+    for k in range(1, int(hops[np.isfinite(hops)].max()) + 1):
+        numbers = linked[listener].sum() * max(0, rounds - k + 1)
+        bounds.append(min(1.0, numbers / (hops >= k).sum()))
+    return np.array(bounds)
 
 
 def _check_promise(delta: float = 0.5, **amounts: float) -> None:

@@ -46,6 +46,9 @@ ANSWER_IN_WORDS = {
     "11.3": ("mean", "packbits"),
     "11.4": ("seed",),
     "12.1": ("4.9", "4.899", "24", "√24"),
+    "13.2": ("513",),
+    "13.3": ("six", "6"),
+    "13.5": ("star",),
     "14.1": ("138",),
     "16.2": ("738", "123"),
     "16.4": ("293", "294"),
@@ -753,6 +756,41 @@ WRONG += [
     ("12.5", "twice as many", lambda: ["less", "less", "more"]),
     ("12.5", "the middle is seen more", lambda: ["more", "less", "same"]),
     ("12.5", "shares", lambda: [0.3, 0.6, 1.0]),
+]
+
+# Notebook 13.
+
+
+def image_by(number):
+    """Return a function that divides the first row by some number of it."""
+    return lambda dW: dW[0] / number(dW[0])
+
+
+RING_BEHIND_ONE = nx.cycle_graph(range(1, 16))
+RING_BEHIND_ONE.add_edge(0, 1)
+WRONG += [
+    ("13.1", "the largest number", lambda: [lambda dW: dW[0] / dW[0].max()]),
+    ("13.1", "the size of the largest", lambda: [image_by(lambda r: np.abs(r).max())]),
+    ("13.1", "one sign for all", lambda: [image_by(np.min)]),
+    ("13.1", "all rows", lambda: [lambda dW: dW / np.abs(dW).max()]),
+    ("13.1", "the mean of all", lambda: [lambda dW: np.abs(dW.sum(axis=0))]),
+    ("13.2", "with all three masks", lambda: [(412 + 345 + 871 + 230) % 1000]),
+    ("13.2", "the other sign", lambda: [(412 - 871 - 230) % 1000]),
+    ("13.2", "no modulus", lambda: [412 + 871 + 230]),
+    ("13.2", "one mask", lambda: [(412 + 871) % 1000]),
+    ("13.3", "counts itself as a link", lambda: [5]),
+    ("13.3", "one more", lambda: [7]),
+    ("13.3", "skips in three of four", lambda: [28]),
+    ("13.3", "a pair", lambda: [2]),
+    ("13.4", "one message", lambda: [privacy.noise_std(2, 1, 1e-5)]),
+    ("13.4", "ε/20 by the formula", lambda: [privacy.noise_std(2, 1 / 20, 1e-5)]),
+    ("13.4", "a little too much", lambda: [solution("13").noise_for_twenty()[0] * 1.1]),
+    ("13.5", "the ring", lambda: [named("ring", 16)]),
+    ("13.5", "the 4-regular graph", lambda: [named("regular", 16, seed=0)]),
+    ("13.5", "in the middle of the star", lambda: [nx.star_graph(15)]),
+    ("13.5", "a ring behind one neighbour", lambda: [RING_BEHIND_ONE]),
+    ("13.5", "alone", lambda: [nx.empty_graph(16)]),
+    ("13.5", "too few", lambda: [nx.star_graph([1, 0, *range(2, 15)])]),
 ]
 
 # Notebook 16.

@@ -40,6 +40,7 @@ from gossiplib.protocols.compressed import (
     Partial,
     Shared,
 )
+from gossiplib.protocols.masked import Masked
 from gossiplib.protocols.privacy import HonestButCurious
 from gossiplib.protocols.push_sum import PushSum
 from gossiplib.protocols.robust import (
@@ -69,6 +70,7 @@ AVERAGES += [TrimmedMean(1), ClippedGossip(1), Shared([0]), HonestButCurious({})
 AVERAGES += [Krum(1), Krum(1, keep=3)]
 AVERAGES += [kind(codec) for kind in (Compressed, Partial) for codec in CODECS]
 AVERAGES += [kind(codec, 0.3) for kind in (DeepSqueeze, Choco) for codec in CODECS]
+AVERAGES += [Masked(3), Masked(6)]  # among six, all are in the group of the second
 AVERAGES += [Byzantine(ClippedGossip(1), LIARS, attack) for attack in ATTACKS]
 EACH = pytest.mark.parametrize("average", AVERAGES, ids=name_of)
 

@@ -1,4 +1,4 @@
-"""Membership inference and noise: scikit-learn, Flower's mod, and numerical theory."""
+"""Attacks and noise: autograd, scikit-learn, Flower's mod, and numerical theory."""
 
 import logging
 
@@ -8,9 +8,10 @@ import pytest
 import torch
 from flwr.clientapp.mod import LocalDpMod
 from scipy import integrate, stats
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import log_loss
 
+from gossiplib.core import mixing
 from gossiplib.core.client import gossip
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
@@ -19,6 +20,8 @@ from gossiplib.protocols import privacy
 from gossiplib.protocols.push_sum import PushSum
 from gossiplib.system.records import unpack
 from gossiplib.tasks.task import digits
+from gossiplib.tasks.training import train
+from gossiplib.vectorized.consensus import averaging_rounds
 from gossiplib.vectorized.engine import gossip_learning
 
 TASK = {"partition": "dealt", "examples": 20, "holdout": 0.25}
@@ -225,3 +228,108 @@ def test_auc_bound_is_that_of_the_best_test_between_two_normals():
         mu = np.sqrt(rounds) * 2 / 3
         share = (b + mu > a).mean()
         assert abs(share - privacy.auc_bound(2, 3, rounds)) < 0.003
+
+
+def one_step(task, rows, lr=0.5):
+    """Return the model of a task before and after one step with some rows."""
+    x, y = task.x[rows], task.y[rows]
+    model = task.model()
+    before = [p.detach().numpy().copy() for p in model.parameters()]
+    train(model, x, y, [torch.arange(len(rows))], lr=lr)
+    return before, [p.detach().numpy() for p in model.parameters()]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_example_is_reconstructed_exactly(seed):
+    """A row of W's gradient over that entry of b's gradient is the example."""
+    task = digits(4, seed=seed, dtype=torch.float64)
+    before, after = one_step(task, [seed])
+    (found,), (label,) = privacy.reconstruct(before, after, 1, 0.5)
+    dW, db = (b - a for a, b in zip(before, after, strict=True))
+    assert np.allclose(found, dW[label] / db[label], rtol=0, atol=1e-12)
+    assert np.allclose(found, task.x[seed], rtol=0, atol=1e-12)
+    assert label == task.y[seed]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_several_those_alone_in_their_class_are_reconstructed(seed):
+    """And what is found makes the gradient that autograd made."""
+    task = digits(4, seed=seed, dtype=torch.float64)
+    rows = np.random.default_rng(seed).permutation(len(task.y))[:8]
+    x, y = task.x[rows].numpy(), task.y[rows].numpy()
+    before, after = one_step(task, rows)
+    found, labels = privacy.reconstruct(before, after, 8, 0.5)
+    assert labels.tolist() == sorted(y)
+    for k, count in enumerate(np.bincount(y, minlength=10)):
+        if count:
+            error = found[labels == k].mean(axis=0) - x[y == k].mean(axis=0)
+            assert np.sqrt(np.square(error).mean()) < (0.02 if count == 1 else 0.06)
+
+
+@pytest.mark.parametrize("kind", ["ring", "torus", "regular", "hypercube", "barbell"])
+@pytest.mark.parametrize("rounds", [1, 3, 6])
+def test_what_is_heard_is_what_regression_finds_in_the_messages(kind, rounds):
+    n, draws = 16, 20_000
+    graph = named(kind, n)
+    W = mixing.metropolis(graph)
+    noise = np.random.default_rng(0).normal(size=(n, draws))
+    steps, x, view = averaging_rounds(noise, graph), noise, [noise[[0]]]
+    for _ in range(rounds):
+        view.append(x[sorted(graph[0])])
+        x = next(steps)[0].copy()
+    heard = np.concatenate(view)
+    fit = LinearRegression(fit_intercept=False).fit(heard.T, noise.T)
+    left = np.square(noise - fit.predict(heard.T).T).mean(axis=1)
+    theory = privacy.heard_share(W, 0, rounds)
+    assert np.allclose(1 - left, theory, atol=5 / np.sqrt(draws))
+
+
+GRAPHS = [("ring", 20), ("torus", 36), ("regular", 64), ("hypercube", 32)]
+GRAPHS += [("star", 12), ("barbell", 12), ("complete", 9), ("geometric", 30)]
+
+
+@pytest.mark.parametrize(("kind", "n"), GRAPHS)
+def test_nobody_hears_more_than_the_bound(kind, n):
+    graph = named(kind, n)
+    for listener in (0, n // 2):
+        hops = nx.single_source_shortest_path_length(graph, listener)
+        far = np.array([hops[i] for i in range(n)])
+        for W in (mixing.metropolis(graph), (np.eye(n) + mixing.metropolis(graph)) / 2):
+            for rounds in (1, 2, 4, 8, 16):
+                share = privacy.heard_share(W, listener, rounds)
+                assert share.max() < 1 + 1e-9 and share[listener] > 1 - 1e-9
+                assert np.all(share[far > rounds] < 1e-9)
+                bounds = privacy.hop_bound(W, listener, rounds)
+                assert len(bounds) == far.max()
+                for k, bound in enumerate(bounds, 1):
+                    assert share[far >= k].mean() <= bound + 1e-9
+
+
+def test_messages_with_common_noise_say_more_together_than_one_by_one():
+    """On a ring, a listener peels the clients one by one, as far as news comes."""
+    W = mixing.metropolis(named("ring", 20))
+    share = privacy.heard_share(W, 0, 4)
+    assert np.allclose(share[[0, 1, 2, 3, 4, -4, -3, -2, -1]], 1)
+    assert np.allclose(share[5:-4], 0, atol=1e-9)
+    one_by_one = np.zeros(20)
+    for t in range(4):
+        for row in np.linalg.matrix_power(W, t)[[1, -1]]:
+            one_by_one += np.square(row) / np.square(row).sum()
+    assert one_by_one[4] < 0.01
+
+
+def test_what_a_client_is_promised_is_that_of_the_best_attack():
+    """The likelihood ratio between two values of one client, given all messages."""
+    n, rounds, std, draws = 16, 4, 1.0, 100_000
+    graph, rng = named("torus", n), np.random.default_rng(0)
+    W = mixing.metropolis(graph)
+    powers = [np.linalg.matrix_power(W, t)[sorted(graph[0])] for t in range(rounds)]
+    A = np.concatenate([np.eye(n)[[0]], *powers])
+    for client in (1, 5, 10):
+        signal = A @ np.eye(n)[client]
+        best = np.linalg.pinv(A @ A.T, rcond=1e-9) @ signal
+        quiet = best @ A @ rng.normal(size=(n, draws)) * std
+        other = best @ A @ rng.normal(size=(n, draws)) * std + best @ signal
+        share = privacy.heard_share(W, 0, rounds)[client]
+        theory = privacy.auc_bound(np.sqrt(share), std)
+        assert abs((other > quiet).mean() - theory) < 0.01

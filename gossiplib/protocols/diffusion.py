@@ -45,10 +45,10 @@ class ExactDiffusion:
     models mix about half as fast.
 
     That the c_i sum to 0 needs a W whose columns sum to 1. A message that is lost one
-    way only changes the sum, as does a client that leaves for good, and the models are
-    off from then on, by less the nearer they had been to rest. A client that comes late
-    starts with c_i = 0, and one that is away keeps its own. The papers' proofs are for
-    a W that stays the same.
+    way only changes the sum, as does a client that leaves for good: from then on the
+    models meet where Σ u_i(x) = -Σ c_i. Near rest nothing is lost that way, as all
+    messages are alike there. A client that comes late starts with c_i = 0, and one that
+    is away keeps its own. The papers' proofs are for a W that stays the same.
 
     References
     ----------

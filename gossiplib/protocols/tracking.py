@@ -55,9 +55,8 @@ class GradientTracking:
     The sum of the corrections must stay 0. It does so if links fail both ways, if all
     of a client is away for some rounds, or if one comes late. If a message is lost one
     way only, or W has other column sums, or a client leaves for good with its c_i, then
-    the sum is off from then on, and so are the models, by less the nearer they had been
-    to rest. Weights that let c_i + u_i of unlike clients grow, as a large learning rate
-    does, let the models diverge: it needs a smaller one than `weighted_mean`.
+    the sum is off from then on: the models still meet, but where Σ u_i(x) = -Σ c_i.
+    Near rest nothing is lost that way, as all c_i + u_i are 0 there.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""What corrects drift, where it can be computed: quadratics, their optimum, rest points.
+"""What corrects drift, on quadratics, where optimum and rest points are computed.
 
 Client i holds f_i(x) = (x - b_i)' H_i (x - b_i) / 2 and steps down it with all of its
 data, so training is x -> b_i + (I - η H_i)^K (x - b_i) for K steps.
@@ -206,7 +206,7 @@ def test_without_lazy_weights_d2_does_not_hold_on_every_graph():
     assert error(run(DIFFUSION, 900, W=swap)[-1]) < 1e-8
 
 
-# On Flower, with what an app trains ----------------------------------------------------
+# On Flower, with what an app trains --------------------------------------------------
 
 
 @pytest.mark.parametrize(

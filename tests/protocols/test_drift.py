@@ -285,3 +285,38 @@ def test_what_is_lost_one_way_at_the_start_stays_and_near_rest_does_not_matter(a
     assert np.allclose(STEP * gradients, corrections(states), atol=1e-8)
     late = run(average, 1500, lose=lose(range(1000, 1005)))[-1]
     assert error(late) < 1e-8
+
+
+# Arrays of other kinds ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("average", [TRACKING, DIFFUSION, MOMENTUM], ids=str)
+def test_whole_numbers_and_masks_are_left_alone(average):
+    """What cannot be corrected is averaged as ever; in a mask nothing becomes NaN."""
+    state = RecordDict()
+    numbers, mask = np.array([2**60, 7]), np.array([-np.inf, 0.0], dtype="f4")
+    own = [numbers, mask, np.ones(2, dtype="f4")]
+    for t in range(1, 5):
+        turn = in_round(0, t, senders=[1], state=state)
+        message = average.send(own, turn)
+        assert not any(np.isnan(a).any() for a in message if a.dtype.kind == "f")
+        made = average(own, [message], np.array([0.5, 0.5]), turn)
+        assert [a.dtype for a in made] == [a.dtype for a in own]
+        assert np.array_equal(made[0], numbers) and np.array_equal(made[1], mask)
+        own = [*made[:2], made[2] - made[2].dtype.type(0.1)]
+
+
+@pytest.mark.parametrize("average", [TRACKING, DIFFUSION, MOMENTUM], ids=str)
+def test_a_message_that_makes_no_sense_counts_as_lost(average):
+    turn = in_round(0, 1, senders=[1])
+    own = [np.arange(3.0)]
+    average.send(own, turn)
+    made = average(own, [[np.ones(2)]], np.array([0.4, 0.6]), turn)
+    assert np.array_equal(made[0], own[0]) and list(turn.unread) == [1]
+
+
+def test_momentum_wants_shares_below_one():
+    for name in ("beta", "mu"):
+        for value in (-0.1, 1, 1.5, "x"):
+            with pytest.raises((ValueError, TypeError), match=name):
+                QuasiGlobalMomentum(**{name: value})

@@ -3,24 +3,27 @@
 All average functions, for ``gossip(app, average=...)`` and
 ``gossip_learning(..., average=...)``; the first two are in `core.averaging`:
 
-====================  ================================================================
-`weighted_mean`       FED-0002's Algorithm 1, the default
-`SoftmaxDistance`     FED-0002's Algorithm 2: weights by what the models predict
-`variance_corrected`  a mean that keeps the variance of the models
-`PushSum`             the mean of all clients, also on directed graphs
-`Compressed`          a mean of encoded models, as if they were exact
-`Partial`             a mean of what was sent alone
-`DeepSqueeze`         a mean of encoded models, with error feedback
-`Choco`               the mean, in the end, from encoded differences
-`Shared`              a mean of some arrays of the model; the rest stays private
-`coordinate_median`   robust: the median of each parameter
-`TrimmedMean`         robust: the mean of each parameter without its extremes
-`ClippedGossip`       robust: a mean with clipped differences
-`Krum`                robust: the model, or some, with the nearest others
-`Byzantine`           another one, under attack
-`HonestButCurious`    another one, overheard
-`Masked`              the mean of a group, where no member sees another's model
-====================  ================================================================
+=====================  ===============================================================
+`weighted_mean`        FED-0002's Algorithm 1, the default
+`SoftmaxDistance`      FED-0002's Algorithm 2: weights by what the models predict
+`variance_corrected`   a mean that keeps the variance of the models
+`GradientTracking`     corrects drift: tracks what moves all models, at twice the bytes
+`ExactDiffusion`       corrects drift: D², gives back what averaging took away
+`QuasiGlobalMomentum`  momentum of the averages, in place of a client's own
+`PushSum`              the mean of all clients, also on directed graphs
+`Compressed`           a mean of encoded models, as if they were exact
+`Partial`              a mean of what was sent alone
+`DeepSqueeze`          a mean of encoded models, with error feedback
+`Choco`                the mean, in the end, from encoded differences
+`Shared`               a mean of some arrays of the model; the rest stays private
+`coordinate_median`    robust: the median of each parameter
+`TrimmedMean`          robust: the mean of each parameter without its extremes
+`ClippedGossip`        robust: a mean with clipped differences
+`Krum`                 robust: the model, or some, with the nearest others
+`Byzantine`            another one, under attack
+`HonestButCurious`     another one, overheard
+`Masked`               the mean of a group, where no member sees another's model
+=====================  ===============================================================
 
 Codecs are `TopK`, `RandomK`, `Qsgd` and `Parts`; attacks are `SignFlip`, `Noise`,
 `ALittleIsEnough`, `Inconsistent` and `Dissensus`.
@@ -54,7 +57,9 @@ if TYPE_CHECKING:
         Partial as Partial,
         Shared as Shared,
     )
+    from .diffusion import ExactDiffusion as ExactDiffusion
     from .masked import Masked as Masked
+    from .momentum import QuasiGlobalMomentum as QuasiGlobalMomentum
     from .privacy import HonestButCurious as HonestButCurious
     from .push_sum import PushSum as PushSum
     from .robust import (
@@ -63,6 +68,7 @@ if TYPE_CHECKING:
         TrimmedMean as TrimmedMean,
         coordinate_median as coordinate_median,
     )
+    from .tracking import GradientTracking as GradientTracking
     from .variance import variance_corrected as variance_corrected
 
 __getattr__, __dir__, __all__ = face(__name__)

@@ -15,7 +15,7 @@ from gossiplib.classroom.checking import CHECKS, checks_of, predicts, verdict
 from gossiplib.core import averaging, mixing, topology
 from gossiplib.core.client import choose
 from gossiplib.core.topology import named
-from gossiplib.protocols import robust
+from gossiplib.protocols import privacy, robust
 from gossiplib.protocols.codecs import Qsgd, RandomK, TopK
 from gossiplib.vectorized.engine import gossip_learning
 from notebooks import ROOT, find, read
@@ -43,6 +43,8 @@ ANSWER_IN_WORDS = {
     "04.2": ("0.45", "0.15"),
     "09.1": ("0.58", "3/4"),
     "09.2": ("digit", "exponential", "one-peer"),
+    "08.1": ("0.375", "3/8"),
+    "08.3": ("1/3", "0.33", "third"),
     "11.3": ("mean", "packbits"),
     "11.4": ("seed",),
     "12.1": ("4.9", "4.899", "24", "√24"),
@@ -116,6 +118,27 @@ def by_the_sum_of_distances(own, neighbours, weights, context):
 
     kept = sorted(neighbours, key=far)[:-1]
     return [np.mean(layer, axis=0) for layer in zip(own, *kept, strict=True)]
+
+
+def lazy(W):
+    return (np.eye(len(W)) + W) / 2
+
+
+def extra(before=lazy, *, gradients=True, in_place=False):
+    """Return a round of EXTRA, or of something like it."""
+
+    def step(x, memory, W, gradient, eta):
+        g = gradient(x)
+        if memory is None:
+            return W @ x - eta * g, (x.copy(), g)
+        old, old_g = memory
+        new = x + W @ x - before(W) @ old - eta * (g - old_g if gradients else g)
+        memory = x.copy(), g
+        if in_place:
+            x[:] = new
+        return new, memory
+
+    return step
 
 
 def coin():
@@ -552,6 +575,33 @@ WRONG = [
     ("06.5", "worse on the star", lambda: ["worse", "same"]),
     ("06.5", "also on the ring", lambda: ["better", "better"]),
     ("06.5", "other words", lambda: ["0.47", "0.50"]),
+    ("08.1", "at the optimum", lambda: [0.0]),
+    ("08.1", "of client 0", lambda: [-0.375]),
+    ("08.1", "at its own optimum", lambda: [1.0]),
+    ("08.1", "weights 1/3", lambda: [0.1 / (1 - 0.7 / 3)]),
+    ("08.1", "steps after averaging", lambda: [0.3 / (1 / 3 + 0.3)]),
+    ("08.2", "plain", lambda: [lambda x, m, W, g, eta: (W @ x - eta * g(x), 0)]),
+    ("08.2", "is not lazy", lambda: [extra(lambda W: W)]),
+    ("08.2", "forgets its gradient", lambda: [extra(gradients=False)]),
+    ("08.2", "changes the models", lambda: [extra(in_place=True)]),
+    ("08.3", "half", lambda: [0.5]),
+    ("08.3", "no laziness", lambda: [0.0]),
+    ("08.3", "nearly", lambda: [0.34]),
+    ("08.3", "from -1/3 to 0", lambda: [0.25]),
+    (
+        "08.4",
+        "tracking depends on the step",
+        lambda: ["larger", "larger", "same", "smaller"],
+    ),
+    ("08.4", "momentum amplifies", lambda: ["larger", "same", "smaller", "smaller"]),
+    ("08.4", "order does not matter", lambda: ["larger", "same", "same", "same"]),
+    ("08.4", "other words", lambda: ["more", "same", "same", "less"]),
+    ("08.5", "always averages", lambda: [averaging.weighted_mean]),
+    ("08.5", "largest array", lambda: [adopt(lambda m: max(map(squared_sum, m)))]),
+    ("08.5", "never the own", lambda: [adopt(norm, own=False)]),
+    ("08.5", "adopts for ever", lambda: [adopt(norm, rounds=99)]),
+    ("08.5", "two rounds", lambda: [adopt(norm, rounds=2)]),
+    ("08.5", "sum of norms", lambda: [adopt(sum_of_norms)]),
     ("10.1", "the start is full", lambda: [120, 30]),
     ("10.1", "saves nothing", lambda: [100, 10]),
     ("10.1", "no new tokens", lambda: [100, 20]),

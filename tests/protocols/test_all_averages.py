@@ -40,7 +40,9 @@ from gossiplib.protocols.compressed import (
     Partial,
     Shared,
 )
+from gossiplib.protocols.diffusion import ExactDiffusion
 from gossiplib.protocols.masked import Masked
+from gossiplib.protocols.momentum import QuasiGlobalMomentum
 from gossiplib.protocols.privacy import HonestButCurious
 from gossiplib.protocols.push_sum import PushSum
 from gossiplib.protocols.robust import (
@@ -49,6 +51,7 @@ from gossiplib.protocols.robust import (
     TrimmedMean,
     coordinate_median,
 )
+from gossiplib.protocols.tracking import GradientTracking
 from gossiplib.protocols.variance import variance_corrected
 from gossiplib.tasks.task import digits
 from gossiplib.vectorized.consensus import averaging_rounds
@@ -65,6 +68,7 @@ def predict(model, context):
 LIARS, CODECS = [1, 3], [TopK(0.2), RandomK(0.2), Qsgd(7), Parts(3)]
 ATTACKS = [SignFlip(), Noise(0.1), ALittleIsEnough(1.5), Inconsistent(1.0), Dissensus()]
 AVERAGES = [weighted_mean, variance_corrected, coordinate_median, PushSum()]
+AVERAGES += [GradientTracking(), ExactDiffusion(), QuasiGlobalMomentum(0.5, mu=0.8)]
 AVERAGES += [SoftmaxDistance(predict, self_weight=0.4, alpha=-1)]
 AVERAGES += [TrimmedMean(1), ClippedGossip(1), Shared([0]), HonestButCurious({})]
 AVERAGES += [Krum(1), Krum(1, keep=3)]

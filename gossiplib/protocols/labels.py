@@ -72,25 +72,21 @@ def skew(shares: np.ndarray, clients: list[int]) -> float:
     return float(np.abs(shares[clients].mean(axis=0) - shares.mean(axis=0)).sum())
 
 
-def d_cliques(
-    told: np.ndarray, size: int, *, seed: int = 0, steps: int = 1000
-) -> nx.Graph:
+def d_cliques(told: np.ndarray, size: int, *, seed: int = 0) -> nx.Graph:
     """Return a graph of cliques, each with about the labels of all clients.
 
-    Cliques are drawn at random. Then, in each step, two of them swap two members, drawn
-    from those swaps that lower the sum of their skews, ‖mean shares - p‖₁. In the end
-    one edge joins each pair of cliques, at the members with the fewest edges.
+    Cliques are drawn at random. Then pairs of them swap two members, drawn from those
+    swaps that lower the sum of their skews, ‖mean shares - p‖₁, until none does. In the
+    end one edge joins each pair of cliques, at the members with the fewest edges.
 
     Parameters
     ----------
     told : numpy.ndarray
         What each client told, see `tell_labels`, shape (clients, classes).
     size : int
-        Members of a clique; of some, one fewer.
+        Members of a clique; some may have one fewer.
     seed : int
         It decides the draws.
-    steps : int
-        Pairs of cliques to try.
 
     Returns
     -------
@@ -105,31 +101,38 @@ def d_cliques(
     References
     ----------
     Bellet, Kermarrec and Lavoie 2022, "D-Cliques: compensating for data heterogeneity
-    with topology in decentralized federated learning", arXiv:2104.07365. Their steps of
-    learning (clique averaging, momentum) are no part of it.
+    with topology in decentralized federated learning", arXiv:2104.07365. They try a
+    fixed number of pairs; what they change in learning itself is no part of this.
     """
     shares, draw = shares_of(told), rng(seed)
     n = len(shares)
     check_whole("size", size, 2, n)
-    members = np.array_split(draw.permutation(n), -(-n // size))
-    cliques = [part.tolist() for part in members]
-    for _ in range(steps if len(cliques) > 1 else 0):
-        one, other = (cliques[c] for c in draw.choice(len(cliques), 2, replace=False))
-        now, better = skew(shares, one) + skew(shares, other), []
-        for a, b in product(range(len(one)), range(len(other))):
-            swapped = (
-                [*one[:a], other[b], *one[a + 1 :]],
-                [*other[:b], one[a], *other[b + 1 :]],
-            )
-            if sum(skew(shares, part) for part in swapped) < now - 1e-12:
-                better.append((a, b))
-        if better:
-            a, b = better[draw.integers(len(better))]
-            one[a], other[b] = other[b], one[a]
+    parts = np.array_split(draw.permutation(n), -(-n // size))
+    cliques = [part.tolist() for part in parts]
+    pairs, swapped = [*combinations(cliques, 2)], True  # they change in place
+    while swapped:
+        swapped = False
+        for k in draw.permutation(len(pairs)):
+            one, other = pairs[k]
+            places = product(range(len(one)), range(len(other)))
+            now = skew(shares, one) + skew(shares, other) - 1e-12
+            better = [at for at in places if _after(shares, one, other, *at) < now]
+            if better:
+                a, b = better[draw.integers(len(better))]
+                one[a], other[b], swapped = other[b], one[a], True
     graph = nx.empty_graph(n)
     graph.graph["cliques"] = [sorted(clique) for clique in cliques]
     for clique in cliques:
         graph.add_edges_from(combinations(clique, 2))
-    for one, other in combinations(cliques, 2):
+    for one, other in pairs:
         graph.add_edge(min(one, key=graph.degree), min(other, key=graph.degree))
     return graph
+
+
+def _after(
+    shares: np.ndarray, one: list[int], other: list[int], a: int, b: int
+) -> float:
+    """Return the sum of two cliques' skews if one[a] and other[b] change places."""
+    first, second = [*one], [*other]
+    first[a], second[b] = other[b], one[a]
+    return skew(shares, first) + skew(shares, second)

@@ -65,7 +65,13 @@ class LikeModels:
         check_share("explore", self.explore)
 
     def hear(self, own: Model, neighbours: Models, context: RoundContext) -> None:
-        """Remember how far each model that came is from the own one."""
+        """Remember how far each model that came is from the own one.
+
+        Parameters
+        ----------
+        own, neighbours, context
+            The client's own model, those that came, and a context that names `senders`.
+        """
         kept: Any = context.state.get("distances", {})
         distances = ConfigRecord({**kept})
         for j, model in zip(context.senders, neighbours, strict=True):

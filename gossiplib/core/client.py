@@ -110,6 +110,10 @@ def gossip(
     discover : callable
         (candidates, server_round, context) -> neighbours: chooses among the clients
         that the server's graph offers. What it keeps in ``context.state`` is its own.
+        It may have a method ``hear(own, neighbours, context)``, which is called when
+        neighbours' models came, before they are averaged: what it keeps there in the
+        state, such as distances, it finds again when it has to choose. The context is a
+        `RoundContext`, and tells `senders`; the models must not be changed.
 
     Returns
     -------
@@ -123,12 +127,18 @@ def gossip(
     ------
     TypeError
         If one of the three cannot be called.
+    ValueError
+        If discover would hear models, and average sends something else.
     """
     for name, function in (("app", app), ("average", average), ("discover", discover)):
         if not callable(function):
             raise TypeError(f"{name} must be callable, not {function!r}")
     gossiping = ClientApp()
-    send = getattr(average, "send", None)
+    send, hear = getattr(average, "send", None), getattr(discover, "hear", None)
+    if send is not None and hear is not None:
+        raise ValueError(
+            f"discover would hear models, but {name_of(average)} sends something else"
+        )
 
     @gossiping.query("join")
     def join(message: Message, context: Context) -> Message:
@@ -213,6 +223,9 @@ def gossip(
                 check_model(neighbours[-1], whose=whose)
         # A server of your own need not count its rounds.
         server_round = check_whole("server-round", call.get("server-round", 0), 0)
+        told = RoundContext(owned(context, "discover"), server_round, senders=senders)
+        if hear is not None:
+            hear([*own], [*neighbours], told)
         now = RoundContext(owned(context, "average"), server_round, senders=senders)
         made = average([*own], [*neighbours], np.array(call["weights"]), now)
         mixed = as_model(made, "the average function")
@@ -223,6 +236,7 @@ def gossip(
         mixed = as_dtypes(mixed, own, known_models)
         if kinds != [array.dtype for array in mixed]:  # what was finite may not be now
             check_model(mixed, own, "the average: its", model)
+        keep(context, "discover", told.state)
         keep(context, "average", now.state)
         context.state[MODEL] = pack(mixed, like=model)
         content = RecordDict()

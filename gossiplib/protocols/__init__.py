@@ -25,6 +25,18 @@ All average functions, for ``gossip(app, average=...)`` and
 `Masked`               the mean of a group, where no member sees another's model
 =====================  ===============================================================
 
+Discover functions, for ``gossip(app, discover=...)``; two are in `core.client`:
+
+===============  =====================================================================
+`accept_all`     all candidates, the default
+`choose`         some candidates at random
+`LikeModels`     those whose models were nearest to the own one, and some at random
+`like_labels`    those whose labels are most alike
+`unlike_labels`  those who make up for the own labels
+===============  =====================================================================
+
+`tell_labels` is what clients tell of their labels, `d_cliques` a graph made of it.
+
 Codecs are `TopK`, `RandomK`, `Qsgd` and `Parts`; attacks are `SignFlip`, `Noise`,
 `ALittleIsEnough`, `Inconsistent` and `Dissensus`.
 """
@@ -58,8 +70,14 @@ if TYPE_CHECKING:
         Shared as Shared,
     )
     from .diffusion import ExactDiffusion as ExactDiffusion
+    from .labels import d_cliques as d_cliques, tell_labels as tell_labels
     from .masked import Masked as Masked
     from .momentum import QuasiGlobalMomentum as QuasiGlobalMomentum
+    from .neighbours import (
+        LikeModels as LikeModels,
+        like_labels as like_labels,
+        unlike_labels as unlike_labels,
+    )
     from .privacy import HonestButCurious as HonestButCurious
     from .push_sum import PushSum as PushSum
     from .robust import (

@@ -17,6 +17,7 @@ from gossiplib.core.client import choose
 from gossiplib.core.topology import named
 from gossiplib.protocols import privacy, robust
 from gossiplib.protocols.codecs import Qsgd, RandomK, TopK
+from gossiplib.protocols.neighbours import LikeModels
 from gossiplib.vectorized.engine import gossip_learning
 from notebooks import ROOT, find, read
 
@@ -45,6 +46,8 @@ ANSWER_IN_WORDS = {
     "09.2": ("digit", "exponential", "one-peer"),
     "08.1": ("0.375", "3/8"),
     "08.3": ("1/3", "0.33", "third"),
+    "07.3": ("[0,", "4]"),
+    "07.4": ("0.69", "ln 2", "3.4"),
     "11.3": ("mean", "packbits"),
     "11.4": ("seed",),
     "12.1": ("4.9", "4.899", "24", "√24"),
@@ -668,6 +671,71 @@ WRONG = [
 ]
 
 
+# Notebook 07.
+
+
+def fair(by="senders", kept=True, own=True):
+    """Return a fair discover function with a mistake."""
+
+    class Fair:
+        def __init__(self):
+            self.state = {}
+
+        def counts(self, context):
+            state = context.state if kept else self.state
+            return dict(state.get("heard", {})), state
+
+        def hear(self, model, neighbours, context):
+            if by == "senders":
+                self.count(context, context.senders)
+
+        def count(self, context, clients):
+            counts, state = self.counts(context)
+            for j in clients:
+                counts[str(j)] = counts.get(str(j), 0) + 1
+            state["heard"] = ConfigRecord(counts)
+
+        def __call__(self, candidates, server_round, context):
+            counts, _ = self.counts(context)
+            key = lambda j: counts.get(str(j), 0)  # noqa: E731
+            chosen = sorted(candidates, key=key, reverse=not own)[:2]
+            if by == "chosen":
+                self.count(context, chosen)
+            return chosen
+
+    return Fair()
+
+
+WRONG += [
+    ("07.1", "equal weights", lambda: [0.2, 0, 20]),
+    ("07.1", "those who differ", lambda: [0.5, 4, 20]),
+    ("07.1", "as in the notebook", lambda: [0.5, -4, 20]),
+    ("07.1", "too soon", lambda: [0.7, -4, 8]),
+    ("07.1", "too long", lambda: [0.7, -4, 40]),
+    ("07.1", "hardly listens", lambda: [0.98, -4, 20]),
+    ("07.2", "the class", lambda: [type(fair())]),
+    ("07.2", "does not hear", lambda: [choose(2)]),
+    ("07.2", "never counts", lambda: [fair(by="nothing")]),
+    ("07.2", "whom it chose", lambda: [fair(by="chosen")]),
+    ("07.2", "in the object", lambda: [fair(kept=False)]),
+    ("07.2", "those heard most", lambda: [fair(own=False)]),
+    ("07.2", "by likeness", lambda: [LikeModels(2)]),
+    ("07.3", "those alike", lambda: [[0, 1, 2]]),
+    ("07.3", "numbers of others", lambda: [[1, 3, 4]]),
+    ("07.3", "two", lambda: [[0, 3]]),
+    ("07.3", "one twice", lambda: [[0, 3, 3]]),
+    ("07.4", "Laplace without steps", lambda: [math.sqrt(2) / 2, 5 * math.sqrt(2) / 2]),
+    ("07.4", "variance of 2", lambda: [0.96, 4.81]),
+    ("07.4", "spent once", lambda: [math.log(2), math.log(2)]),
+    ("07.4", "root of five", lambda: [math.log(2), math.sqrt(5) * math.log(2)]),
+    ("07.4", "words", lambda: ["ln 2", "5 ln 2"]),
+    ("07.5", "more is better", lambda: ["better", "better"]),
+    ("07.5", "all alike", lambda: ["worse", "same"]),
+    ("07.5", "the other way", lambda: ["better", "worse"]),
+    ("07.5", "numbers", lambda: [-0.2, 0.2]),
+]
+
+
 # Notebook 09.
 
 
@@ -916,6 +984,10 @@ RAISES = [
 
 # Other right answers than those in the solutions.
 RIGHT_TOO = [
+    ("07.1", "less choosy", lambda: [0.7, -2, 20]),
+    ("07.2", "the last of those", lambda: [fair()]),
+    ("07.3", "of numpy", lambda: [np.array(solution("07").best_of_ten()[0][::-1])]),
+    ("07.4", "not rounded", lambda: [math.log(2), 5 * math.log(2)]),
     ("10.1", "of numpy", lambda: [np.float64(100), np.int64(30)]),
     ("10.4", "one answer", lambda: [if_useful(full_at(5), one_if_any)]),
     (

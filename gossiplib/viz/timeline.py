@@ -165,4 +165,5 @@ def families(
     ax.set_ylim(num_clients - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
+    ax.spines["bottom"].set_bounds(0, end)
     return figure

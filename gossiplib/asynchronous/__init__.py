@@ -17,12 +17,11 @@ if TYPE_CHECKING:
     from .network import (
         GeneralizedTokenAccount as GeneralizedTokenAccount,
         NetworkModel as NetworkModel,
-        Pace as Pace,
         RandomizedTokenAccount as RandomizedTokenAccount,
         SimpleTokenAccount as SimpleTokenAccount,
         Traffic as Traffic,
     )
-    from .seconds import Devices as Devices
+    from .seconds import Devices as Devices, Pace as Pace
     from .server import AsyncServer as AsyncServer
 
 __getattr__, __dir__, __all__ = face(__name__)

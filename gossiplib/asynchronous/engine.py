@@ -19,11 +19,11 @@ from gossiplib.asynchronous import merging
 from gossiplib.asynchronous.merging import CreateModel, Learner, Linear
 from gossiplib.asynchronous.network import (
     NetworkModel,
-    Pace,
     SimpleTokenAccount,
     TokenAccount,
     Traffic,
 )
+from gossiplib.asynchronous.seconds import Pace
 from gossiplib.core.adjacency import Graph
 from gossiplib.core.result import GossipResult
 from gossiplib.system.numbers import Seed, check_number, check_whole, draw, seed_of

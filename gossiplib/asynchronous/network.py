@@ -15,10 +15,11 @@ it was given tokens, and news need not wait for a timer.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from gossiplib.asynchronous.seconds import Pace
 from gossiplib.core import mixing, topology
 from gossiplib.core.adjacency import Graph, online
 from gossiplib.system.numbers import check_number, check_share, check_whole, rng
@@ -26,7 +27,6 @@ from gossiplib.system.numbers import check_number, check_share, check_whole, rng
 __all__ = [
     "GeneralizedTokenAccount",
     "NetworkModel",
-    "Pace",
     "RandomizedTokenAccount",
     "SimpleTokenAccount",
     "TokenAccount",
@@ -198,17 +198,6 @@ class NetworkModel:
         if length is None:
             return np.full(len(here), q)
         return np.where(here, 1 - 1 / length, q / ((1 - q) * length))
-
-
-class Pace(NamedTuple):
-    """How fast clients are, in slots: whole numbers above 0, shape (clients,) each.
-
-    A client trains for `training` slots, then sends and begins anew, with the model
-    that came meanwhile. A message of its own takes `transfer` slots.
-    """
-
-    training: np.ndarray
-    transfer: np.ndarray
 
 
 class Traffic:

@@ -12,14 +12,25 @@ one more hop of clients in each round. A server waits for all that it has chosen
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from gossiplib.asynchronous.network import Pace
 from gossiplib.core import mixing
 from gossiplib.core.adjacency import Graph, num_clients
 
-__all__ = ["Devices"]
+__all__ = ["Devices", "Pace"]
+
+
+class Pace(NamedTuple):
+    """How fast clients are, in slots: whole numbers above 0, shape (clients,) each.
+
+    A client trains for `training` slots, then sends and begins anew, with the model
+    that came meanwhile. A message of its own takes `transfer` slots.
+    """
+
+    training: np.ndarray
+    transfer: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +94,11 @@ class Devices:
         -------
         numpy.ndarray
             Seconds, shape (num_rounds + 1, clients); those of round 0 are 0.
+
+        Raises
+        ------
+        ValueError
+            If a graph is of another number of clients.
         """
         n = len(self.compute)
         ends = np.zeros((num_rounds + 1, n))

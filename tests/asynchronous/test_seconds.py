@@ -8,8 +8,8 @@ from test_network import journal
 
 from gossiplib.asynchronous.engine import gossip_cycles
 from gossiplib.asynchronous.merging import Learner, Linear, hinge, merge_update
-from gossiplib.asynchronous.network import NetworkModel, Pace, Traffic
-from gossiplib.asynchronous.seconds import Devices
+from gossiplib.asynchronous.network import NetworkModel, Traffic
+from gossiplib.asynchronous.seconds import Devices, Pace
 from gossiplib.core.topology import one_peer_exponential
 from gossiplib.tasks.task import spambase
 

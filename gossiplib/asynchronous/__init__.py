@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         SimpleTokenAccount as SimpleTokenAccount,
         Traffic as Traffic,
     )
+    from .seconds import Devices as Devices, Pace as Pace
     from .server import AsyncServer as AsyncServer
 
 __getattr__, __dir__, __all__ = face(__name__)

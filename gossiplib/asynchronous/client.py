@@ -43,7 +43,7 @@ def gossip_on_arrival(app: ClientApp, create: CreateModel = merge_update) -> Cli
     ----------
     app : flwr.clientapp.ClientApp
         One that works with `FedAvg`. Its `train` is the `update` of `create`: its
-        `config` has the model's "age", how many examples it has seen, and its metric
+        `config` has the model's "age", as of `merging.Linear`, and its metric
         "num-examples" makes the model so much older (1 if it is missing).
     create : callable
         (received, before, update) -> new model, see `merging`. All arrays of a model

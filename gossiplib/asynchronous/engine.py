@@ -23,6 +23,7 @@ from gossiplib.asynchronous.network import (
     TokenAccount,
     Traffic,
 )
+from gossiplib.asynchronous.seconds import Pace
 from gossiplib.core.adjacency import Graph
 from gossiplib.core.result import GossipResult
 from gossiplib.system.numbers import Seed, check_number, check_whole, draw, seed_of
@@ -45,6 +46,7 @@ def gossip_cycles(
     slots: int = 1,
     network: NetworkModel = NetworkModel(),  # noqa: B008  it cannot change
     account: TokenAccount = SimpleTokenAccount(0),  # noqa: B008
+    pace: Pace | None = None,
     observe_every: int = 1,
     sample: int | None = None,
 ) -> GossipResult:
@@ -74,6 +76,10 @@ def gossip_cycles(
     network, account : NetworkModel, TokenAccount
         Loss, delay and churn; and when a client sends, by default whenever its timer
         wakes it. A received model is useful if it is at least as old as the newest.
+    pace : Pace, optional
+        How many slots each client trains and sends, as of `Devices.pace`; then a cycle
+        is so many slots, and nothing else. By default training takes no time, and all
+        timers are alike.
     observe_every, sample : int
         Cycles between two measurements on the common test set, 0 is after the last; and
         of how many clients, drawn without replacement, by default all.
@@ -119,9 +125,9 @@ def gossip_cycles(
     seed = task.seed if seed is None else seed_of(seed)
     n, result = task.num_clients, GossipResult()
     traffic = Traffic(
-        n, seed, graph=graph, slots=slots, network=network, account=account
+        n, seed, graph=graph, slots=slots, network=network, account=account, pace=pace
     )
-    clients = _Clients(create, Learner(task, loss, lam), n, network.delay)
+    clients = _Clients(create, Learner(task, loss, lam), n, traffic.longest)
     newest = clients.newest
     size = array_bytes(ArrayRecord([newest.w[0], newest.age[:1]]))
 

@@ -34,8 +34,8 @@ __all__ = [
 class Linear(NamedTuple):
     """Models, one a row; linear ones are positive where `w @ x > 0`.
 
-    `w` are the weights, shape (models, features), and `age` is how many examples each
-    has seen, shape (models,).
+    `w` are the weights, shape (models, features), and `age` is the number of updates in
+    the longest chain behind each, one update an example, shape (models,).
     """
 
     w: np.ndarray

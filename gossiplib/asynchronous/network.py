@@ -15,13 +15,14 @@ it was given tokens, and news need not wait for a timer.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from gossiplib.asynchronous.seconds import Pace
 from gossiplib.core import mixing, topology
 from gossiplib.core.adjacency import Graph, online
-from gossiplib.system.numbers import check_share, check_whole, rng
+from gossiplib.system.numbers import check_number, check_share, check_whole, rng
 
 __all__ = [
     "GeneralizedTokenAccount",
@@ -146,23 +147,57 @@ class NetworkModel:
     Parameters
     ----------
     drop, online : float
-        Probability that a message is lost; and that a client is online in a cycle,
-        drawn afresh in each. One that is offline sends nothing, and what arrives at it
-        is lost.
+        Probability that a message is lost; and the share of clients that are online, on
+        average. One that is offline sends nothing, and what arrives at it is lost.
     delay : int
         Most slots that a message takes; it takes 1, 2, ... or so many, at random. With
         1 it arrives in the slot in which it leaves.
+    session : float, optional
+        Mean number of cycles that a client stays online: sessions, and the breaks
+        between them, are of random length (geometric), and go on no longer because they
+        are long. By default, who is online is drawn afresh in each cycle.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range; or if sessions, or the breaks that would lead
+        to this share online, are shorter than a cycle.
     """
 
     drop: float = 0.0
     delay: int = 1
     online: float = 1.0
+    session: float | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers."""
         check_share("drop", self.drop)
         check_whole("delay", self.delay, 1)
         check_share("online", self.online)
+        if self.session is None:
+            return
+        check_number("session", self.session)
+        if not 0 < self.online < 1:
+            raise ValueError(f"online {self.online} leaves nobody to come and go")
+        least = max(1, self.online / (1 - self.online))
+        if not least <= self.session < float("inf"):
+            raise ValueError(
+                f"session must be at least {least:.4g} cycles, and finite, where "
+                f"{self.online} are online; got {self.session}"
+            )
+
+    def stays(self, here: np.ndarray) -> np.ndarray:
+        """Return the probability to be online in the next cycle, (clients,).
+
+        Parameters
+        ----------
+        here : numpy.ndarray
+            Who is online in this cycle, bool, shape (clients,).
+        """
+        q, length = self.online, self.session
+        if length is None:
+            return np.full(len(here), q)
+        return np.where(here, 1 - 1 / length, q / ((1 - q) * length))
 
 
 class Traffic:
@@ -179,6 +214,10 @@ class Traffic:
         To which clients each may send; by default to any other.
     network, account : NetworkModel, TokenAccount
         Loss, delay and churn; and when clients send.
+    pace : Pace, optional
+        Then timers are not alike: a client's wakes it when it has trained. What arrives
+        waits until then, of several models the last that was sent, and is given to it
+        when it has been trained on as well. By default training takes no time.
 
     Attributes
     ----------
@@ -186,6 +225,9 @@ class Traffic:
         Of each client, shape (num_clients,): its balance; the answers that it has paid
         for, which leave in the next slot in which it is online; and the messages that
         it sent in this cycle.
+    longest : int
+        The most slots from the one in which a message leaves to the one after it is
+        given to its receiver.
 
     Raises
     ------
@@ -202,6 +244,7 @@ class Traffic:
         slots: int = 1,
         network: NetworkModel = NetworkModel(),  # noqa: B008  it cannot change
         account: TokenAccount = SimpleTokenAccount(0),  # noqa: B008
+        pace: Pace | None = None,
     ) -> None:
         self.num_clients = n = check_whole("num_clients", num_clients, 2)
         self.slots_a_cycle = check_whole("slots", slots, 1)
@@ -213,7 +256,17 @@ class Traffic:
         self.tokens, self.owed, self.sent = np.zeros((3, n), dtype=np.int64)
         self._seed = seed
         self._links = None if graph is None else _links(graph, n)
-        self._phase = rng(seed, use="phase").integers(slots, size=n)
+        ones, self._waits = np.ones(n, dtype=np.int64), pace is not None
+        pace = pace or Pace(slots * ones, ones)
+        for name, numbers in pace._asdict().items():
+            if np.shape(numbers) != (n,):
+                raise ValueError(f"pace has not one {name} for each of {n} clients")
+            check_whole(f"the least {name}", np.asarray(numbers).min(), 1)
+        self._period, self._transfer = pace
+        self._phase = rng(seed, use="phase").integers(self._period)
+        self.longest = network.delay - 1 + int(np.max(self._transfer))
+        self.longest += 2 * int(np.max(self._period)) * self._waits
+        self._online = rng(seed, 0, use="online").random(n) < network.online
         self._flying = np.zeros((4, 0), dtype=np.int64)  # id, sender, receiver, due
         self._next_id = 0
 
@@ -225,11 +278,10 @@ class Traffic:
         int
             The slot's number in the run, 1, 2, ...
         """
-        online = rng(self._seed, cycle, use="online").random(self.num_clients)
-        self._online = online < self.network.online
+        draws = rng(self._seed, cycle, use="online").random(self.num_clients)
+        self._online = draws < self.network.stays(self._online)
         self.sent[:] = 0
         for slot in range(self.slots_a_cycle):
-            self._slot = slot
             self._now = (cycle - 1) * self.slots_a_cycle + slot + 1
             self._main = rng(self._seed, self._now, use="cycle")
             self._chance = rng(self._seed, self._now, use="tokens")
@@ -240,7 +292,7 @@ class Traffic:
 
         They are numbered through the run, from 0.
         """
-        awake = np.flatnonzero((self._phase == self._slot) & self._online)
+        awake = np.flatnonzero((self._until_awake(self._now) == 0) & self._online)
         chance = self.account.proactive(self.tokens[awake])
         sends = self._chance.random(len(awake)) < chance
         self.tokens[awake[~sends]] += 1
@@ -255,9 +307,17 @@ class Traffic:
         faults = rng(self._seed, self._now, use="network")
         takes = faults.integers(1, self.network.delay + 1, size=len(senders))
         arrives = faults.random(len(senders)) >= self.network.drop
-        new = np.stack([ids, senders, receivers, self._now + takes - 1])
+        due = self._now + takes - 2 + self._transfer[senders]
+        if self._waits:  # for the receiver to begin to train, and to end
+            due += self._until_awake(due, receivers) + self._period[receivers] - 1
+        new = np.stack([ids, senders, receivers, due])
         self._flying = np.concatenate([self._flying, new[:, arrives]], axis=1)
         return senders
+
+    def _until_awake(self, slot: Any, clients: Any = slice(None)) -> np.ndarray:
+        """Return the slots from one, or from one for each client, to its next timer."""
+        period = self._period[clients]
+        return np.asarray((self._phase[clients] + 1 - slot) % period)
 
     def _receivers(self, senders: np.ndarray) -> np.ndarray:
         """Draw a receiver for each sender."""
@@ -280,7 +340,11 @@ class Traffic:
         """
         due = self._flying[3] == self._now
         came, self._flying = self._flying[:, due], self._flying[:, ~due]
-        ids, senders, receivers, _ = came[:, self._online[came[2]]]
+        came = came[:, self._online[came[2]]]
+        if self._waits:  # one training, one model: the last that was sent
+            came = came[:, ::-1]
+            came = came[:, np.unique(came[2], return_index=True)[1]]
+        ids, senders, receivers, _ = came
         order = self._main.permutation(len(receivers))
         order = order[np.argsort(receivers[order], kind="stable")]
         ordered = receivers[order]

@@ -1,9 +1,10 @@
 """Who sent what to whom and when: the space-time diagram of peers and their messages.
 
 A line for each peer, time to the right, and an arrow for each message. It draws the
-table of events that `gossiplib.peers.Peers.events` returns.
+table of events that `gossiplib.peers.Peers.events` returns, and models that walk.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -12,9 +13,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gossiplib.viz.style import COLOURS
+from gossiplib.viz.style import COLOURS, QUIET
 
-__all__ = ["messages", "space_time"]
+__all__ = ["families", "messages", "space_time"]
 
 #: What only one message has, at its sender and at its receiver.
 _STAMP = ["sender", "receiver", "start", "count"]
@@ -116,3 +117,53 @@ def _life(ax: Axes, peer: int, own: pd.DataFrame, begin: float, end: float) -> N
         ax.plot([start, last], [peer, peer], color="#888888", lw=2)
         if "ended" not in set(part["event"]) and begin <= last <= end:
             ax.plot(last, peer, **_KILLED)
+
+
+def families(
+    walks: Iterable[tuple[float, int, float, int, int]],
+    num_clients: int,
+    now: float,
+    end: float,
+) -> Figure:
+    """Return a figure of models that walk from client to client, up to a time.
+
+    Each client begins a family, A, B, ..., with a colour of its own. A thick line is
+    what a client holds, a thin one a message; a dot is one that is still on its way.
+
+    Parameters
+    ----------
+    walks : iterable of tuples
+        For each message: when it was sent, by whom; when it was received, by whom; and
+        of which family it is.
+    num_clients : int
+        Number of clients, at most 7.
+    now, end : float
+        Up to when, and how much room there is, in cycles.
+    """
+    size = (7.2, 0.48 * num_clients + 0.7)
+    figure, ax = plt.subplots(figsize=size, layout="constrained")
+    holds = {i: (0.0, i) for i in range(num_clients)}
+    thick: dict[str, Any] = {"linewidth": 7, "zorder": 2}
+    for sent, sender, received, receiver, family in sorted(walks, key=lambda w: w[2]):
+        colour, part = COLOURS[family], min(1, (now - sent) / (received - sent))
+        if part > 0:
+            front = sent + part * (received - sent), sender + part * (receiver - sender)
+            ax.plot(*zip((sent, sender), front, strict=True), color=colour, lw=1.4)
+            ax.plot(*front, "o", color=colour, markersize=0 if part == 1 else 6)
+        if part == 1:
+            since, old = holds[receiver]
+            ax.hlines(receiver, since, received, color=COLOURS[old], **thick)
+            holds[receiver] = received, family
+    for i, (since, family) in holds.items():
+        ax.hlines(i, since, now, color=COLOURS[family], **thick)
+        place: dict[str, Any] = {"va": "center", "color": COLOURS[family]}
+        ax.text(now + 0.06, i, f"family {'ABCDEFG'[family]}", weight="bold", **place)
+    names = [f"client {'ABCDEFG'[i]}" for i in range(num_clients)]
+    ax.hlines(range(num_clients), 0, end, color=QUIET, linewidth=0.5, zorder=0)
+    ax.set(xlim=(0, end + 0.9), xlabel="time in cycles", xticks=np.arange(end + 1))
+    ax.set_yticks(range(num_clients), names)
+    ax.set_ylim(num_clients - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.spines["bottom"].set_bounds(0, end)
+    return figure

@@ -7,10 +7,10 @@ from gossiplib.classroom import check
 
 
 def what_tokens_allow():
-    """10.1: a token a period, and for a while what was saved.
+    """10.1: a token a cycle, and for a while what was saved.
 
-    At the start nothing is saved: 100 periods, 100 messages. Later, a full account of 20
-    can be spent in ten periods, with the ten tokens that these bring.
+    At the start nothing is saved: 100 cycles, 100 messages. Later, a full account of 20
+    can be spent in ten cycles, with the ten tokens that these bring.
     """
     return 100, 20 + 10
 
@@ -28,25 +28,8 @@ def merge_by_age():
     return (create,)
 
 
-def send_halves():
-    """10.3: `np.add.at` adds up, where several send to the same client.
-
-    `s[to] += half` would keep the last half only; the sums would shrink.
-    """
-
-    def push(s, w, to):
-        halves = []
-        for values in (s, w):
-            new = values / 2
-            np.add.at(new, to, values / 2)
-            halves.append(new)
-        return tuple(halves)
-
-    return (push,)
-
-
 def generous():
-    """10.4: the timer of the simple account, and the answers of the randomised one.
+    """10.3: the timer of the simple account, and the answers of the randomised one.
 
     Both are needed: answers make walks long, and the timer keeps the network alive, as
     answers alone die out with the messages that they answer. Who has saved a lot sends
@@ -63,11 +46,21 @@ def generous():
     return (Account(),)
 
 
+def far_from_the_straggler():
+    """10.4: the delay goes one hop a round, so it reaches client 5 in round 6.
+
+    Five rounds of a second, then 5 s more in round 6 than in 5 ... In round r, client 5
+    waits for what began at client 0, went five hops and four trainings of a second:
+    5 (r - 4) + 4.
+    """
+    return 3, 5 * (20 - 4) + 4, 20 * 5
+
+
 ANSWERS = {
     "10.1": what_tokens_allow,
     "10.2": merge_by_age,
-    "10.3": send_halves,
-    "10.4": generous,
+    "10.3": generous,
+    "10.4": far_from_the_straggler,
 }
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Messages on their way: who sends, who answers, what the network does."""
 
+import itertools
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -106,6 +108,43 @@ def test_who_is_offline_neither_sends_nor_hears():
     assert {(now, r) for now, *_, r in arrived} <= senders  # in a cycle of one slot
 
 
+def whole_sessions(here):
+    """Return lengths of sessions and of breaks, of those with a begin and an end."""
+    runs = [[], []]
+    for client in here.T:
+        changes = np.flatnonzero(np.diff(client.astype(int))) + 1
+        for start, end in itertools.pairwise(changes):
+            runs[int(client[start])].append(end - start)
+    return np.array(runs[1]), np.array(runs[0])
+
+
+@pytest.mark.parametrize(("share", "length"), [(0.5, 20), (0.8, 8), (0.2, 1.5)])
+def test_sessions_have_the_share_online_and_the_length_that_are_stated(share, length):
+    network = NetworkModel(online=share, session=length)
+    traffic = Traffic(400, 0, network=network)
+    here = np.zeros((1000, 400), dtype=bool)
+    for t in range(1000):
+        for _ in traffic.slots(t + 1):
+            here[t, traffic.leave()] = True  # all that are online send
+    # At any time, also at the start: the share. Clients are independent of each other.
+    for t in (0, 1, 5, 999):
+        assert stats.binomtest(int(here[t].sum()), 400, share).pvalue > 1e-3
+    by_client = here.mean(axis=0)
+    error = by_client.std(ddof=1) / np.sqrt(400)
+    assert abs(by_client.mean() - share) < 3.5 * error < 0.02
+    sessions, breaks = whole_sessions(here)
+    for found, mean in ((sessions, length), (breaks, length * (1 - share) / share)):
+        assert found.mean() == pytest.approx(mean, rel=0.03)
+        spread = np.sqrt(mean * (mean - 1))  # of the geometric distribution
+        assert found.std() == pytest.approx(spread, rel=0.06)
+
+
+def test_sessions_of_the_length_that_chance_has_are_drawn_afresh():
+    afresh = Traffic(200, 0, network=NetworkModel(online=0.75))
+    same = Traffic(200, 0, network=NetworkModel(online=0.75, session=4))
+    assert journal(afresh, 30) == journal(same, 30)  # 1 / (1 - 0.75)
+
+
 @pytest.mark.parametrize("drop", [0.0, 0.5])
 @pytest.mark.parametrize("delay", [1, 9])
 def test_faults_change_no_receivers(drop, delay):
@@ -162,6 +201,10 @@ def test_arrivals_go_in_waves_in_a_random_order():
         ({"delay": 0}, "delay must be a whole number, at least 1"),
         ({"drop": 1.5}, "drop is a probability, from 0 to 1; got 1.5"),
         ({"online": -1}, "online is a probability"),
+        ({"session": 5}, "online 1.0 leaves nobody to come and go"),
+        ({"online": 0.5, "session": 0.9}, "at least 1 cycles, and finite"),
+        ({"online": 0.9, "session": 8}, "at least 9 cycles"),
+        ({"online": 0.5, "session": "long"}, "session must be a number"),
     ],
 )
 def test_bad_networks(wrong, says):

@@ -128,6 +128,32 @@ def test_the_balance_of_a_randomised_account_is_that_of_the_mean_field(
     assert tokens[150:].mean() == pytest.approx(theory, rel=0.06)
 
 
+@pytest.mark.parametrize("slots", [1, 5, 10])
+def test_the_balance_is_that_of_the_share_of_useful_messages_that_was_measured(slots):
+    # Answers are to useful messages only, a share u: 1 - proactive(a) = u a / A, so
+    # a = A C / (A + u (C - A + 1)). Ages are those of models on a random walk.
+    capacity, reactivity, n, cycles = 20, 10, 500, 100
+    account = RandomizedTokenAccount(capacity, reactivity)
+    traffic = Traffic(n, 0, slots=slots, account=account)
+    age, mail, useful, tokens = np.zeros(n), [], [], []
+    for t in range(1, cycles + 1):
+        for _ in traffic.slots(t):
+            mail += age[traffic.leave()].tolist()
+            for numbers, _, receivers in traffic.arrive():
+                came = np.array([mail[k] for k in numbers])
+                heard = came >= age[receivers]
+                age[receivers] = came + 1
+                traffic.react(receivers, heard)
+                useful += heard.tolist() if t > 30 else []
+        tokens += [traffic.tokens.mean()] if t > 30 else []
+    u = np.mean(useful)
+    assert 0.5 < u < 0.9  # the faster messages travel, the more are useful
+    theory = reactivity * capacity / (reactivity + u * (capacity - reactivity + 1))
+    assert np.mean(tokens) == pytest.approx(theory, rel=0.03)
+    all_useful = reactivity * capacity / (capacity + 1)
+    assert np.mean(tokens) > 1.05 * all_useful  # which is not what was measured
+
+
 def test_if_nothing_arrives_clients_send_at_the_rate_of_their_timers():
     sent, _, _ = run(GeneralizedTokenAccount(5, 2), 40, network=NetworkModel(drop=1.0))
     assert (sent[:5] == 0).all()  # they save five tokens first

@@ -48,6 +48,7 @@ ANSWER_IN_WORDS = {
     "08.3": ("1/3", "0.33", "third"),
     "07.3": ("[0,", "4]"),
     "07.4": ("0.69", "ln 2", "3.4"),
+    "10.4": ("84",),
     "11.3": ("mean", "packbits"),
     "11.4": ("seed",),
     "12.1": ("4.9", "4.899", "24", "√24"),
@@ -348,25 +349,6 @@ def young(received, before, update):
     return solution("10").merge_by_age()[0](received, before, younger)
 
 
-def last_one_counts(s, w, to):
-    new_s, new_w = s / 2, w / 2
-    new_s[to] += s / 2
-    new_w[to] += w / 2
-    return new_s, new_w
-
-
-def sends_in_place(s, w, to):
-    for values in (s, w):
-        half = values / 2
-        values -= half
-        np.add.at(values, to, half)
-    return s, w
-
-
-def sends_all(s, w, to):
-    return tuple(np.bincount(to, values, minlength=len(s)) for values in (s, w))
-
-
 def account(proactive, reactive):
     """Return an account of these functions of the balance."""
     functions = {
@@ -617,18 +599,21 @@ WRONG = [
     ("10.2", "younger counts more", lambda: [by_age(lambda a, b: b / (a + b + 1e-9))]),
     ("10.2", "updates twice", lambda: [update_twice]),
     ("10.2", "as old as the younger", lambda: [young]),
-    ("10.3", "the last one counts", lambda: [last_one_counts]),
-    ("10.3", "in place", lambda: [sends_in_place]),
-    ("10.3", "keeps nothing", lambda: [sends_all]),
-    ("10.4", "plain", lambda: [network.SimpleTokenAccount(0)]),
-    ("10.4", "too large", lambda: [network.SimpleTokenAccount(20)]),
-    ("10.4", "all tokens at once", lambda: [network.GeneralizedTokenAccount(12, 1)]),
-    ("10.4", "not each period", lambda: [network.RandomizedTokenAccount(12, 6)]),
-    ("10.4", "answers alone", lambda: [account(full_at(99), one_if_any)]),
-    ("10.4", "never answers", lambda: [account(full_at(12), np.zeros_like)]),
-    ("10.4", "simple", lambda: [network.SimpleTokenAccount(12)]),
-    ("10.4", "answers all", lambda: [network.GeneralizedTokenAccount(12, 6)]),
-    ("10.4", "one answer of many", lambda: [if_useful(full_at(12), one_if_any)]),
+    ("10.4", "waits for all from the start", lambda: [15, 100, 100]),
+    ("10.4", "never hears of it", lambda: [3, 20, 100]),
+    ("10.4", "one hop more", lambda: [3, 80, 100]),
+    ("10.4", "one hop less", lambda: [3, 88, 100]),
+    ("10.4", "a server like neighbours", lambda: [3, 84, 84]),
+    ("10.4", "in words", lambda: ["three", 84, 100]),
+    ("10.3", "plain", lambda: [network.SimpleTokenAccount(0)]),
+    ("10.3", "too large", lambda: [network.SimpleTokenAccount(20)]),
+    ("10.3", "all tokens at once", lambda: [network.GeneralizedTokenAccount(12, 1)]),
+    ("10.3", "not each period", lambda: [network.RandomizedTokenAccount(12, 6)]),
+    ("10.3", "answers alone", lambda: [account(full_at(99), one_if_any)]),
+    ("10.3", "never answers", lambda: [account(full_at(12), np.zeros_like)]),
+    ("10.3", "simple", lambda: [network.SimpleTokenAccount(12)]),
+    ("10.3", "answers all", lambda: [network.GeneralizedTokenAccount(12, 6)]),
+    ("10.3", "one answer of many", lambda: [if_useful(full_at(12), one_if_any)]),
     ("11.1", "heads suit their clients", lambda: ["higher", "lower"]),
     ("11.1", "no difference", lambda: ["same", "same"]),
     ("11.1", "worse everywhere", lambda: ["lower", "lower"]),
@@ -972,7 +957,7 @@ WRONG += [
 # Mistakes for which the hint is an error that the answer itself raises.
 RAISES = [
     (
-        "10.4",
+        "10.3",
         "spends what it lacks",
         lambda: [account(full_at(10), np.ones_like)],
         "spends 1 tokens; the balance is 0",
@@ -989,7 +974,7 @@ RIGHT_TOO = [
     ("07.3", "of numpy", lambda: [np.array(solution("07").best_of_ten()[0][::-1])]),
     ("07.4", "not rounded", lambda: [math.log(2), 5 * math.log(2)]),
     ("10.1", "of numpy", lambda: [np.float64(100), np.int64(30)]),
-    ("10.4", "one answer", lambda: [if_useful(full_at(5), one_if_any)]),
+    ("10.3", "one answer", lambda: [if_useful(full_at(5), one_if_any)]),
     (
         "02.1",
         "far lazier",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import ConfigRecord
+from scipy import stats
 
 from gossiplib.asynchronous import merging, network
 from gossiplib.classroom.checking import CHECKS, checks_of, predicts, verdict
@@ -271,6 +272,23 @@ def by_own_size(graph, sizes):
 def without_itself(graph, sizes):
     W = nx.to_numpy_array(graph, nodelist=range(len(graph))) * sizes
     return W / W.sum(axis=1, keepdims=True)
+
+
+def verdict_by(*, times=1.0, paired=True, only_the_end=False, two_sided=False):
+    """Return a judge of curves that makes a mistake."""
+
+    def judge(a, b):
+        gap = b - a
+        spread = stats.sem(gap, axis=0)
+        if not paired:
+            spread = stats.sem(a, axis=0) + stats.sem(b, axis=0)
+        shift = np.abs(gap.mean(axis=0)) if two_sided else gap.mean(axis=0)
+        behind = shift > times * stats.t.ppf(0.975, len(gap) - 1) * spread
+        if only_the_end:
+            return "worse" if behind[-1] else "same"
+        return "worse" if behind[-1] else "later" if behind.any() else "same"
+
+    return judge
 
 
 def squared_sum(array):
@@ -543,19 +561,19 @@ WRONG = [
     ("05.4", "numbers", lambda: [0.45, 0.23]),
     ("06.1", "those who have", lambda: [4]),
     ("06.1", "of another digit", lambda: [8]),
-    ("06.2", "listens to others", lambda: [0.5, 4, 20]),
-    ("06.2", "equal weights", lambda: [0.2, 0, 20]),
-    ("06.2", "too soon", lambda: [0.5, -4, 8]),
-    ("06.2", "too long", lambda: [0.5, -4, 40]),
+    ("06.2", "the last word", lambda: [verdict_by(only_the_end=True)]),
+    ("06.2", "no interval", lambda: [verdict_by(times=0)]),
+    ("06.2", "the normal's 1.96", lambda: [verdict_by(times=1.96 / 2.776)]),
+    ("06.2", "each by itself", lambda: [verdict_by(paired=False)]),
+    ("06.2", "ahead is not the same", lambda: [verdict_by(two_sided=True)]),
+    ("06.2", "a number", lambda: [lambda a, b: (b - a).mean()]),
     ("06.3", "uniform", lambda: [lambda graph, sizes: mixing.uniform(graph)]),
     ("06.3", "own size", lambda: [by_own_size]),
     ("06.3", "not itself", lambda: [without_itself]),
-    ("06.4", "always averages", lambda: [averaging.weighted_mean]),
-    ("06.4", "largest array", lambda: [adopt(lambda m: max(map(squared_sum, m)))]),
-    ("06.4", "never the own", lambda: [adopt(norm, own=False)]),
-    ("06.4", "adopts for ever", lambda: [adopt(norm, rounds=99)]),
-    ("06.4", "two rounds", lambda: [adopt(norm, rounds=2)]),
-    ("06.4", "sum of norms", lambda: [adopt(sum_of_norms)]),
+    ("06.4", "as above", lambda: [1.0, 300]),
+    ("06.4", "too late", lambda: [0.01, 300]),
+    ("06.4", "too soon", lambda: [0.1, 100]),
+    ("06.4", "too long", lambda: [0.1, 1000]),
     ("06.5", "no difference", lambda: ["same", "same"]),
     ("06.5", "worse on the star", lambda: ["worse", "same"]),
     ("06.5", "also on the ring", lambda: ["better", "better"]),

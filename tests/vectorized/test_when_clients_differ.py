@@ -1,4 +1,4 @@
-"""What notebook 06 concludes, in small."""
+"""What notebook 06 concludes, and 07 and 08 on the same data, in small."""
 
 import random
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 from flwr.serverapp.strategy import FedAvg
 from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
 
 from gossiplib.core import mixing, topology
 from gossiplib.core.averaging import SoftmaxDistance, weighted_mean
@@ -47,18 +48,64 @@ def test_complete_graph_with_weights_by_examples_is_flowers_fedavg():
     assert np.allclose(ours, theirs, atol=1e-5)
 
 
-def test_uneven_data_hurts_where_mixing_is_slow():
-    ring = topology.named("ring", 16)
-    lost = {}
-    for name, graph in {"ring": ring, "complete": COMPLETE}.items():
-        even, uneven = (
-            np.mean(
-                [accuracies(digits(16, alpha=a, seed=s), graph, 15)[1] for s in (0, 1)]
-            )
-            for a in (10, 0.1)
+RING = topology.named("ring", 16)
+
+
+def alone(server_round):
+    return nx.empty_graph(16)
+
+
+def common(graph, at, alpha=0.1, **options):
+    """Return the mean client's accuracy after some rounds, over two seeds."""
+    options = {"lr": 1.0, "batch_size": 64, "evaluate_every": 0} | options
+    found = []
+    for seed in (0, 1):
+        task = digits(16, alpha=alpha, seed=seed)
+        options |= {"evaluate_fn": task.evaluate_fn, "observe_every": at[0]}
+        measured = gossip_learning(task, graph, at[-1], **options)
+        measured = measured.evaluate_metrics_serverapp
+        found.append([measured[t]["accuracy"] for t in at])
+    return np.mean(found, axis=0)
+
+
+def test_uneven_data_make_slow_mixing_later_not_worse():
+    ring, complete = (common(graph, (12, 900)) for graph in (RING, COMPLETE))
+    even = common(RING, (12,), alpha=10)
+    assert complete[0] - ring[0] > 0.2 and even[0] - ring[0] > 0.2
+    assert complete[1] - ring[1] < 0.05
+    assert common(alone, (12, 204))[1] < 0.5 < complete[1] - 0.4
+
+
+def test_without_weight_decay_one_model_gets_every_training_image_right():
+    task = digits(16, alpha=0.1, seed=0)
+    parts = [task.part(client, "train") for client in range(16)]
+    x, y = (np.concatenate([part[k] for part in parts]) for k in (0, 1))
+    model = LogisticRegression(C=1e4, max_iter=2000).fit(x, y)
+    assert model.score(x, y) == 1
+
+
+def test_with_weight_decay_it_ends_worse_and_less_so_at_a_small_rate():
+    decay = {"weight_decay": 0.01}
+    before, end = common(RING, (150, 300), **decay)
+    assert abs(end - before) < 0.05  # it has ended
+    assert common(COMPLETE, (300,), **decay)[0] - end > 0.12
+    assert common(RING, (600,), lr=0.1, **decay)[0] - end > 0.1
+
+
+def test_on_personal_sets_gossip_is_behind_learning_alone_and_then_ahead():
+    graph, gains = topology.named("regular", 16, seed=0), []
+    for seed in range(5):
+        task = digits(16, alpha=0.1, seed=seed)
+        options = {"lr": 1.0, "batch_size": 64, "evaluate_every": 12}
+        with_others, by_itself = (
+            gossip_learning(task, schedule, 204, **options).evaluate_metrics_clientapp
+            for schedule in (graph, alone)
         )
-        lost[name] = even - uneven
-    assert lost["ring"] > 0.2 > 0.15 > lost["complete"]
+        gains.append(
+            [with_others[t]["accuracy"] - by_itself[t]["accuracy"] for t in (12, 204)]
+        )
+    soon, late = np.mean(gains, axis=0)
+    assert soon < -0.02 and late > 0.015
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,22 @@
 """Checks of the exercises of notebook 06: when clients differ."""
 
-from functools import cache
-from types import SimpleNamespace
 from typing import Any
 
 import networkx as nx
 import numpy as np
-from sklearn.datasets import load_digits
+from scipy import stats
 
-from gossiplib.classroom.checking import Function, checks, close, need, predicts
-from gossiplib.classroom.exercises.runs import SEEDS, accuracies
+from gossiplib.classroom.checking import (
+    Function,
+    checks,
+    need,
+    need_number,
+    predicts,
+    untouched,
+)
+from gossiplib.classroom.exercises.runs import accuracies
 from gossiplib.core import mixing, topology
-from gossiplib.core.averaging import SoftmaxDistance
-from gossiplib.tasks.task import Task, digits
-from gossiplib.vectorized.engine import gossip_learning
+from gossiplib.tasks.task import digits
 
 
 @checks("06.1")
@@ -25,35 +28,50 @@ def _(clients: int) -> None:
 
 
 @checks("06.2")
-def _(self_weight: float, alpha: float, rounds: int) -> None:
-    need(0 <= self_weight <= 1, "W_ii is a share, from 0 to 1.")
-    need(rounds in range(1, 21), "At most 20 rounds.")
-    options: dict[str, Any] = {"batch_size": 64, "lr": 1.0, "observe_every": 0}
-    options["evaluate_every"] = rounds
-    found = []
-    for task in _two_schools():
-        rule = SoftmaxDistance(task.predict, self_weight=self_weight, alpha=alpha)
-        everybody = nx.complete_graph(16)
-        result = gossip_learning(task, everybody, rounds, average=rule, **options)
-        found.append(result.evaluate_metrics_clientapp[rounds]["accuracy"])
-    accuracy = np.mean(found)
-    hint = "How far should a client trust the others, even those who agree?"
-    if rounds < 20:
-        hint = "It may take longer."
-    if alpha >= 0:
-        hint = "Whom should a client listen to here?"
-    need(accuracy >= 0.83, f"It reaches {accuracy:.3f}. {hint}")
+def _(later_or_worse: Function) -> None:
+    rng = np.random.default_rng(0)
+    # Seeds differ by far more than methods do, and a little from each other in that.
+    b = np.linspace(0.5, 0.9, 8) + rng.normal(scale=0.1, size=(5, 1))
+    noise = rng.normal(scale=0.01, size=b.shape)
+    noise -= noise.mean(axis=0)
+    behind = {
+        "same": np.zeros(8),
+        "later": np.linspace(0.3, 0, 8),
+        "worse": np.full(8, 0.1),
+    }
+    hints = {
+        "same": "Where the interval of the differences holds 0, nobody is behind.",
+        "later": "It is behind in the middle, but not at the last measurement.",
+        "worse": "It is behind at the last measurement, in each seed.",
+    }
+    for verdict, gap in behind.items():
+        _need_verdict(later_or_worse, b - gap + noise, b, verdict, hints[verdict])
+    hint = "It is ahead all along, so it is neither later nor worse."
+    _need_verdict(later_or_worse, b + 0.1 + noise, b, "same", hint)
+    late = np.zeros(8)
+    late[-1] = 0.1
+    hint = "It is level at first, and behind at the end: the end decides."
+    _need_verdict(later_or_worse, b - late + noise, b, "worse", hint)
+    hint = "It is behind at the first measurement only, and that counts."
+    _need_verdict(later_or_worse, b - late[::-1] + noise, b, "later", hint)
+    t, spread = stats.t.ppf(0.975, 4), stats.sem(noise[:, -1])
+    for times, verdict in ((0.9, "same"), (1.1, "worse")):
+        hint = f"A mean difference of {times} times the interval's half width: count it"
+        hint += " only if it is more. Student's t for five seeds is 2.78."
+        a = b - times * t * spread * (np.arange(8) == 7) + noise * (np.arange(8) == 7)
+        _need_verdict(later_or_worse, a, b, verdict, hint)
 
 
-@cache
-def _two_schools() -> list[Task]:
-    """Return the task of 06.2 for each seed: half of the clients name digits anew."""
-    x, y = load_digits(return_X_y=True)
-    tasks = [Task(x / 16, y, 16, partition="iid", holdout=0.2, seed=s) for s in SEEDS]
-    for task in tasks:
-        rows = task.parts.index[task.parts.starts[8] : task.parts.starts[16]]
-        task.y[rows] = (task.y[rows] + 5) % 10
-    return tasks
+def _need_verdict(
+    judge: Function, a: np.ndarray, b: np.ndarray, verdict: str, hint: str
+) -> None:
+    with untouched("accuracies", a, b):
+        found = judge(a, b)
+    words = ("later", "worse", "same")
+    need(
+        isinstance(found, str) and found in words, 'Return "later", "worse" or "same".'
+    )
+    need(found == verdict, hint)
 
 
 @checks("06.3")
@@ -74,29 +92,20 @@ def _(weights: Function) -> None:
 
 
 @checks("06.4")
-def _(average: Function) -> None:
-    rng = np.random.default_rng(0)
-    # The largest array, the largest number and the largest sum of two norms are in
-    # models that do not win.
-    models = [[rng.normal(size=(3, 2)), rng.normal(size=2)] for _ in range(4)]
-    models[1][0][:] = -8.6
-    models[2][0][:], models[2][1][:] = 6.6, 10.5
-    models[3][0][:], models[3][1][:] = 8.2, -7.0
-    weights = np.array([0.4, 0.3, 0.2, 0.1])
-    for first in range(4):
-        own, *neighbours = order = [*models[first:], *models[:first]]
-        winner = max(order, key=lambda model: sum((a**2).sum() for a in model))
-        for t in (1, 2, 3, 4, 9):
-            now = SimpleNamespace(server_round=t)
-            mixed = average(own, neighbours, weights, now)
-            need(len(mixed) == 2, "Return a list with the arrays of a model.")
-            hint = "average with the weights."
-            wanted = [np.tensordot(weights, a, 1) for a in zip(*order, strict=True)]
-            if t <= 3:
-                hint = "adopt the model of the largest norm, which is over all its "
-                hint += "arrays. It may be the own one."
-                wanted = winner
-            need(close(mixed, wanted), f"In round {t}, {hint}")
+def _(rate: float, rounds: int) -> str:
+    need_number(rate)
+    need(0 < rate <= 10, "A rate is above 0, and 10 is more than enough.")
+    need(rounds in range(1, 301), "At most 300 rounds.")
+    options: dict[str, Any] = {"lr": float(rate), "weight_decay": 0.01}
+    half, end = (
+        accuracies(
+            topology.named("ring", 16), t, {"alpha": 0.1}, batch_size=64, **options
+        ).mean()
+        for t in (-(-rounds // 2), rounds)
+    )
+    told = f"It reaches {half:.3f} after half of the rounds, and {end:.3f} after all."
+    need(end >= 0.82, f"{told} Does it still rise, or has it ended?")
+    return told
 
 
 @predicts(

@@ -1,12 +1,11 @@
 """Certificates and keys for one run: who may take part, and who is who.
 
-An `Authority` signs a certificate for each process of a run on this machine. Its own
-key is never written down, so nobody can join later. Between strangers, an authority
-that they all trust does this.
+Between strangers, an authority that they all trust does what `Authority` does here.
 """
 
 import datetime
 import os
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +20,6 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-__all__ = ["Authority", "Identity", "check_identity", "key_pair"]
-
 
 class Identity(NamedTuple):
     """The files by which a process shows who it is, in PEM format."""
@@ -34,9 +31,9 @@ class Identity(NamedTuple):
 class Authority:
     """Sign certificates for processes on this machine.
 
-    Certificates and keys go to new files in `folder`, which should be open to this user
-    alone; what has their names is removed. By the file `certificate` there, everybody
-    knows what this authority has signed.
+    Certificates and keys go to new files in `folder`, in place of what has their names.
+    By the file `certificate` there, everybody knows what this authority has signed. Its
+    own key is never written down, so nobody can join later.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -77,19 +74,9 @@ class Authority:
 
 
 def check_identity(identity: Identity, authority: Path) -> None:
-    """Check that an authority has signed a certificate, and that its key is there.
+    """Raise OSError unless an authority has signed a certificate whose key is there.
 
-    gRPC would not say what is wrong.
-
-    Parameters
-    ----------
-    identity, authority : Identity, Path
-        The certificate's files, and the one of who has signed it.
-
-    Raises
-    ------
-    OSError
-        If a file cannot be used. It is named, with the reason.
+    It names the file, and the reason, which gRPC would not.
     """
     read = {}
     for file in (identity.certificate, authority):
@@ -139,12 +126,7 @@ def key_pair(folder: Path, name: str) -> tuple[Path, Path]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file that only this user can read and change, from the first moment on.
-
-    It is a new one, as a mode is given to new files alone, and a link leads elsewhere.
-    """
-    path.unlink(missing_ok=True)
-    with open(
-        path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)
-    ) as new:
+    """Write a file that, from the first moment on, only this user can open."""
+    path.unlink(missing_ok=True)  # a mode is for new files, and a link leads elsewhere
+    with open(path, "xb", opener=partial(os.open, mode=0o600)) as new:
         new.write(data)

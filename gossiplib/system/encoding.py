@@ -1,8 +1,7 @@
 """Flower's records as bytes, for the network and the disk, without pickle.
 
 Whoever reads bytes with `load` gets numbers, texts, bytes and arrays, whatever the
-sender wrote, or a ValueError. What the records mean, and whether their shapes fit, is
-for the reader to check.
+sender wrote, or a ValueError.
 """
 
 import itertools
@@ -13,8 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-
-__all__ = ["dump", "load"]
 
 #: What stands before each record and value: what it is, its order and number of axes,
 #: and the bytes of its name and data. The 43 that are free bound the memory of `load`:

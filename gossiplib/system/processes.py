@@ -1,11 +1,11 @@
 """Processes that belong to a `with` block, and end with it.
 
-`Processes` starts programs, keeps what they print, and ends them and all that they have
-started when the block ends, whatever ends it: an exception, Ctrl-C, or the death of the
-process that owns them. Every process carries a mark in its environment, which its
-children inherit. So a child is found also when its parent is gone, or when it has left
-its group. A guard, one small process for each block, holds a pipe from the owner: when
-the pipe closes, however that comes about, it kills what is left.
+They end with all that they have started, whatever ends the block: an exception, Ctrl-C,
+or the death of the process that owns them. Every process carries a mark in its
+environment, which its children inherit. So a child is found also when its parent is
+gone, or when it has left its group. A guard, one small process for each block, holds a
+pipe from the owner: when the pipe closes, however that comes about, it kills what is
+left.
 """
 
 import contextlib
@@ -23,8 +23,6 @@ import psutil
 
 if __name__ != "__main__":  # the guard runs this file alone, and needs no gossiplib
     from gossiplib.system.runs import wait_until
-
-__all__ = ["Processes", "free_ports"]
 
 _MARK = "GOSSIPLIB_PROCESSES"
 

@@ -1,7 +1,7 @@
 """What enters a `Task`: examples, labels and a model, each read one way, or refused.
 
 Whatever gives an array is turned into one here, once: numpy, pandas, lists, tensors of
-any device, sparse matrices. Rows are counted from 0, whatever the index of a table.
+any device, sparse matrices.
 """
 
 import contextlib
@@ -12,17 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-
-__all__ = [
-    "as_array",
-    "as_taken",
-    "check_build",
-    "check_dtype",
-    "check_module",
-    "read_x",
-    "read_y",
-    "to_floats",
-]
 
 #: The data types of models, and what numpy calls them.
 FLOATS = {torch.float32: np.float32, torch.float64: np.float64}

@@ -51,10 +51,7 @@ def write(path: str | os.PathLike[str], members: Mapping[str, Member]) -> None:
 
 
 def _part(folder: Path) -> IO[bytes]:
-    """Return a new file to write an archive to, locked as long as it is open.
-
-    Its name does not depend on the archive's, which may be as long as a name can be.
-    """
+    """Return a new file to write an archive to, locked as long as it is open."""
     while True:
         file = tempfile.NamedTemporaryFile(
             dir=folder, prefix="gossiplib-", suffix=".part", delete=False
@@ -133,10 +130,7 @@ class Members(Mapping[str, Member]):
     def array(
         self, name: str, codes: str, shape: tuple[int, ...] | None = None
     ) -> np.ndarray:
-        """Return an array; raise ValueError if there is none of such a type and shape.
-
-        `codes` are numpy's, one character for each data type that will do.
-        """
+        """Return an array of one of numpy's types `codes`, or raise ValueError."""
         found = self.get(name)
         if isinstance(found, np.ndarray) and found.dtype.char in codes:
             if shape is None or found.shape == shape:

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 
 class Identity(NamedTuple):
-    """The files by which a process shows who it is, in PEM format."""
+    """The files by which a process shows who it is, in PEM format, with its name."""
 
     certificate: Path
     key: Path
@@ -49,13 +49,8 @@ class Authority:
     def issue(self, name: str, *, days: float = 1.0) -> Identity:
         """Return the files of a certificate for a process on this machine, and its key.
 
-        Parameters
-        ----------
-        name : str
-            Whose it is, its common name. The certificate also holds for localhost.
-        days : float
-            How long it is valid from now on; a negative number is one that expired
-            so long ago.
+        The process has the common name `name`, beside localhost. The certificate is
+        valid for so many `days`; below 0, it expired so long ago.
         """
         now = datetime.datetime.now(datetime.UTC)
         begin = min(days, 0) - 1  # clocks differ
@@ -74,10 +69,7 @@ class Authority:
 
 
 def check_identity(identity: Identity, authority: Path) -> None:
-    """Raise OSError unless an authority has signed a certificate whose key is there.
-
-    It names the file, and the reason, which gRPC would not.
-    """
+    """Raise OSError, with the reason, if others would refuse this."""
     read = {}
     for file in (identity.certificate, authority):
         try:
@@ -85,15 +77,26 @@ def check_identity(identity: Identity, authority: Path) -> None:
         except ValueError:
             raise OSError(f"{file} holds no certificate in PEM format") from None
     chain, roots = read.values()
+    path, mine = identity.certificate, chain[0]
+    names = mine.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    if [one.value for one in names] != [path.stem]:
+        whose = mine.subject.rfc4514_string()
+        raise OSError(f"the certificate {path} is of {whose}, and not of {path.stem}")
+    begin, end = mine.not_valid_before_utc, mine.not_valid_after_utc
+    if not begin <= (now := datetime.datetime.now(datetime.UTC)) <= end:
+        raise OSError(
+            f"the certificate {path} holds from {begin} to {end}, and now is {now}: "
+            "have a new one issued, or set the clock"
+        )
     try:
         key = load_pem_private_key(identity.key.read_bytes(), None)
     except (ValueError, TypeError, exceptions.UnsupportedAlgorithm):
         what = "holds no private key in PEM format, without a password"
         raise OSError(f"{identity.key} {what}") from None
-    if chain[0].public_key() != key.public_key():
-        raise OSError(f"{identity.key} is not the key of {identity.certificate}")
+    if mine.public_key() != key.public_key():
+        raise OSError(f"{identity.key} is not the key of {path}")
     if not any(_has_signed(root, chain[-1]) for root in roots):
-        raise OSError(f"{identity.certificate} was not signed by {authority}")
+        raise OSError(f"{path} was not signed by {authority}")
 
 
 def _has_signed(root: x509.Certificate, other: x509.Certificate) -> bool:
@@ -107,14 +110,7 @@ def _has_signed(root: x509.Certificate, other: x509.Certificate) -> bool:
 def key_pair(folder: Path, name: str) -> tuple[Path, Path]:
     """Return the files of a new private and a public key, as a SuperNode needs them.
 
-    They are in OpenSSH's format, and only this user can read the private key.
-
-    Parameters
-    ----------
-    folder : Path
-        Where they go.
-    name : str
-        Of the private key's file; that of the public key ends in ".pub".
+    They are `name` and `name`.pub in the `folder`, in OpenSSH's format.
     """
     key = ec.generate_private_key(ec.SECP384R1())
     private, public = Path(folder) / name, Path(folder) / f"{name}.pub"

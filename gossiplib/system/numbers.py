@@ -17,10 +17,7 @@ Seed: TypeAlias = int | np.random.Generator
 
 
 def check_whole(name: str, value: object, least: int, most: int | None = None) -> int:
-    """Return a Python or numpy integer as an int; raise ValueError out of its range.
-
-    A truth value is none. `name` is what the message calls it.
-    """
+    """Return a whole number in its range as an int; else raise ValueError."""
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         whole = int(value)
         if least <= whole and (most is None or whole <= most):

@@ -39,14 +39,11 @@ def free_ports(n: int) -> list[int]:
 class Processes:
     """Own processes for the time of a `with` block.
 
-    `folder` has the logs, one file for each process. By default it is a temporary one
-    that only this user can read, and that goes with the block.
+    `folder` has the logs, one file for each process. Only this user can read it, and it
+    goes with the block.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self._private = folder is None
-        if folder is not None:
-            self.folder = Path(folder)
+    def __init__(self) -> None:
         self._mark = uuid.uuid4().hex
         self._started: dict[str, subprocess.Popen[bytes]] = {}
         self._guard: subprocess.Popen[bytes] | None = None
@@ -117,11 +114,9 @@ class Processes:
 
     def __enter__(self) -> "Processes":
         """Begin: from here on the guard watches."""
-        if self._private:
-            self.folder = Path(tempfile.mkdtemp(prefix="gossiplib-"))
-        command = [sys.executable, "-P", __file__, self._mark]
+        self.folder = Path(tempfile.mkdtemp(prefix="gossiplib-"))
         self._guard = subprocess.Popen(
-            command + [str(self.folder)] * self._private,
+            [sys.executable, "-P", __file__, self._mark, self.folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -164,12 +159,11 @@ def _kill(mark: str) -> None:
         time.sleep(0.02)
 
 
-def _guard(mark: str, *folders: str) -> None:
+def _guard(mark: str, folder: str) -> None:
     """Wait for the end of the owner or of its block, then leave nothing behind."""
     sys.stdin.buffer.read()
     _kill(mark)
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -116,56 +116,60 @@ def unravel(rows: Rows, shapes: Shapes) -> dict[str, Rows]:
     return arrays
 
 
-class StackedModels(Mapping[int, ArrayRecord]):
-    """Models as rows of one array: client -> ArrayRecord.
+class _Stacked(Mapping[int, Record]):
+    """Records of `clients`, in ascending order, in a few arrays."""
 
-    Row i is the model of client i, its arrays end to end; only `clients`, in ascending
-    order, have one.
-    """
+    def __init__(self, clients: np.ndarray) -> None:
+        self.clients = clients
+
+    def _place(self, client: int) -> int:
+        """Return where a client is; raise KeyError where a dict would."""
+        place = int(np.searchsorted(self.clients, client))
+        if place == len(self) or self.clients[place] != client:
+            raise KeyError(client)
+        return place
+
+    def __iter__(self) -> Iterator[int]:
+        """Go through the clients that have a record."""
+        return iter(self.clients.tolist())
+
+    def __len__(self) -> int:
+        """Return how many these are."""
+        return len(self.clients)
+
+
+class StackedModels(_Stacked[ArrayRecord]):
+    """Models as rows of one array, end to end: row i is the model of client i."""
 
     def __init__(self, rows: np.ndarray, shapes: Shapes, clients: np.ndarray) -> None:
-        self._rows, self._shapes, self._clients = rows, shapes, clients
+        super().__init__(clients)
+        self._rows, self._shapes = rows, shapes
 
     def __getitem__(self, client: int) -> ArrayRecord:
         """Make a client's ArrayRecord."""
-        client = self._clients[_place(self._clients, client)]
-        arrays = unravel(self._rows[client], self._shapes)
+        row = self.clients[self._place(client)]
+        arrays = unravel(self._rows[row], self._shapes)
         return pack(arrays.values(), arrays)
-
-    def __iter__(self) -> Iterator[int]:
-        """Go through the clients that have a model."""
-        return iter(self._clients.tolist())
-
-    def __len__(self) -> int:
-        """Return the number of clients that have a model."""
-        return len(self._clients)
 
     def rows(self) -> np.ndarray:
         """Return the models as rows, read-only; no copy where all clients have one."""
-        everyone = len(self._clients) == len(self._rows)
-        rows = self._rows.view() if everyone else self._rows[self._clients]
+        everyone = len(self) == len(self._rows)
+        rows = self._rows.view() if everyone else self._rows[self.clients]
         rows.flags.writeable = False
         return rows
 
 
-class StackedMetrics(Mapping[int, MetricRecord]):
-    """Metrics as columns, of clients in ascending order: client -> MetricRecord."""
+class StackedMetrics(_Stacked[MetricRecord]):
+    """Metrics as columns: name -> a value for each client."""
 
     def __init__(self, clients: np.ndarray, columns: dict[str, np.ndarray]) -> None:
-        self.clients, self.columns = clients, columns
+        super().__init__(clients)
+        self.columns = columns
 
     def __getitem__(self, client: int) -> MetricRecord:
         """Make a client's MetricRecord."""
-        place = _place(self.clients, client)
+        place = self._place(client)
         return MetricRecord({k: v[place].item() for k, v in self.columns.items()})
-
-    def __iter__(self) -> Iterator[int]:
-        """Go through the clients."""
-        return iter(self.clients.tolist())
-
-    def __len__(self) -> int:
-        """Return the number of clients."""
-        return len(self.clients)
 
     def mean(self) -> MetricRecord:
         """See `mean_metrics`."""
@@ -173,14 +177,6 @@ class StackedMetrics(Mapping[int, MetricRecord]):
         return MetricRecord(
             {k: float(v.mean()) for k, v in columns if k != "num-examples"}
         )
-
-
-def _place(clients: np.ndarray, client: int) -> int:
-    """Return where a client is; raise KeyError where a dict would."""
-    place = int(np.searchsorted(clients, client))
-    if place == len(clients) or clients[place] != client:
-        raise KeyError(client)
-    return place
 
 
 def pack(model: Iterable[np.ndarray], like: Iterable[str]) -> ArrayRecord:

@@ -41,10 +41,7 @@ class Parts(NamedTuple):
 
 
 def parts(index: np.ndarray, sizes: np.ndarray, holdout: float) -> Parts:
-    """Divide clients' examples: a share `holdout`, at least one, for each small part.
-
-    `index` and `sizes` are their rows, client by client, and how many each has.
-    """
+    """Divide clients' rows, `index`: a share, at least one, for each small part."""
     if not 0 <= check_number("holdout", holdout) < 0.5:
         raise ValueError(f"holdout is a share, from 0 to below 0.5; got {holdout}")
     needed = 3 if holdout else 1

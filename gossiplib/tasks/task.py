@@ -203,10 +203,7 @@ class Task:
             return check_module(self._build()).to(self._dtype)
 
     def initial_arrays(self) -> ArrayRecord:
-        """Return the parameters of `model()` as Flower sends them.
-
-        Where clients start with models of their own, they do not look at it.
-        """
+        """Return the parameters of `model()` as Flower sends them."""
         return ArrayRecord(self.model().state_dict())
 
     def client_app(

@@ -124,10 +124,7 @@ def train(
 @one_thread()
 @torch.no_grad()
 def evaluate(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
-    """Return the mean cross-entropy, "loss", and the share of hits, "accuracy".
-
-    The model is put into the mode of evaluation, and stays there.
-    """
+    """Return the mean cross-entropy, "loss", and the share of hits, "accuracy"."""
     logits = model.eval()(x.clone())  # a model may work in place
     hits = (logits.argmax(dim=1) == y).to(logits.dtype)
     return {"loss": float(F.cross_entropy(logits, y)), "accuracy": float(hits.mean())}

@@ -34,6 +34,9 @@ _NOISE = re.compile(
     r"|WARNING *: +(Since flwr|Manually terminating|fraction_evaluate))"
 )
 
+#: What each step of the start, and each command but a run, may take.
+_SECONDS = 60.0
+
 #: Where Flower's commands are. They call each other by name.
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 
@@ -64,9 +67,9 @@ class SuperLink:
     #: For whom the SuperLink is: an option of its command.
     runtime = "--simulation"
 
-    def __init__(self, *, days: float = 1.0, start_timeout: float = 60.0) -> None:
+    def __init__(self, *, days: float = 1.0) -> None:
         self.processes = Processes()
-        self._days, self._timeout = days, start_timeout
+        self._days = days
         self._numbers = itertools.count(1)
 
     def __enter__(self) -> Self:
@@ -103,7 +106,7 @@ class SuperLink:
             *("--ssl-ca-certfile", trusted, self.runtime),
         )
         self.processes.wait_until(
-            self._answers, self._timeout, "the SuperLink's start", ["superlink"]
+            self._answers, _SECONDS, "the SuperLink's start", ["superlink"]
         )
 
     def _start(self, name: str, home: Path, program: str, *more: str | Path) -> None:
@@ -135,8 +138,8 @@ class SuperLink:
 
     def _answer(self, name: str) -> dict[str, Any]:
         """Return a command's answer, as Flower's JSON has it, when it has ended."""
-        if not wait_until(lambda: not self.processes.is_running(name), self._timeout):
-            raise TimeoutError(f"{name} took more than {self._timeout:g} s")
+        if not wait_until(lambda: not self.processes.is_running(name), _SECONDS):
+            raise TimeoutError(f"{name} took more than {_SECONDS:g} s")
         text = self._log(name)
         try:
             answer: dict[str, Any] = json.loads(text[text.index("{") :])
@@ -241,9 +244,8 @@ class Deployment(SuperLink):
     ----------
     num_clients : int
         Number of SuperNodes; their partition ids are 0..num_clients-1.
-    days, start_timeout : float
-        Days for which the SuperLink's certificate is valid (below 0: it expired so long
-        ago); seconds that each step of the start, and each command but a run, may take.
+    days : float
+        How long the SuperLink's certificate is valid; below 0, it expired so long ago.
 
     Attributes
     ----------
@@ -260,7 +262,7 @@ class Deployment(SuperLink):
     ------
     FileNotFoundError, RuntimeError, TimeoutError
         At the start of the block, if Flower's commands are not installed; if a process
-        ends or is refused, or the certificate cannot be used; if a step takes longer.
+        ends or is refused, or the certificate cannot be used; if a step takes a minute.
 
     Examples
     --------
@@ -270,10 +272,8 @@ class Deployment(SuperLink):
 
     runtime = "--enable-supernode-auth"
 
-    def __init__(
-        self, num_clients: int, *, days: float = 1.0, start_timeout: float = 60.0
-    ) -> None:
-        super().__init__(days=days, start_timeout=start_timeout)
+    def __init__(self, num_clients: int, *, days: float = 1.0) -> None:
+        super().__init__(days=days)
         self.num_clients = check_whole("num_clients", num_clients, 1)
         self.node_ids: dict[int, int] = {}
         self.keys: dict[int, Path] = {}
@@ -288,19 +288,17 @@ class Deployment(SuperLink):
         return {int(n["node-id"]) for n in nodes["nodes"] if n["status"] == "online"}
 
     def kill(self, client: int) -> None:
-        """End a client's SuperNode as a crash would, with all that it has started.
+        """End the SuperNode of a `client` as a crash would, with all that it started.
 
-        The SuperLink does not know. It takes the node for online until heartbeats are
-        missing for a minute, and until then messages to it find no answer.
+        The SuperLink takes it for online until heartbeats are missing for a minute.
         """
         self.processes.kill(_name_of(client))
 
     def restart(self, client: int) -> None:
-        """Start a client's SuperNode again, on a new node; wait until it is online.
+        """Start a `client`'s SuperNode again, on a new node; wait until it is online.
 
-        Flower refuses a key whose node it takes for online. So the old node is
-        unregistered, which answers the messages that wait for it by errors, and the
-        new one has a new key. What the client kept in its `context.state` is lost.
+        The old one is unregistered, which answers the messages that wait for it by
+        errors. What the client kept in its `context.state` is lost.
         """
         if self.processes.is_running(_name_of(client)):
             self.kill(client)
@@ -337,7 +335,7 @@ class Deployment(SuperLink):
         wanted = {self.node_ids[i] for i in asked}
         self.processes.wait_until(
             lambda: wanted <= self.online(),
-            self._timeout,
+            _SECONDS,
             "the SuperNodes' start",
             [_name_of(i) for i in asked],
         )

@@ -1,11 +1,9 @@
 """The finished prototype as a Flower app: `make run`, or `flwr run`.
 
-Runs FedAvg and gossip on a topology on the grid that Flower gives, and gossip on a ring
-for contrast, with the same clients on the same partitions of digits, and prints a table
-of their accuracy on the common test set.
-The settings are those of `[tool.flwr.app.config]` in pyproject.toml. Flower simulates
-two SuperNodes unless it is told how many:
-`flwr run . --stream --federation-config num-supernodes=16`.
+It runs FedAvg and gossip on the grid that Flower gives, and gossip on a ring for
+contrast, with the same clients on the same partitions of digits. The settings are those
+of `[tool.flwr.app.config]` in pyproject.toml. Flower simulates two SuperNodes unless it
+is told how many: `flwr run . --stream --federation-config num-supernodes=16`.
 """
 
 from pathlib import Path
@@ -80,19 +78,9 @@ server = ServerApp()
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run FedAvg and gossip, print the table, save it as CSV and as a figure.
+    """Run FedAvg and gossip on a `grid`, print the table, save it and a figure.
 
-    Parameters
-    ----------
-    grid : flwr.serverapp.Grid
-        Where FedAvg and gossip on the chosen topology run.
-    context : flwr.app.Context
-        Of the server; its `run_config` has the settings.
-
-    Raises
-    ------
-    ValueError
-        If there are more or fewer SuperNodes than clients.
+    The `context` has the settings. There must be a SuperNode for each client.
     """
     config = _settings(context)
     n, rounds, every = config["num-clients"], config["num-rounds"], config["every"]

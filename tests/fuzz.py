@@ -54,7 +54,7 @@ def _of_peers() -> list[bytes]:
 
 
 def _put(data: bytes) -> object:
-    mailbox = Mailbox(4, 10**6, 10, max_arrays=20)
+    mailbox = Mailbox(4, 10**6, 10, initial=ArrayRecord([np.zeros(1)]))
     mailbox.link(1)
     mailbox.expect(ArrayRecord([np.ones((2, 2), np.float32), np.zeros(3)]))
     return mailbox.put(1, data)

@@ -16,8 +16,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from gossiplib.deployment.superlink import SuperLink
-from gossiplib.deployment.supernodes import Deployment
+from gossiplib.deployment.superlink import Deployment, SuperLink
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Few: each message to a client starts a process there, which imports PyTorch.

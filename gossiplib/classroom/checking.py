@@ -20,8 +20,6 @@ import numpy as np
 
 from gossiplib.classroom import exercises
 
-__all__ = ["check", "verdict"]
-
 #: A student's function, or one of the answers, which raises AssertionError(hint).
 Function: TypeAlias = Callable[..., Any]
 #: Returns how much changes, for each thing that is asked for.
@@ -45,12 +43,7 @@ def check(exercise: str, *answers: Any) -> None:
 
 
 def verdict(exercise: str, *answers: Any) -> str:
-    """Return what `check` prints: "right!", and what was measured, or why it is not.
-
-    Parameters
-    ----------
-    exercise, *answers
-        As in `check`.
+    """Return what `check` prints of an `exercise` and the `answers`.
 
     Raises
     ------
@@ -103,10 +96,9 @@ def predicts(
 ) -> Callable[[Truth], Truth]:
     """Register the check of a prediction: which way something changes.
 
-    It decorates a function () -> the true changes, with a hint for each, which may
-    train for some seconds: it is called once, and only if all answers are words for a
-    change: `more`, `less`, or "same" for one that is smaller than `same`. Who is right
-    is told what was measured. `reason` checks one answer more, the last: why it is so.
+    It decorates a function () -> the true changes, with a hint for each, called once
+    and only if all answers are words for a change: `more`, `less`, or "same" for one
+    that is smaller than `same`. `reason` checks one answer more, the last.
     """
 
     def register(truth: Truth) -> Truth:

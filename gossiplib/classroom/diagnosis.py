@@ -1,10 +1,8 @@
 """The fault detective: a run of gossip in which one thing is broken.
 
 Twelve clients learn digits, and one fault is hidden. What is broken, and where? A
-diagnosis is compared by hashes, so no answer stands in the data. That hides it from the
-eye, not from a reader of this file: it is a game, not an examination. The run is plain
-numpy, so that a fault can sit anywhere in it: in training, in what is said, in the
-weights. The engines have schedules and attacks for some of these faults.
+diagnosis is compared by hashes, so no answer stands in the data. The run is plain
+numpy, so that a fault can sit anywhere in it: in training, in what is said, in weights.
 """
 
 import hashlib
@@ -22,8 +20,6 @@ from gossiplib.core import mixing, topology
 from gossiplib.system.numbers import rng as stream
 from gossiplib.tasks.task import digits
 from gossiplib.viz import drawings, plots
-
-__all__ = ["CLIENTS", "KINDS", "by_link", "by_round", "case"]
 
 CLIENTS, ROUNDS = 12, 30
 
@@ -79,10 +75,9 @@ def case(seed: int) -> Case:
     "heard", the models that reached it; "step" and "shift", how far training and
     averaging moved its model (Euclidean distance); "norm", the model's length after the
     round; "own" and "test", its accuracy on its own training data and on the common
-    test set. `arrived`: messages that client i heard from client j in all rounds, shape
-    (n, n). `distance`: the mean distance of these models from the model of i, over the
-    length of that model; NaN where nothing arrived. `check` takes one of `KINDS`, and
-    where, and prints whether that is right.
+    test set. `arrived`: messages that client i heard from client j, shape (n, n).
+    `distance`: the mean distance of these models from that of i, over its length; NaN
+    where nothing arrived. `check` takes one of `KINDS`, and where.
     """
     rng = stream(seed, use="detective")
     name = rng.choice(["torus", "regular", "small-world"])

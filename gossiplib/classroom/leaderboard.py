@@ -2,11 +2,9 @@
 
 A *row* is one line of JSON: who, which entry (its SHA-256), which version of the
 yardstick, what the entry reached for each seed, and a checksum over all of it.
-`check_row` finds a score or name that was edited, a row of another entry or version, a
-file that was cut short. But anyone who can read this file can make a new checksum: only
-`verify`, which runs the entry again, tells a score, and the row that it measures is the
-one for the board. Nothing here tells who wrote an entry, nor that it plays fair, see
-`project`.
+`check_row` finds what was edited or cut short. But anyone who can read this file can
+make a new checksum: only `verify`, which runs the entry again, tells a score, and the
+row that it measures is the one for the board. Nothing here tells who wrote an entry.
 
 Another processor may round sums otherwise, and the models that come of it read some
 images otherwise: on one network, by up to 0.042 for the worst client (measured: four
@@ -31,8 +29,6 @@ from matplotlib.figure import Figure
 from gossiplib.classroom import project
 from gossiplib.classroom.project import FINAL, EntryError, Outcome, Score
 from gossiplib.viz.plots import COLOURS
-
-__all__ = ["append", "check_row", "figure", "make_row", "merge", "table", "verify"]
 
 Row: TypeAlias = dict[str, Any]
 
@@ -65,15 +61,9 @@ class Board(NamedTuple):
 
 
 def make_row(name: str, scored: Score) -> Row:
-    """Return the row that says what an entry reached.
+    """Return the row that says what an entry reached, `scored` by `project.score`.
 
-    Parameters
-    ----------
-    name : str
-        Of the student or the team: 1 to 40 characters, and all can be seen. The board
-        has one row for each.
-    scored : Score
-        What `project.score` returned.
+    The `name` of the student or team has 1 to 40 characters, and all can be seen.
     """
     row: Row = {"name": name, "version": project.VERSION}
     row |= {"entry": _hash(scored.source), "outcomes": [*map(asdict, scored.outcomes)]}
@@ -95,19 +85,9 @@ def _checksum(row: Row) -> str:
 
 
 def check_row(row: Row, seeds: Sequence[int] | None = FINAL) -> None:
-    """Raise ValueError unless a row is valid; this runs nothing.
+    """Raise ValueError, which names what is wrong, unless a `row` is valid.
 
-    Parameters
-    ----------
-    row : dict
-        A row, as from `make_row` or a line of a file.
-    seeds : sequence of int, optional
-        Its seeds must be these, by default those that count; None admits any.
-
-    Raises
-    ------
-    ValueError
-        The message names what is wrong.
+    Its `seeds` must be these, by default those that count; None admits any.
     """
     keys = ["name", "version", "entry", "outcomes", "checksum"]
     if not isinstance(row, dict) or row.keys() != {*keys}:
@@ -119,7 +99,7 @@ def check_row(row: Row, seeds: Sequence[int] | None = FINAL) -> None:
     _check_name(row["name"])
     if not project.is_hash(row["entry"]):
         raise ValueError("its entry is not named by a SHA-256")
-    found = [outcome.seed for outcome in outcomes_of(row)]
+    found = [outcome.seed for outcome in _outcomes_of(row)]
     if seeds is not None and found != list(seeds):
         text = f"its seeds are {found!s:.80}; those that count are {list(seeds)}"
         raise ValueError(text)
@@ -144,7 +124,7 @@ def _looks(name: str) -> str:
     return " ".join(plain.split())
 
 
-def outcomes_of(row: Row) -> list[Outcome]:
+def _outcomes_of(row: Row) -> list[Outcome]:
     """Return what a row says that its entry reached, if that is valid."""
     outcomes = row["outcomes"]
     if not isinstance(outcomes, list) or not outcomes:
@@ -157,38 +137,23 @@ def outcomes_of(row: Row) -> list[Outcome]:
 
 
 def append(path: str | os.PathLike[str], row: Row) -> None:
-    """Write a row at the end of a file, which is made if it is not there.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file.
-    row : dict
-        What `make_row` returned.
-    """
+    """Write a `row` at the end of a file, whose `path` need not be there yet."""
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(row, sort_keys=True) + "\n")
 
 
 def verify(row: Row, entry: Callable[..., Any] | str) -> Verdict:
-    """Return the problems of a row, and the row that its entry reaches here.
+    """Return the problems of a `row`, and the row that its `entry` reaches here.
 
     An entry is the program of somebody else: look at it before you run it. Any number
     that is another here is a problem. Where the final models differ as well, it may be
     an honest one of another processor; take the row that was measured.
-
-    Parameters
-    ----------
-    row : dict
-        What `make_row` returned, or one of the rows that `merge` did.
-    entry : callable or str
-        The entry or its source, see `project.score`.
     """
     try:
         check_row(row, seeds=None)
     except ValueError as error:
         return Verdict([f"the row: {error}"])
-    claimed = outcomes_of(row)
+    claimed = _outcomes_of(row)
     try:
         if row["entry"] != _hash(project.source_of(entry)):
             return Verdict(["the row belongs to another entry, or it was changed"])
@@ -211,15 +176,9 @@ def merge(
 ) -> Board:
     """Return the best valid row for each name in some files, and what was refused.
 
-    Neither the order of files and rows matters, nor how often one comes. Of names that
-    look alike, the one with the best row stays, and the others are named.
-
-    Parameters
-    ----------
-    paths : iterable of path, or one path
-        Files with a row a line, as `append` writes them.
-    seeds : sequence of int
-        Seeds that a row must have; by default those that count.
+    Neither the order of the `paths` and rows matters, nor how often one comes. Of names
+    that look alike, the one with the best row stays, and the others are named. By
+    default, rows must have the `seeds` that count.
     """
     valid, refused = [], set()
     if isinstance(paths, str | os.PathLike):  # a text has characters, not paths

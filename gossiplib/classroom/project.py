@@ -3,14 +3,12 @@
 Sixteen clients read digits over a hostile network, with a budget of bytes. Images are
 spread unevenly (Dirichlet, α = 0.5), links are lost, clients are offline, and two lie:
 they say minus what they have learned. An *entry* is a function that plans how they
-gossip. `score` runs its plan on networks that follow from seeds that it does not see,
-and measures the accuracy of the worst honest client. When the budget is spent, the
-network is dark, and all keep the models they have.
+gossip. When the budget is spent, the network is dark, and all keep their models.
 
 `score` runs the *source* of the entry, alone, so that what is hashed is what was run.
-That keeps honest people honest. Python cannot stop a program that is made to cheat: it
-may pass models from client to client in a global variable, and pay no bytes for them,
-or it may look up the seeds below. Read the best entries before you praise them.
+Python cannot stop a program that is made to cheat: it may pass models from client to
+client in a global variable, and pay no bytes for them, or it may look up the seeds
+below. Read the best entries before you praise them.
 """
 
 import ast
@@ -39,23 +37,6 @@ from gossiplib.system.numbers import check_whole, rng
 from gossiplib.system.records import array_bytes
 from gossiplib.tasks.task import Task, digits
 from gossiplib.vectorized.engine import gossip_learning
-
-__all__ = [
-    "EntryError",
-    "NETWORK",
-    "Network",
-    "PRACTICE",
-    "Plan",
-    "at_home",
-    "brief",
-    "liars",
-    "rough",
-    "score",
-    "source_of",
-    "start",
-    "task_of",
-    "wary",
-]
 
 #: Seconds after which a run is given up: nothing may hang.
 SECONDS = 120
@@ -102,21 +83,13 @@ def liars(seed: int) -> np.ndarray:
 
 
 def rough(schedule: topology.Schedule, seed: int) -> topology.Schedule:
-    """Return a schedule with the lost links and absent clients of a seed.
-
-    Parameters
-    ----------
-    schedule : networkx.Graph or callable
-        As planned: a graph, or a function from the round (1, 2, ...) to one.
-    seed : int
-        The network's seed.
-    """
+    """Return a `schedule` with the lost links and absent clients of a `seed`."""
     lossy = topology.drop_links(schedule, NETWORK.lost_links, seed)
     return topology.churn(lossy, NETWORK.online, seed)
 
 
 def state_of(task: Task) -> tuple[str, int, int]:
-    """Return a digest of all that an entry must leave as it is."""
+    """Return a digest of all of a `task` that an entry must leave as it is."""
     arrays = [a.numpy() for a in (task.x, task.y, *task.test)]
     return fingerprint(*arrays, *task.parts), task.seed, task.num_clients
 
@@ -215,9 +188,20 @@ class Plan:
 class Outcome:
     """What a plan reached on the network of one seed.
 
-    The accuracy of the worst honest client on the common test set, and their mean; the
-    bytes that reached clients; the rounds until the end, or until the budget was spent;
-    and the SHA-256 of all final models.
+    Attributes
+    ----------
+    seed, bytes, rounds : int
+        The seed; bytes that reached clients; rounds until the end, or until the budget
+        was spent.
+    worst, mean : float
+        Accuracy of the worst honest client on the common test set, and their mean.
+    digest : str
+        The SHA-256 of all final models.
+
+    Raises
+    ------
+    ValueError
+        If no plan can have reached that.
     """
 
     seed: int
@@ -228,7 +212,7 @@ class Outcome:
     digest: str
 
     def __post_init__(self) -> None:
-        """Raise ValueError if no plan can have reached that."""
+        """Check what a row may claim."""
         whose = f"the outcome of seed {self.seed!r:.20}"
         kinds = all(type(getattr(self, f.name)) is f.type for f in fields(self))
         if not kinds or not is_hash(self.digest):

@@ -1,9 +1,8 @@
 """Gossip averaging by hand, on paper: cards for a class, and the table to expect.
 
 Students stand in a ring. Each holds a card with a number, hears some others in each
-round, and writes down the mean. The numbers are such that the first rounds need no
-fractions; what everybody should get comes from the same schedules and weights as in
-the rest of gossiplib. `page` is what to print on A4, as HTML:
+round, and writes down the mean. The first rounds need no fractions. `page` is what to
+print on A4, as HTML:
 
     python -m gossiplib.classroom.unplugged ring 12 --seed 1 > cards.html
 """
@@ -17,8 +16,6 @@ import numpy as np
 import pandas as pd
 
 from gossiplib.core import mixing, topology
-
-__all__ = ["as_written", "game", "page"]
 
 PAGE = Template("""\
 <!doctype html>
@@ -104,10 +101,9 @@ def game(
 
 
 def page(played: Game) -> str:
-    """Return a page of HTML that prints a `played` game.
+    """Return a page of HTML that prints a `played` game, and the table to expect.
 
-    There are six cards on a sheet, and the table to expect is on the last. By hand one
-    rounds, so from the first fraction on a student may be 0.1 off.
+    By hand one rounds, so from the first fraction on a student may be 0.1 off.
     """
     rounds, students = played.numbers.shape
     cards = [_card(played, student) for student in range(students)]

@@ -1,10 +1,9 @@
 """Calling the clients: which node is which client, and which calls were lost.
 
-The server's algorithm is in `server`; this module knows how messages fail. A reply may
-be an error, come too late, or never. A client that owes a reply gets no new message,
-because two calls at once would overwrite each other's changes of its state. A message
-holds for twice the timeout: after that a reply is no longer owed. A node may be killed
-and come back, with an empty state, or the client come back on another node.
+A reply may be an error, come too late, or never. A client that owes a reply gets no new
+message, because two calls at once would overwrite each other's changes of its state. A
+message holds for twice the timeout: after that a reply is no longer owed. A node may be
+killed and come back, with an empty state, or the client come back on another node.
 """
 
 import logging
@@ -20,8 +19,6 @@ from gossiplib.core.result import GossipResult, Loss
 from gossiplib.system.numbers import check_seconds
 from gossiplib.system.records import array_bytes, array_records
 from gossiplib.system.runs import wait_until
-
-__all__ = ["Calls"]
 
 #: Flower's ClientAppException, which ends what Ray and SuperNodes report of an error.
 _RAISED = re.compile(r"Exception ClientAppException occurred\. Message: (.*)'>", re.S)
@@ -95,8 +92,8 @@ class Calls:
     def welcome(self, n: int) -> list[int]:
         """Let clients join that have come late, or come back; return them.
 
-        They have neither model nor neighbours. A node may take the place of one that
-        is gone or owes a reply; else it is refused, and asked again next time.
+        A node may take the place of one that is gone or owes a reply; else it is
+        refused, and asked again next time.
         """
         self._collect_late_replies()
         joined = []
@@ -192,9 +189,8 @@ class Calls:
     def send(
         self, messages: Iterable[Message], *, counted: bool = True
     ) -> list[Message]:
-        """Call clients; return the replies that came and are no errors.
+        """Call clients; return the replies, in order; book all that fails as lost.
 
-        Replies are in the order of the partition ids. All that fails is booked as lost.
         With `counted`, the bytes of the models are booked as traffic.
         """
         self._collect_late_replies()

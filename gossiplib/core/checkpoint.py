@@ -1,29 +1,17 @@
 """A checkpoint: all that a run needs to go on after its process, or machine, is gone.
 
 It holds the round, what the run is (its *identity*), the result so far, and what the
-clients keep. ``Gossip(graph, checkpoint="run.zip")`` writes one after each round, and
-``resume`` of such a strategy goes on from it::
+clients keep, their whole `context.state`::
 
     strategy = Gossip(graph, checkpoint="run.zip", checkpoint_every=5)
     strategy.start(grid, initial_arrays, num_rounds=60)  # killed in round 43
     strategy.resume("run.zip", grid, initial_arrays, num_rounds=60)  # rounds 41 to 60
 
-`vectorized.gossip_learning` takes the paths as ``checkpoint=`` and ``resume=``. On
-LocalGrid and on arrays the models and the result are those of a run that was never
+On LocalGrid and on arrays the models and the result are those of a run that was never
 interrupted, to the bit, if what clients do follows from their state, their data and
 the round: a random number generator that lives on from one round to the next is not in
-a checkpoint. What the result tells of time goes on to add up; the time that a
-checkpoint takes is in it. Each checkpoint holds the whole result so far.
-
-The identity says what decides the models: the number of clients, the first model, the
-graph with its weights in the checkpoint's round, what the clients are told. How often
-a run is measured, and how many rounds it has, may differ in the run that goes on. The
-code of clients cannot be compared; the names of their average functions, with all
-parameters, are.
-
-The clients' part is their whole `context.state`, with what average functions and the
-wrapped app put there. How the file is kept from damage is `archive`'s part.
-``checkpoint.json`` in the file can be read by eye.
+a checkpoint. The code of clients cannot be compared; the names of their average
+functions, with all parameters, are.
 
 Whoever can write the file can make one up. What is not as a run would have written it
 is a ValueError, and reading takes memory of a hundred times the file's length at most.
@@ -53,21 +41,6 @@ from gossiplib.system.archive import Member, Members
 from gossiplib.system.encoding import dump, load
 from gossiplib.system.kinds import Special, as_kind, fields_of, parse
 from gossiplib.system.records import StackedMetrics, record_of
-
-__all__ = [
-    "Checkpoint",
-    "Identity",
-    "Known",
-    "check_path",
-    "fingerprint",
-    "identity",
-    "known_to",
-    "reading",
-    "restore",
-    "save",
-    "save_clients",
-    "take",
-]
 
 #: The version of the format; another one is refused.
 FORMAT = 3
@@ -133,10 +106,7 @@ class _Header(NamedTuple):
 
 
 def check_path(path: Where | None) -> Where | None:
-    """Return where to write checkpoints, wherever the process goes during the run.
-
-    Raise ValueError if none could be written there.
-    """
+    """Return a path as an absolute one; raise ValueError if nothing can go there."""
     if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
         raise ValueError(
             f"checkpoint must name a file in a folder that is there; got {path}"
@@ -164,10 +134,7 @@ def save(
     more: dict[str, Any],
     members: Mapping[str, Member],
 ) -> None:
-    """Write a checkpoint. If that fails, warn, and note the round as `unsaved`.
-
-    A run is worth more than its checkpoint: it goes on, and the earlier file stays.
-    """
+    """Write a checkpoint. If that fails, warn: the run goes on, the old file stays."""
     told, columns = _of_result(result)
     header = _Header(FORMAT, server_round, identity, told, more)
     text = json.dumps(header._asdict(), default=_plain).encode()
@@ -273,7 +240,10 @@ def _to_metrics(told: Any, at: str) -> MetricRecord:
 
 
 def identity(W: Matrix, discover_every: int, records: Records) -> Identity:
-    """Return what decides the models of a run of `Gossip`; W is the round's."""
+    """Return what decides the models of a run of `Gossip`; W is the round's.
+
+    How often a run is measured, and how many rounds it has, may differ when it goes on.
+    """
     names = ("initial_arrays", "train_config", "evaluate_config")
     prints = (fingerprint(record or ConfigRecord()) for record in records)
     return {
@@ -291,46 +261,35 @@ def save_clients(
     identity: Identity,
     clients: Membership,
 ) -> None:
-    """Write a checkpoint of a run on Flower, with all that its clients keep."""
-    result = clients.calls.result
-    with result.timed("checkpoint"):
-        more, members = take(clients)
-        save(path, server_round, identity, result, more, members)
+    """Write a checkpoint of a run on Flower, with all that its clients keep.
 
-
-def take(clients: Membership) -> tuple[dict[str, Any], dict[str, Member]]:
-    """Ask all clients for what they keep; put what the server knows of them beside it.
-
-    A client that fails is booked as lost, and the checkpoint is without it. What is
-    returned are `more` and `members` of a checkpoint.
+    A client that fails is booked as lost, and the checkpoint is without it.
     """
     calls = clients.calls
-    asked = [calls.message("query.state", i) for i in sorted(calls.nodes)]
-    kept: dict[str, Member] = {}
-    states = set()
-    for reply in calls.send(asked, counted=False):
-        i = calls.client_of(reply)
-        if (state := calls.read(reply, dump, "its state")) is not None:
-            kept[f"state/{i}"] = state
-            states.add(i)
-    for i, arrays in clients.first.items():
-        kept[f"first/{i}"] = dump(RecordDict({"arrays": arrays}))
-    more = {
-        "run": calls.run,
-        "states": sorted(states),
-        "have_model": sorted(clients.have_model & states),
-        "late": sorted(clients.late & states),
-        "first": sorted(clients.first),
-        "chosen": [[i, near] for i, near in clients.chosen.items() if i in states],
-    }
-    return more, kept
+    with calls.result.timed("checkpoint"):
+        asked = [calls.message("query.state", i) for i in sorted(calls.nodes)]
+        kept: dict[str, Member] = {}
+        states = set()
+        for reply in calls.send(asked, counted=False):
+            i = calls.client_of(reply)
+            if (state := calls.read(reply, dump, "its state")) is not None:
+                kept[f"state/{i}"] = state
+                states.add(i)
+        for i, arrays in clients.first.items():
+            kept[f"first/{i}"] = dump(RecordDict({"arrays": arrays}))
+        more = {
+            "run": calls.run,
+            "states": sorted(states),
+            "have_model": sorted(clients.have_model & states),
+            "late": sorted(clients.late & states),
+            "first": sorted(clients.first),
+            "chosen": [[i, near] for i, near in clients.chosen.items() if i in states],
+        }
+        save(path, server_round, identity, calls.result, more, kept)
 
 
 def known_to(kept: Checkpoint, initial: ArrayRecord) -> Known:
-    """Return what `take` has put in a checkpoint; raise ValueError if it is not that.
-
-    Models must be like the first one of the run, `initial`.
-    """
+    """Return what `save_clients` wrote, with models like `initial`; or ValueError."""
 
     def stored(call: str, told: Any, at: str) -> dict[int, RecordDict]:
         ids = as_kind(list[int], told, at)
@@ -367,8 +326,7 @@ def known_to(kept: Checkpoint, initial: ArrayRecord) -> Known:
 def restore(kept: Checkpoint, known: Known, clients: Membership) -> None:
     """Give clients back what they kept, and fill in what the server knew of them.
 
-    Clients that are not in the checkpoint count as late. One of its own that is not
-    there, or fails, is a RuntimeError.
+    Clients that are not in the checkpoint count as late.
     """
     calls, states = clients.calls, known.states
     if missing := sorted(set(states) - set(calls.nodes)):

@@ -1,7 +1,6 @@
-"""Where a server reaches its clients: in this process.
+"""Where a server reaches its clients: in this process, one after the other.
 
-`LocalGrid` runs the clients one after the other, with no Ray, no threads and no
-start-up. A Strategy and a ClientApp run unchanged on it and on Flower's runtimes.
+A Strategy and a ClientApp run unchanged here and on Flower's runtimes.
 """
 
 import itertools
@@ -17,30 +16,21 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from gossiplib.system.numbers import check_whole
 
-__all__ = ["LocalGrid", "LocalNode"]
-
 #: flwr's code for "the ClientApp raised an exception".
 _RAISED = 2
 
 
 class LocalNode:
-    """One client in this process: a ClientApp and its Context.
+    """One client in this process: a ClientApp and its `context`, what it keeps.
 
     Parameters
     ----------
     client_app : flwr.clientapp.ClientApp
         The app that the client runs.
-    partition_id, num_partitions : int
-        Which client this is, of how many.
-    node_id : int
-        Flower's number of the node; messages go to it.
+    partition_id, num_partitions, node_id : int
+        Which client this is, of how many, and Flower's number of the node.
     run_config : dict, optional
         `context.run_config`.
-
-    Attributes
-    ----------
-    context : flwr.app.Context
-        What the client keeps.
     """
 
     def __init__(
@@ -65,17 +55,9 @@ class LocalNode:
         )
 
     def receive(self, message: Message) -> Message | None:
-        """Run the app on a `message`; where it raises, its state is as before.
+        """Return what the app replies to a `message`; an error if it raises.
 
-        Returns
-        -------
-        flwr.app.Message or None
-            Its reply; an error where it raises; None where it returns None.
-
-        Raises
-        ------
-        KeyboardInterrupt
-            If it is interrupted: that ends the run.
+        Then its state is as before. Only KeyboardInterrupt is raised: it ends the run.
         """
         # A client shares nothing with the server or with others, as in a process of
         # its own: it gets copies, and what it changes later counts no more.
@@ -96,10 +78,10 @@ class LocalNode:
 class LocalGrid(Grid):
     """A Flower Grid whose clients live in this process.
 
-    It behaves as Flower's simulation does: node ids are random numbers, not partition
-    ids; a client that raises answers with an error and its state is rolled back; one
-    that returns None never answers; and one that takes longer than the timeout answers
-    too late, though its state has changed.
+    As in Flower's simulation, node ids are random numbers, not partition ids; a client
+    that raises answers with an error and its state is rolled back; one that returns
+    None never answers; and one that takes longer than the timeout answers too late,
+    though its state has changed.
 
     Parameters
     ----------

@@ -3,7 +3,6 @@
 In each round the schedule offers neighbours, clients choose among them, and the choice
 becomes the round's graph and its mixing matrix W. A client that joins after the first
 round, or again after it was killed, starts from the model of one of its neighbours.
-How a call can fail is in `calls`; what the server does with models in `server`.
 """
 
 import logging
@@ -17,9 +16,6 @@ from gossiplib.core.calls import Calls
 from gossiplib.core.models import check_arrays, check_model
 from gossiplib.system.records import only_arrays, unpack
 from gossiplib.system.runs import due
-
-__all__ = ["Membership"]
-
 
 logger = logging.getLogger("gossiplib")
 
@@ -72,11 +68,9 @@ class Membership:
     def discover(self, server_round: int) -> None:
         """Let clients choose that have to; form the round's graph and its W.
 
-        The schedule decides in each round who is online and which links hold. A choice
-        lasts until it is due again, or the one graph of all rounds has been changed.
-        Clients that failed to choose are asked again in the next round; until then they
-        hear nobody. A graph or weights that are not those of the clients raise
-        TypeError or ValueError.
+        A choice lasts until it is due again, or the one graph of all rounds has been
+        changed. Clients that failed to choose are asked again in the next round; until
+        then they hear nobody.
         """
         plan, offer = self._plan, topology.at(self._plan.schedule, server_round)
         self.offer = offer
@@ -151,11 +145,7 @@ class Membership:
     def models(
         self, clients: list[int], *, counted: bool = False
     ) -> dict[int, ArrayRecord]:
-        """Ask clients for their models; return those that are sound.
-
-        With `counted`, the models are booked as traffic; a look that only measures is
-        not.
-        """
+        """Ask clients for their models, `counted` as traffic; return the sound ones."""
         asked = [self.calls.message("query.model", i) for i in clients]
         replies = self.calls.send(asked, counted=counted)
         models = {self.calls.client_of(r): self.sound_model(r) for r in replies}
@@ -164,8 +154,7 @@ class Membership:
     def sound_model(self, reply: Message) -> ArrayRecord | None:
         """Return the model in a reply, or book the call as lost.
 
-        A message that the client has encoded (see `averaging`, `send`) is for its
-        neighbours to read.
+        What the client has encoded is for its neighbours to read.
         """
 
         def parse(content: RecordDict) -> ArrayRecord:

@@ -13,21 +13,16 @@ from flwr.serverapp.strategy import Result
 
 from gossiplib.system.records import StackedMetrics, StackedModels, flat, mean_metrics
 
-__all__ = [
-    "GossipResult",
-    "Loss",
-]
-
 NodeMetrics: TypeAlias = dict[int, Mapping[int, MetricRecord]]
 #: (round, model) -> metrics of the model, or None where there is nothing to tell.
 EvaluateFn: TypeAlias = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
 def as_evaluate_fn(evaluate_fn: object) -> EvaluateFn | None:
-    """Return a user's `evaluate_fn`, if there is one, with metrics that are read once.
+    """Return a user's `evaluate_fn`, if any, made to tell MetricRecords of its own.
 
-    It may tell a dict of numbers in place of a MetricRecord, as with `FedAvg`. Raise
-    TypeError if it is no function, or when it tells something else.
+    It may tell a dict of numbers, as with `FedAvg`. Raise TypeError if it is no
+    function, or when it tells something else.
     """
     if evaluate_fn is None:
         return None
@@ -162,19 +157,11 @@ class GossipResult(Result):
         return np.stack(rows) if rows else np.empty((0, 0))
 
     def to_pandas(self, by: str = "client") -> pd.DataFrame:
-        """Return a tidy table.
+        """Return a tidy table, sorted by round and client.
 
-        Parameters
-        ----------
-        by : {"client", "round"}
-            One row for each round and client, with the metrics `train_*`,
-            `evaluate_*` and `server_*` and the number of `lost` calls; or one row for
-            each round, with the consensus distance, messages and bytes.
-
-        Returns
-        -------
-        pandas.DataFrame
-            The table, sorted by round and client.
+        It has a row for each round and client, with the metrics `train_*`, `evaluate_*`
+        and `server_*` and the number of `lost` calls; or, `by` "round", one for each
+        round, with the consensus distance, messages and bytes.
 
         Raises
         ------

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 from gossiplib._face import face
 
 if TYPE_CHECKING:
-    from .superlink import SuperLink as SuperLink, missing_commands as missing_commands
-    from .supernodes import Deployment as Deployment
+    from .superlink import (
+        Deployment as Deployment,
+        missing_commands as missing_commands,
+    )
 
 __getattr__, __dir__, __all__ = face(__name__)

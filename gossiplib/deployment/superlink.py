@@ -1,7 +1,8 @@
-"""A SuperLink of Flower's on this machine, and the runs that it is given.
+"""Flower's deployment runtime on this machine, for the time of a `with` block.
 
-`SuperLink` is one process, and Flower's own commands that talk to it, over TLS. Its
-apps run in this Python, with what it has installed. Nothing is downloaded.
+All is done by Flower's own commands, each a process as on a machine of its own. They
+talk over TLS, with certificates and keys that are made for the block. Apps run in this
+Python, with what it has installed; nothing is downloaded.
 """
 
 import contextlib
@@ -13,16 +14,15 @@ import shutil
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from gossiplib.system.certificates import Authority
+from gossiplib.system.certificates import Authority, key_pair
+from gossiplib.system.numbers import check_whole
 from gossiplib.system.processes import Processes, free_ports
 from gossiplib.system.runs import wait_until
 from gossiplib.system.simulation import QUIET
-
-__all__ = ["SuperLink", "missing_commands"]
 
 # What we read of Flower's texts, which are no interface: as 1.42.0 writes them.
 _STARTED = re.compile(r"Successfully started run (\d+)")
@@ -33,6 +33,9 @@ _NOISE = re.compile(
     r"(INFO |Using SuperLink|Successfully (started|installed) "
     r"|WARNING *: +(Since flwr|Manually terminating|fraction_evaluate))"
 )
+
+#: What each step of the start, and each command but a run, may take.
+_SECONDS = 60.0
 
 #: Where Flower's commands are. They call each other by name.
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -59,39 +62,18 @@ def app_output(text: str) -> str:
 
 
 class SuperLink:
-    """Own a SuperLink for the time of a `with` block; apps run on the simulation.
-
-    Parameters
-    ----------
-    days, start_timeout : float
-        Days for which the SuperLink's certificate is valid (below 0: it expired so long
-        ago); seconds that each step of the start, and each command but a run, may take.
-
-    Attributes
-    ----------
-    processes : Processes
-        Those of the block, with their logs: "superlink", and what talks to it.
-    folder : Path
-        Certificates, logs and apps. It goes with the block.
-    address, authority
-        Host and port of the SuperLink, and by whose certificate the others know it.
-    """
+    """Own a SuperLink whose apps run on the simulation; see `Deployment`."""
 
     #: For whom the SuperLink is: an option of its command.
     runtime = "--simulation"
 
-    def __init__(self, *, days: float = 1.0, start_timeout: float = 60.0) -> None:
+    def __init__(self, *, days: float = 1.0) -> None:
         self.processes = Processes()
-        self._days, self._timeout = days, start_timeout
+        self._days = days
         self._numbers = itertools.count(1)
 
     def __enter__(self) -> Self:
-        """Start all processes; wait until they answer.
-
-        Raise FileNotFoundError if Flower's commands are not installed, RuntimeError if
-        a process ends or is refused (with the end of its log) or the certificate cannot
-        be used, and TimeoutError if a step takes longer than `start_timeout`.
-        """
+        """Start all processes; wait until they answer."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.processes)
             self.folder = self.processes.folder
@@ -124,7 +106,7 @@ class SuperLink:
             *("--ssl-ca-certfile", trusted, self.runtime),
         )
         self.processes.wait_until(
-            self._answers, self._timeout, "the SuperLink's start", ["superlink"]
+            self._answers, _SECONDS, "the SuperLink's start", ["superlink"]
         )
 
     def _start(self, name: str, home: Path, program: str, *more: str | Path) -> None:
@@ -156,8 +138,8 @@ class SuperLink:
 
     def _answer(self, name: str) -> dict[str, Any]:
         """Return a command's answer, as Flower's JSON has it, when it has ended."""
-        if not wait_until(lambda: not self.processes.is_running(name), self._timeout):
-            raise TimeoutError(f"{name} took more than {self._timeout:g} s")
+        if not wait_until(lambda: not self.processes.is_running(name), _SECONDS):
+            raise TimeoutError(f"{name} took more than {_SECONDS:g} s")
         text = self._log(name)
         try:
             answer: dict[str, Any] = json.loads(text[text.index("{") :])
@@ -175,9 +157,7 @@ class SuperLink:
         watch: Callable[[str], object] | None = None,
         timeout: float = 600.0,
     ) -> str:
-        """Return what a Flower app prints, from its start by `flwr run` to its end.
-
-        Flower's own log is left out.
+        """Return what a Flower app prints in a `flwr run`, without Flower's own log.
 
         Parameters
         ----------
@@ -255,3 +235,111 @@ class SuperLink:
 
     def _log(self, name: str) -> str:
         return self.processes.log_file(name).read_text(errors="replace")
+
+
+class Deployment(SuperLink):
+    """Own a SuperLink and SuperNodes for the time of a `with` block.
+
+    Parameters
+    ----------
+    num_clients : int
+        Number of SuperNodes; their partition ids are 0..num_clients-1.
+    days : float
+        How long the SuperLink's certificate is valid; below 0, it expired so long ago.
+
+    Attributes
+    ----------
+    processes : Processes
+        Those of the block: "superlink", "supernode-0" and so on, with their logs.
+    folder : Path
+        Certificates, keys, logs and apps. It goes with the block.
+    address, authority
+        Host and port of the SuperLink, and by whose certificate the SuperNodes know it.
+    node_ids, keys : dict
+        Partition id -> Flower's number of the node, and the file of its private key.
+
+    Raises
+    ------
+    FileNotFoundError, RuntimeError, TimeoutError
+        At the start of the block, if Flower's commands are not installed; if a process
+        ends or is refused, or the certificate cannot be used; if a step takes a minute.
+
+    Examples
+    --------
+    >>> with Deployment(4) as deployment:  # doctest: +SKIP
+    ...     print(deployment.run("my_app", {"num-rounds": 5}))
+    """
+
+    runtime = "--enable-supernode-auth"
+
+    def __init__(self, num_clients: int, *, days: float = 1.0) -> None:
+        super().__init__(days=days)
+        self.num_clients = check_whole("num_clients", num_clients, 1)
+        self.node_ids: dict[int, int] = {}
+        self.keys: dict[int, Path] = {}
+
+    def _start_all(self) -> None:
+        super()._start_all()
+        self._start_supernodes(range(self.num_clients))
+
+    def online(self) -> set[int]:
+        """Return Flower's numbers of the nodes that the SuperLink takes for online."""
+        nodes = self._answer(self._ask("supernode", "list"))
+        return {int(n["node-id"]) for n in nodes["nodes"] if n["status"] == "online"}
+
+    def kill(self, client: int) -> None:
+        """End the SuperNode of a `client` as a crash would, with all that it started.
+
+        The SuperLink takes it for online until heartbeats are missing for a minute.
+        """
+        self.processes.kill(_name_of(client))
+
+    def restart(self, client: int) -> None:
+        """Start a `client`'s SuperNode again, on a new node; wait until it is online.
+
+        The old one is unregistered, which answers the messages that wait for it by
+        errors. What the client kept in its `context.state` is lost.
+        """
+        if self.processes.is_running(_name_of(client)):
+            self.kill(client)
+        old = str(self.node_ids[client])
+        gone = self._ask("supernode", "unregister", old)
+        self._start_supernodes([client])
+        self._answer(gone)
+
+    def start_supernode(self, name: str, client: int, key: Path | None) -> None:
+        """Start a process `name`, SuperNode of a `client`, and do not wait.
+
+        Its log tells how it fares. By the private `key` it shows who it is.
+        """
+        numbers = f"partition-id={client} num-partitions={self.num_clients}"
+        self._start(
+            name,
+            self.folder / f"flwr-{name}",  # a machine of its own would have its own
+            *("flower-supernode", "--superlink", self.address),
+            *("--host", "127.0.0.1", "--port", str(free_ports(1)[0])),
+            *("--root-certificates", self.authority.certificate),
+            *("--node-config", numbers),
+            *(() if key is None else ("--auth-supernode-private-key", key)),
+        )
+
+    def _start_supernodes(self, clients: Iterable[int]) -> None:
+        """Register a new key for each client, start its SuperNode, wait for all."""
+        asked = {}
+        for i in clients:
+            self.keys[i], public = key_pair(self.folder, f"key-{next(self._numbers)}")
+            asked[i] = self._ask("supernode", "register", str(public))
+        for i, name in asked.items():
+            self.node_ids[i] = int(self._answer(name)["node-id"])
+            self.start_supernode(_name_of(i), i, self.keys[i])
+        wanted = {self.node_ids[i] for i in asked}
+        self.processes.wait_until(
+            lambda: wanted <= self.online(),
+            _SECONDS,
+            "the SuperNodes' start",
+            [_name_of(i) for i in asked],
+        )
+
+
+def _name_of(client: int) -> str:
+    return f"supernode-{client}"

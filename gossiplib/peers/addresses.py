@@ -4,8 +4,6 @@ import ipaddress
 import re
 import socket
 
-__all__ = ["AddressBook", "check_address"]
-
 _ADDRESS = re.compile(r"([\w.-]{1,100}|\[[0-9a-f:.]{2,45}\]):(\d{1,5})", re.A | re.I)
 
 #: A name: words with dots between them, the last one no number.
@@ -14,19 +12,9 @@ _ALL = ipaddress.IPv4Address("255.255.255.255")
 
 
 def check_address(name: str, address: object, *, reachable: bool = True) -> str:
-    """Return an address, host:port, if others can reach a peer there.
+    """Return an address, host:port; raise ValueError if it is none, by its `name`.
 
-    Parameters
-    ----------
-    name, address : str, object
-        What the message calls it, and what it is.
-    reachable : bool
-        Whether all addresses of this machine, as 0.0.0.0, are none.
-
-    Raises
-    ------
-    ValueError
-        If it is something else.
+    One that is `reachable` is not all addresses of this machine, as 0.0.0.0.
     """
     found = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
     if not found or not 1 <= int(found[2]) <= 65535:

@@ -14,12 +14,13 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ArrayRecord
 
 from gossiplib.peers.addresses import AddressBook, check_address
-from gossiplib.peers.messages import Mailbox, Refused, check_usable
+from gossiplib.peers.messages import Mailbox, Refused, check_usable, note
 from gossiplib.peers.transport import ANY, Channels, name_of, patience
 from gossiplib.system import encoding
+from gossiplib.system.kinds import as_kind
 from gossiplib.system.numbers import check_whole
 from gossiplib.system.runs import wait_until
 
@@ -43,8 +44,8 @@ class Bootstrap:
     """Find neighbours for a mailbox, and be found at an address.
 
     `known` are addresses of peers to ask first; all may be `neighbours` by default. In
-    `timeout` seconds a message should have come. What is found is kept: the round of
-    each neighbour, and why the last handshake with somebody came to nothing.
+    `timeout` seconds a message should have come. Kept are the round of each neighbour
+    that was `found`, and why the last handshake with somebody `failed`.
     """
 
     address: str
@@ -64,17 +65,12 @@ class Bootstrap:
     _under_way: dict[Call, Future[int | None]] = field(default_factory=dict)
 
     def answer(self, sender: int, data: bytes, server_round: int) -> bytes:
-        """Answer a handshake: tell whether the two are linked, and who is where.
-
-        The round is the last that this peer has finished.
-        """
+        """Answer a handshake: whether there is a link, the own round, who is where."""
         try:
             caller = encoding.load(data).config_records["gossip"]
             address = check_address("the caller's", caller["address"])
-            link = caller["link"]
+            link: bool = as_kind(bool, caller["link"], "link")
         except (ValueError, KeyError):
-            self.mailbox.refuse("malformed")
-        if not isinstance(link, bool):
             self.mailbox.refuse("malformed")
         self.addresses.confirm(sender, address)
         linked = link and (self.neighbours is None or sender in self.neighbours)
@@ -84,17 +80,19 @@ class Bootstrap:
             if sender in self.mailbox.neighbours - self.mailbox.alive:
                 self.channels.forget(name_of(sender))
             self.mailbox.link(sender)
-        known, own = self.addresses.all(), self.addresses.client
-        where = {"clients": list(known), "addresses": list(known.values())}
-        return _record(client=own, round=server_round, linked=linked, **where)
+        known = self.addresses.all()
+        return note(
+            client=self.addresses.client,
+            round=server_round,
+            linked=linked,
+            clients=[*known],
+            addresses=[*known.values()],
+        )
 
     def handshake(self, client: int | None, address: str, *, link: bool) -> int | None:
-        """Call a peer, learn where others are, and return which round it is in.
-
-        It returns None without an answer of use, or if the peer refuses the link.
-        """
+        """Call a peer, learn where others are; return its round, if it is of use."""
         name = ANY if client is None else name_of(client)
-        data = _record(address=self.address, link=link)
+        data = note(address=self.address, link=link)
         try:
             reply = self.channels.call(
                 address, name, "Handshake", data, patience(self.timeout)
@@ -127,19 +125,9 @@ class Bootstrap:
     def greet(
         self, calls: Iterable[tuple[int | None, str]], link: bool, seconds: float
     ) -> dict[int, int]:
-        """Shake hands side by side; return the rounds of those that have answered.
+        """Shake hands side by side; return the rounds of those that answer in time.
 
-        An address where nobody answers holds up no other. It is called once at a time,
-        and its answer is returned whenever it comes.
-
-        Parameters
-        ----------
-        calls : iterable of (int or None, str)
-            Clients, None if it is not known which, and their addresses.
-        link : bool
-            Whether a link is asked for.
-        seconds : float
-            How long to wait at most.
+        Each is called once at a time, and its answer counts whenever it comes.
         """
         for at in calls:
             if (*at, link) not in self._under_way:
@@ -188,10 +176,7 @@ class Bootstrap:
         return self.found
 
     def search(self, seconds: float = _PAUSE) -> None:
-        """Call the neighbours that are not found yet, and who may know of them.
-
-        Answers that take longer than these `seconds` count the next time.
-        """
+        """Call the neighbours not found yet, and who may know of them; wait a while."""
         known = self.addresses.all()
         chosen = known.keys() & self._unfound()
         self.found |= self.greet([(i, known[i]) for i in chosen], True, seconds)
@@ -229,13 +214,6 @@ class Bootstrap:
         It is the one in the middle, by rounds: neither the one that says it is far
         ahead, nor the one that is behind. Nobody can say more than one round more than
         the middle one; and if there is only one, `Mailbox.believe` bounds what it says.
-
-        Parameters
-        ----------
-        own : int
-            The round that this peer has finished.
-        like : flwr.app.ArrayRecord
-            A model with the names, shapes and data types that it must have.
         """
         rounds = sorted((t, j) for j, t in self.found.items())
         middle = (len(rounds) - 1) // 2
@@ -256,7 +234,3 @@ class Bootstrap:
             if t > own:
                 return t, arrays, j
         return None
-
-
-def _record(**fields: Any) -> bytes:
-    return encoding.dump(RecordDict({"gossip": ConfigRecord(fields)}))

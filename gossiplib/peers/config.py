@@ -13,8 +13,6 @@ from flwr.app import ConfigRecord
 from gossiplib.peers.addresses import check_address
 from gossiplib.system.numbers import check_whole
 
-__all__ = ["PeerConfig"]
-
 #: No number of a config is larger, be it of clients, rounds or seconds.
 _MOST = 10**9
 
@@ -114,13 +112,7 @@ class PeerConfig:
             ) from None
 
     def arguments(self) -> list[str]:
-        """Return the words of the command line that say the same.
-
-        Raises
-        ------
-        ValueError
-            If `config` holds bytes: no word says these.
-        """
+        """Return this as words of the command line; raise ValueError for bytes."""
         words = vars(self).items()
         return [f"{k}={json.dumps(v, default=_plain)}" for k, v in words]
 

@@ -1,7 +1,6 @@
 """Peers on this machine: start n of them, kill one, and read what they leave behind.
 
-Each peer is a process of its own that knows nothing of this module (`python -m
-gossiplib.peers`), and whoever starts it is no server.
+Each is a process that knows nothing of this module, and who starts it is no server.
 """
 
 import contextlib
@@ -30,8 +29,6 @@ from gossiplib.system.processes import Processes, free_ports
 from gossiplib.system.records import flat, mean_metrics
 from gossiplib.system.runs import wait_until
 from gossiplib.system.simulation import QUIET
-
-__all__ = ["Peers", "can_start", "stored_events"]
 
 #: One thread each, no telemetry, and no log of gRPC's own.
 _ENV = QUIET | {
@@ -152,19 +149,10 @@ class Peers:
         self._start(i)
 
     def wait_for_round(self, server_round: int, timeout: float = 60.0) -> None:
-        """Wait until all peers that run have finished a round.
+        """Wait until all peers that run have finished the round `server_round`.
 
-        Parameters
-        ----------
-        server_round, timeout : int, float
-            The round, and seconds that it may take.
-
-        Raises
-        ------
-        RuntimeError
-            If a peer failed; with the end of its log.
-        TimeoutError
-            If it takes longer.
+        Raise RuntimeError if one fails, with the end of its log, and TimeoutError if it
+        takes more than `timeout` seconds.
         """
 
         def late() -> list[int]:
@@ -173,23 +161,17 @@ class Peers:
         self._wait(late, timeout, f"are not in round {server_round}")
 
     def wait(self, timeout: float = 60.0) -> None:
-        """Wait until all peers that were not killed have ended.
-
-        It may take `timeout` seconds, and raises what `wait_for_round` does.
-        """
+        """Wait until all have ended that were not killed; for `timeout`, see above."""
         self._wait(self._running, timeout, "still run")
 
     def _wait(self, late: Callable[[], list[int]], timeout: float, what: str) -> None:
         """Wait until nobody is late, as long as nobody fails."""
-        ended: set[int] = set()
 
         def done() -> bool:
-            stopped = {*self._clients} - self._killed - {*self._running()}
-            for i in stopped - ended:
-                if self._processes[i].poll() not in (0, ALONE):
+            for i in {*self._clients} - self._killed - {*self._running()}:
+                if self._processes[i].returncode not in (0, ALONE):
                     log = self.processes.tail(name_of(i))
                     raise RuntimeError(f"peer {i} has failed:\n{log}")
-                ended.add(i)
             return not late()
 
         if not wait_until(done, timeout):
@@ -209,8 +191,7 @@ class Peers:
     def events(self) -> pd.DataFrame:
         """Return what all peers did, one row an event, in the order of time.
 
-        The columns are time (seconds since the first event), peer, event, round, and
-        the fields of the events: other, bytes, ... `viz.timeline` draws it.
+        Its time is in seconds since the first event. `viz.timeline` draws it.
         """
         rows = pd.DataFrame(self._events_of(*self._clients))
         table = rows.sort_values("time", ignore_index=True)

@@ -27,15 +27,9 @@ KEPT = 100
 class EventLog:
     """Write the events and models of one peer to its folder, beside what is there.
 
-    What the disk has no room for is counted in `unwritten`, by kind; the peer goes on.
-
-    Parameters
-    ----------
-    folder, client : Path, int
-        The peer's own folder, and whose it is.
-    observe_every : int
-        Models of rounds k, 2k, ... stay, `KEPT` at most: of more, every second goes.
-        The newest is always there, for a restart.
+    Models of rounds k, 2k, ... stay, `KEPT` at most: of more, every second goes. The
+    newest is always there, for a restart. What the disk has no room for is counted in
+    `unwritten`, by kind; the peer goes on.
     """
 
     def __init__(self, folder: Path, client: int, observe_every: int) -> None:

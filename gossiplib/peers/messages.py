@@ -1,7 +1,6 @@
 """What peers say to each other: messages, their bytes, and which of them may be used.
 
-The sender of a message is known by a certificate (see `transport`); all else that it
-says may be wrong. Nothing here knows of the network.
+The sender of a message is known by a certificate; all else that it says may be wrong.
 """
 
 import math
@@ -11,15 +10,13 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from gossiplib.system import encoding, records
 from gossiplib.system.numbers import check_whole
-
-__all__ = ["Mailbox", "PeerMessage", "Refused", "decode", "encode"]
 
 Layout: TypeAlias = list[tuple[str, tuple[int, ...], np.dtype]]
 
@@ -71,29 +68,24 @@ class PeerMessage:
         return {name: getattr(self, name) for name in _HEADER}
 
 
-def encode(message: PeerMessage) -> bytes:
-    """Return a `message` as bytes."""
-    content = RecordDict({"gossip": ConfigRecord({**message.header})})
-    if message.arrays is not None:
-        content["arrays"] = message.arrays
+def note(arrays: ArrayRecord | None = None, **fields: Any) -> bytes:
+    """Return what one peer tells another as bytes: fields, and maybe a model."""
+    content = RecordDict({"gossip": ConfigRecord(fields)})
+    if arrays is not None:
+        content["arrays"] = arrays
     return encoding.dump(content)
 
 
-def decode(
-    data: bytes,
-    max_arrays: int | None = None,
-    initial: ArrayRecord | None = None,
-) -> PeerMessage:
+def encode(message: PeerMessage) -> bytes:
+    """Return a `message` as bytes."""
+    return note(message.arrays, **message.header)
+
+
+def decode(data: bytes, initial: ArrayRecord | None = None) -> PeerMessage:
     """Return the message that `encode` made the bytes `data` of.
 
-    Parameters
-    ----------
-    data : bytes
-        What came. It takes a multiple of its length in memory, see `encoding.load`.
-    max_arrays : int, optional
-        How many arrays its model may have.
-    initial : flwr.app.ArrayRecord, optional
-        A first model, whose infinite values, those of masks, may come back.
+    With an `initial` model, its own has no more than some arrays for each of those, and
+    may be infinite where that is, as masks are.
 
     Raises
     ------
@@ -102,7 +94,7 @@ def decode(
     """
     try:
         heads = len(_HEADER) + 2  # and those of the two records
-        most = None if max_arrays is None else max_arrays + heads
+        most = None if initial is None else 4 * len(initial) + 16 + heads
         content = encoding.load(data, most)
         header = content.config_records["gossip"]
         numbers = {name: check_whole(name, header[name], 0) for name in _HEADER}
@@ -120,8 +112,7 @@ def check_usable(
     """Return a model that another peer has sent, or raise `Refused`.
 
     It must be of finite numbers, but where `initial` is infinite; and have its names,
-    shapes and data types, if it is to be the `same`. How large numbers are is not
-    looked at: against 1e308 there are robust averages.
+    shapes and data types, if it is to be the `same`.
     """
     if not isinstance(arrays, ArrayRecord):
         raise Refused("malformed")
@@ -160,8 +151,6 @@ class Mailbox:
         Senders have the partition ids 0..num_clients-1; bytes that a message may have.
     num_rounds : int, optional
         The last round. None is without rounds: then no message is late.
-    max_arrays : int, optional
-        How many arrays a model may have.
     initial : flwr.app.ArrayRecord, optional
         The first model, see `decode`.
     rate : float
@@ -177,7 +166,6 @@ class Mailbox:
         max_bytes: int,
         num_rounds: int | None = None,
         *,
-        max_arrays: int | None = None,
         initial: ArrayRecord | None = None,
         rate: float = 200.0,
         clock: Callable[[], float] = time.monotonic,
@@ -186,8 +174,7 @@ class Mailbox:
         self.alive: set[int] = set()
         self.refused: Counter[str] = Counter()
         self.closed = False
-        self._num_clients = num_clients
-        self._max_bytes, self._max_arrays = max_bytes, max_arrays
+        self._num_clients, self._max_bytes = num_clients, max_bytes
         self._initial = initial
         self._last = math.inf if num_rounds is None else num_rounds
         self._rate, self._clock = rate, clock
@@ -196,8 +183,8 @@ class Mailbox:
         self._layout: Layout | None = None
         self._messages: dict[int, dict[int, PeerMessage]] = {}
         self._newest: dict[int, tuple[int, int]] = {}  # start and count of each sender
-        self._earlier: dict[int, deque[int]]  # and the starts before
-        self._earlier = defaultdict(partial(deque, maxlen=_STARTS))
+        # And the starts before.
+        self._earlier = defaultdict[int, deque[int]](partial(deque, maxlen=_STARTS))
         self._reached: Counter[int] = Counter()  # the round in which it was sent
         self._tokens: dict[int, tuple[float, float]] = {}  # how many, and when
         self._patience: dict[int, float] = {}  # with each neighbour: 1 is all of it
@@ -239,14 +226,8 @@ class Mailbox:
             self.closed = True
             self._changed.notify_all()
 
-    def admit(self, sender: int, size: int) -> None:
-        """Count a message against what its sender may send; refuse one too many.
-
-        Parameters
-        ----------
-        sender, size : int
-            Whose certificate it came with, -1 if that names no client; and its bytes.
-        """
+    def admit(self, sender: int, size: int, *, linked: bool = False) -> None:
+        """Count a message, or refuse it: its `sender`, `size`, or if not `linked`."""
         with self._changed:
             if not 0 <= sender < self._num_clients:
                 self.refuse("unknown name")
@@ -258,37 +239,20 @@ class Mailbox:
             self._tokens[sender] = (max(tokens - 1, 0.0), now)
             if tokens < 1:
                 self.refuse("too many")
+        if linked and sender not in self.neighbours:
+            self.refuse("not a neighbour")
 
     def refuse(self, reason: str) -> NoReturn:
-        """Count a message that is not used, by the `reason`.
-
-        Raises
-        ------
-        Refused
-            Always.
-        """
+        """Raise `Refused`, for this `reason`, and count it."""
         with self._changed:
             self.refused[reason] += 1
         raise Refused(reason)
 
     def put(self, sender: int, data: bytes) -> PeerMessage:
-        """Return a message that came, and keep it; a late one is counted, and dropped.
-
-        Parameters
-        ----------
-        sender, data : int, bytes
-            Whose certificate it came with, -1 if that names no client; and what came.
-
-        Raises
-        ------
-        Refused
-            If it may not be used.
-        """
-        self.admit(sender, len(data))
-        if sender not in self.neighbours:
-            self.refuse("not a neighbour")
+        """Return and keep the message in `data` of a `sender`, or raise `Refused`."""
+        self.admit(sender, len(data), linked=True)
         try:
-            message = decode(data, self._max_arrays, self._initial)
+            message = decode(data, self._initial)
         except Refused as refused:
             self.refuse(str(refused))
         t, start, count = message.round, message.start, message.count
@@ -329,9 +293,8 @@ class Mailbox:
     ) -> dict[int, PeerMessage]:
         """Return neighbour -> message of a round, when all that are alive have sent it.
 
-        A neighbour that is a round ahead already owes nothing any more. Who is silent
-        for `timeout` seconds is waited for no longer, until it sends again; and then
-        half as long. Each round gives a tenth of the timeout back.
+        Who is silent for `timeout` seconds is waited for no longer, until it sends
+        again; and then half as long. Each round gives a tenth of the timeout back.
 
         The time is meant for a neighbour's own work, not for its waiting for a third:
         whoever outran it then would lose both. So it is asked what it does before its
@@ -402,9 +365,8 @@ class Mailbox:
     def next_round(self, server_round: int) -> int:
         """Return this `server_round`, or a later one if all alive are far ahead of it.
 
-        Two rounds or more is far. The slowest of them decides, so that one neighbour
-        that lies about its round cannot drag a peer that hears others; for one that
-        hears no other, see `believe`.
+        The slowest of them decides, so that one that lies about its round cannot drag a
+        peer that hears others; for one that hears no other, see `believe`.
         """
         with self._changed:
             claims = [self._reached[j] for j in self.alive]
@@ -414,17 +376,10 @@ class Mailbox:
             return self.believe(server_round - 1, slowest - 1, len(claims)) + 1
 
     def believe(self, own: int, claim: int, witnesses: int) -> int:
-        """Return the round that a peer may go on from, if others say they are there.
+        """Return the round, `own` to `claim`, that so many `witnesses` may take one to.
 
-        What two or more say is believed. One alone can make it skip half of the rounds
-        that were left when it first did so, in all. One that is honest waits meanwhile.
-
-        Parameters
-        ----------
-        own, claim : int
-            The last round that the peer has finished, and that the others have.
-        witnesses : int
-            How many the others are.
+        What two or more say is believed. One alone can make a peer skip half of the
+        rounds that were left when it first did so, in all.
         """
         if witnesses > 1:
             return claim
@@ -435,10 +390,7 @@ class Mailbox:
         return own + skipped
 
     def get(self, timeout: float) -> tuple[int, PeerMessage] | None:
-        """Return a sender and its oldest message, each sender in turn.
-
-        If nothing comes within `timeout` seconds, it returns None.
-        """
+        """Return a sender and its oldest message, in turn; None after the `timeout`."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self.closed or any(self._messages.values()), max(timeout, 0)

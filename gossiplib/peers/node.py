@@ -3,12 +3,11 @@
 It runs any gossip ClientApp and plays the server's part for this one client: it calls
 `train`, sends what came out to its neighbours, hands theirs to `train.average`, and
 goes on. In rounds it waits for its neighbours, up to a timeout. Without rounds
-(`asynchronous.gossip_on_arrival`) a timer sends, and each model that comes is handed to
-the client.
+(`asynchronous.gossip_on_arrival`) a timer sends, and the client gets each model that
+comes.
 """
 
 import contextlib
-import datetime
 import threading
 import time
 from collections.abc import Iterable
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from cryptography import x509
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -28,14 +26,8 @@ from gossiplib.peers.addresses import AddressBook
 from gossiplib.peers.bootstrap import NO_ANSWER, Bootstrap
 from gossiplib.peers.config import PeerConfig
 from gossiplib.peers.log import EventLog, read_models, rounds_in, say
-from gossiplib.peers.messages import Grant, Mailbox, Refused, check_usable
-from gossiplib.peers.transport import (
-    Channels,
-    Outbox,
-    Server,
-    client_of,
-    name_of,
-)
+from gossiplib.peers.messages import Grant, Mailbox, Refused, check_usable, note
+from gossiplib.peers.transport import Channels, Outbox, Server, client_of, name_of
 from gossiplib.system import encoding, records
 from gossiplib.system.certificates import Identity
 from gossiplib.system.numbers import check_whole, rng
@@ -71,7 +63,6 @@ class Peer:
         client, n, address = config.client, config.num_clients, config.address
         name, folder = name_of(client), Path(config.folder)
         identity = Identity(folder / f"{name}.pem", folder / f"{name}.key")
-        _check_certificate(identity.certificate, name)
         authority = folder / "authority.pem"
         # A message of float32 may have places beside values, and a copy in float64.
         max_bytes = 4 * records.array_bytes(initial) + 256 * n + 2**16
@@ -82,13 +73,7 @@ class Peer:
         self._joined = 0.0  # when it has found its neighbours
         self._lock = threading.Lock()  # of round and model, which belong together
         self._node = LocalNode(app, client, n, node_id=client + 1)
-        self.mailbox = Mailbox(
-            n,
-            max_bytes,
-            config.num_rounds,
-            max_arrays=4 * len(initial) + 16,
-            initial=initial,
-        )
+        self.mailbox = Mailbox(n, max_bytes, config.num_rounds, initial=initial)
         self.addresses = AddressBook(client, n)
         seconds = config.timeout
         self.channels = Channels(identity, authority, max_bytes, seconds)
@@ -135,35 +120,22 @@ class Peer:
         return b""
 
     def _on_model(self, name: str, data: bytes) -> bytes:
-        self._admit_neighbour(name, data)
+        self.mailbox.admit(client_of(name), len(data), linked=True)
         with self._lock:
-            header, arrays = ConfigRecord({"round": self.round}), self.model
-        return encoding.dump(RecordDict({"gossip": header, "arrays": arrays}))
+            server_round, arrays = self.round, self.model
+        return note(arrays, round=server_round)
 
     def _on_progress(self, name: str, data: bytes) -> bytes:
         """Tell what was sent last, and how long the client has been at work since."""
-        self._admit_neighbour(name, data)
+        self.mailbox.admit(client_of(name), len(data), linked=True)
         since = self._since
         seconds = 0.0 if since is None else time.monotonic() - since
-        header = ConfigRecord({"sent": self._sent, "seconds": seconds})
-        return encoding.dump(RecordDict({"gossip": header}))
-
-    def _admit_neighbour(self, name: str, data: bytes) -> None:
-        sender = client_of(name)
-        self.mailbox.admit(sender, len(data))
-        if sender not in self.mailbox.neighbours:
-            self.mailbox.refuse("not a neighbour")
+        return note(sent=self._sent, seconds=seconds)
 
     # What it does, in one thread.
 
     def run(self) -> int:
-        """Gossip in rounds or without, to the end; send all there is; then close.
-
-        Returns
-        -------
-        int
-            What the process is to end with: 0, or `ALONE` if it has found nobody.
-        """
+        """Gossip to the end; return 0, or `ALONE` if the peer has found nobody."""
         config, code = self.config, 0
         last = config.num_rounds or config.num_sends or 0
         if self.round >= last:
@@ -363,11 +335,7 @@ class Peer:
     def call(
         self, message_type: str, server_round: int = 0, **content: Any
     ) -> RecordDict | None:
-        """Call the client as a server would, and return what it answers.
-
-        If it fails, that is None, and a loss in the log. The message has `content`
-        beside its config and the first model.
-        """
+        """Call the client as a server would; return what it answers, or log a loss."""
         config = ConfigRecord({**self.config.config, "server-round": server_round})
         first = {"arrays": self.initial, "initial": self.initial, "config": config}
         message = Message(RecordDict(first | content), self.client + 1, message_type)
@@ -415,22 +383,3 @@ def _last_of(folder: Path, initial: ArrayRecord) -> tuple[int, ArrayRecord]:
         f"{folder} has no model from which this peer can go on ({why}): "
         "a new run needs a new folder"
     )
-
-
-def _check_certificate(path: Path, name: str) -> None:
-    """Raise OSError if nobody would take this certificate for the peer's."""
-    try:
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    except ValueError as error:
-        raise OSError(f"{path} is no certificate: {error}") from None
-    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    now = datetime.datetime.now(datetime.UTC)
-    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    if [one.value for one in names] != [name]:
-        whose = certificate.subject.rfc4514_string()
-        raise OSError(f"the certificate {path} is of {whose}, and not of {name}")
-    if not begin <= now <= end:
-        raise OSError(
-            f"the certificate {path} holds from {begin} to {end}, and now is {now}: "
-            "have a new one issued, or set the clock"
-        )

@@ -1,7 +1,6 @@
 """How bytes get from peer to peer: gRPC, with certificates on both sides.
 
-Both sides of a connection show a certificate of one authority, and who calls is the
-name in it: nothing that a message says.
+Who calls is the name in a certificate of the one authority: no message says that.
 """
 
 import re
@@ -25,8 +24,6 @@ from gossiplib.peers.log import EventLog
 from gossiplib.peers.messages import AHEAD, Mailbox, PeerMessage, Refused, encode
 from gossiplib.system.certificates import Identity, check_identity
 
-__all__ = ["Channels", "Server"]
-
 _PATH = "/gossiplib.Peer/"
 #: The name that each certificate holds beside its own; for peers of unknown name.
 ANY = "localhost"
@@ -46,12 +43,8 @@ def name_of(client: int) -> str:
 
 
 def patience(timeout: float) -> float:
-    """Return in how many seconds two peers must be connected, or try anew.
-
-    That takes four times as long as a short message. After 10 seconds the system's own
-    attempts are rare, and a new one is the better one.
-    """
-    return min(4 * timeout, 10.0)
+    """Return in how many seconds two peers must be connected, or try anew."""
+    return min(4 * timeout, 10.0)  # later the system's own attempts are rare
 
 
 def client_of(name: str) -> int:
@@ -81,8 +74,7 @@ class Server:
     A caller that says nothing for 3 seconds, or a tenth of `timeout` if that is more,
     is cut off, with or without a certificate; a message that goes on coming is not,
     within `timeout`. Connections may take half of the files that the process may open,
-    and be 4096 at most: strangers that hold all keep new callers out, as long as they
-    open new ones in place of those that are cut off.
+    and be 4096 at most: strangers that hold all keep new callers out.
 
     Parameters
     ----------
@@ -182,10 +174,8 @@ class Server:
             slots.release()
 
     def _read(self, pieces: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        """Put a message together. Its caller has said how long it is.
-
-        Else the end of a message could not be told from the end of a broken call.
-        """
+        """Put a message together, of the length that its caller has said."""
+        # Else its end could not be told from that of a broken call.
         said = str(dict(context.invocation_metadata()).get("size"))
         if not re.fullmatch("[0-9]{1,15}", said):
             raise Refused("malformed")
@@ -226,10 +216,8 @@ class Channels:
     ----------
     identity, authority : Identity, Path
         The own certificate and key; and who has signed those of the others.
-    max_bytes : int
-        Bytes of the largest reply.
-    timeout : float
-        Seconds that a message may take.
+    max_bytes, timeout : int, float
+        Bytes of the largest reply, and seconds that a message may take.
     """
 
     def __init__(
@@ -256,8 +244,6 @@ class Channels:
     ) -> grpc.Future:
         """Return a call of a peer: `result()` is the reply, `code()` how it ended.
 
-        The message is sent in pieces, of a 16th of it at most.
-
         Parameters
         ----------
         address, name : str
@@ -282,13 +268,7 @@ class Channels:
             return call.future(pieces, timeout=timeout, metadata=said)
 
     def forget(self, key: str) -> None:
-        """Connect anew at the next call.
-
-        Parameters
-        ----------
-        key : str
-            A name; or an address, if whoever is there was called by the name `ANY`.
-        """
+        """Connect anew at the next call of `key`, a name, or for `ANY` an address."""
         with self._lock:
             _, channel = self._open.pop(key, (None, None))
         if channel is not None:
@@ -333,10 +313,7 @@ class Outbox:
     ) -> None:
         """Send the model of round `t` to neighbours, and wait for none of them.
 
-        Raises
-        ------
-        RuntimeError
-            If no thread can be started, now or before. gRPC is of no use then.
+        Raise RuntimeError if no thread can be started, now or before: gRPC needs them.
         """
         if self._broken is not None:
             raise self._broken

@@ -1,10 +1,8 @@
 """An archive on disk: arrays and bytes, written whole or not at all, without pickle.
 
 It is a zip file, not compressed, with arrays in the NPY format: `numpy.load` and unzip
-open it too. At its end, in the comment of the zip file, is a SHA-256 of all the rest,
-so an archive that was cut short or changed is not read. That finds damage; it is no
-signature, and whoever can write the file can write another one. What an archive holds
-is for others to say.
+open it too. Its comment is a SHA-256 of all the rest, by which damage is found. That is
+no signature: whoever can write the file can write another one.
 """
 
 import contextlib
@@ -20,8 +18,6 @@ from typing import IO, TypeAlias
 
 import numpy as np
 
-__all__ = ["BLANK", "Member", "Members", "reading", "write"]
-
 Member: TypeAlias = "bytes | np.ndarray"
 
 #: What stands in the place of the digest while it is computed.
@@ -31,10 +27,8 @@ BLANK = b"0" * 64
 def write(path: str | os.PathLike[str], members: Mapping[str, Member]) -> None:
     """Write an archive of bytes and arrays, in place of an earlier one.
 
-    The members go to a temporary file in the same folder, which takes the name only
-    when all is on the disk: whatever happens, there is the old archive or the new one;
-    of two writers of one archive, the last wins. Arrays are written piece by piece, so
-    no second copy is in memory. Only the owner can read the file.
+    A temporary file takes the name only when all is on the disk: whatever happens,
+    there is the old archive or the new one. Only the owner can read it.
     """
     path = Path(path).resolve()
     _sweep(path.parent)
@@ -57,10 +51,7 @@ def write(path: str | os.PathLike[str], members: Mapping[str, Member]) -> None:
 
 
 def _part(folder: Path) -> IO[bytes]:
-    """Return a new file to write an archive to, locked as long as it is open.
-
-    Its name does not depend on the archive's, which may be as long as a name can be.
-    """
+    """Return a new file to write an archive to, locked as long as it is open."""
     while True:
         file = tempfile.NamedTemporaryFile(
             dir=folder, prefix="gossiplib-", suffix=".part", delete=False
@@ -73,11 +64,7 @@ def _part(folder: Path) -> IO[bytes]:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what writers left that were killed; those that live hold a lock.
-
-    The number of a process would not do: another process may have it now, or one in
-    another container or on another machine that shares the folder.
-    """
+    """Remove what writers left that were killed; those that live hold a lock."""
     for left in folder.glob("gossiplib-????????.part"):
         with contextlib.suppress(OSError), left.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -120,7 +107,7 @@ class Members(Mapping[str, Member]):
             raise ValueError("its members are longer than the file")
 
     def __getitem__(self, name: str) -> Member:
-        """Read a member."""
+        """Read a member; raise ValueError if it is no array of its own length."""
         one = self._found[name]
         try:
             with self._archive.open(one) as member:
@@ -143,10 +130,7 @@ class Members(Mapping[str, Member]):
     def array(
         self, name: str, codes: str, shape: tuple[int, ...] | None = None
     ) -> np.ndarray:
-        """Return an array; raise ValueError if there is none of such a type and shape.
-
-        `codes` are numpy's, one character for each data type that will do.
-        """
+        """Return an array of one of numpy's types `codes`, or raise ValueError."""
         found = self.get(name)
         if isinstance(found, np.ndarray) and found.dtype.char in codes:
             if shape is None or found.shape == shape:
@@ -166,11 +150,9 @@ class Members(Mapping[str, Member]):
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str]) -> Iterator[Members]:
-    """Open an archive: name -> bytes or array, which is read when it is looked up.
+    """Open an archive; raise ValueError if it was altered, or is something else.
 
-    Raise ValueError if the file was cut short or altered, or is something else; on
-    look-up, if a member is no array of numbers of its own length. So what is read takes
-    no more memory than the file is long, whatever it claims to hold.
+    What is read takes no more memory than the file is long, whatever it claims to hold.
     """
     with open(path, "rb") as file:
         digest = _digest(file)

@@ -1,12 +1,11 @@
 """Certificates and keys for one run: who may take part, and who is who.
 
-An `Authority` signs a certificate for each process of a run on this machine. Its own
-key is never written down, so nobody can join later. Between strangers, an authority
-that they all trust does this.
+Between strangers, an authority that they all trust does what `Authority` does here.
 """
 
 import datetime
 import os
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,11 +20,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-__all__ = ["Authority", "Identity", "check_identity", "key_pair"]
-
 
 class Identity(NamedTuple):
-    """The files by which a process shows who it is, in PEM format."""
+    """The files by which a process shows who it is, in PEM format, with its name."""
 
     certificate: Path
     key: Path
@@ -34,9 +31,9 @@ class Identity(NamedTuple):
 class Authority:
     """Sign certificates for processes on this machine.
 
-    Certificates and keys go to new files in `folder`, which should be open to this user
-    alone; what has their names is removed. By the file `certificate` there, everybody
-    knows what this authority has signed.
+    Certificates and keys go to new files in `folder`, in place of what has their names.
+    By the file `certificate` there, everybody knows what this authority has signed. Its
+    own key is never written down, so nobody can join later.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,13 +49,8 @@ class Authority:
     def issue(self, name: str, *, days: float = 1.0) -> Identity:
         """Return the files of a certificate for a process on this machine, and its key.
 
-        Parameters
-        ----------
-        name : str
-            Whose it is, its common name. The certificate also holds for localhost.
-        days : float
-            How long it is valid from now on; a negative number is one that expired
-            so long ago.
+        The process has the common name `name`, beside localhost. The certificate is
+        valid for so many `days`; below 0, it expired so long ago.
         """
         now = datetime.datetime.now(datetime.UTC)
         begin = min(days, 0) - 1  # clocks differ
@@ -77,20 +69,7 @@ class Authority:
 
 
 def check_identity(identity: Identity, authority: Path) -> None:
-    """Check that an authority has signed a certificate, and that its key is there.
-
-    gRPC would not say what is wrong.
-
-    Parameters
-    ----------
-    identity, authority : Identity, Path
-        The certificate's files, and the one of who has signed it.
-
-    Raises
-    ------
-    OSError
-        If a file cannot be used. It is named, with the reason.
-    """
+    """Raise OSError, with the reason, if others would refuse this."""
     read = {}
     for file in (identity.certificate, authority):
         try:
@@ -98,15 +77,26 @@ def check_identity(identity: Identity, authority: Path) -> None:
         except ValueError:
             raise OSError(f"{file} holds no certificate in PEM format") from None
     chain, roots = read.values()
+    path, mine = identity.certificate, chain[0]
+    names = mine.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    if [one.value for one in names] != [path.stem]:
+        whose = mine.subject.rfc4514_string()
+        raise OSError(f"the certificate {path} is of {whose}, and not of {path.stem}")
+    begin, end = mine.not_valid_before_utc, mine.not_valid_after_utc
+    if not begin <= (now := datetime.datetime.now(datetime.UTC)) <= end:
+        raise OSError(
+            f"the certificate {path} holds from {begin} to {end}, and now is {now}: "
+            "have a new one issued, or set the clock"
+        )
     try:
         key = load_pem_private_key(identity.key.read_bytes(), None)
     except (ValueError, TypeError, exceptions.UnsupportedAlgorithm):
         what = "holds no private key in PEM format, without a password"
         raise OSError(f"{identity.key} {what}") from None
-    if chain[0].public_key() != key.public_key():
-        raise OSError(f"{identity.key} is not the key of {identity.certificate}")
+    if mine.public_key() != key.public_key():
+        raise OSError(f"{identity.key} is not the key of {path}")
     if not any(_has_signed(root, chain[-1]) for root in roots):
-        raise OSError(f"{identity.certificate} was not signed by {authority}")
+        raise OSError(f"{path} was not signed by {authority}")
 
 
 def _has_signed(root: x509.Certificate, other: x509.Certificate) -> bool:
@@ -120,14 +110,7 @@ def _has_signed(root: x509.Certificate, other: x509.Certificate) -> bool:
 def key_pair(folder: Path, name: str) -> tuple[Path, Path]:
     """Return the files of a new private and a public key, as a SuperNode needs them.
 
-    They are in OpenSSH's format, and only this user can read the private key.
-
-    Parameters
-    ----------
-    folder : Path
-        Where they go.
-    name : str
-        Of the private key's file; that of the public key ends in ".pub".
+    They are `name` and `name`.pub in the `folder`, in OpenSSH's format.
     """
     key = ec.generate_private_key(ec.SECP384R1())
     private, public = Path(folder) / name, Path(folder) / f"{name}.pub"
@@ -139,12 +122,7 @@ def key_pair(folder: Path, name: str) -> tuple[Path, Path]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file that only this user can read and change, from the first moment on.
-
-    It is a new one, as a mode is given to new files alone, and a link leads elsewhere.
-    """
-    path.unlink(missing_ok=True)
-    with open(
-        path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)
-    ) as new:
+    """Write a file that, from the first moment on, only this user can open."""
+    path.unlink(missing_ok=True)  # a mode is for new files, and a link leads elsewhere
+    with open(path, "xb", opener=partial(os.open, mode=0o600)) as new:
         new.write(data)

@@ -1,8 +1,7 @@
 """Flower's records as bytes, for the network and the disk, without pickle.
 
 Whoever reads bytes with `load` gets numbers, texts, bytes and arrays, whatever the
-sender wrote, or a ValueError. What the records mean, and whether their shapes fit, is
-for the reader to check.
+sender wrote, or a ValueError.
 """
 
 import itertools
@@ -13,8 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-
-__all__ = ["dump", "load"]
 
 #: What stands before each record and value: what it is, its order and number of axes,
 #: and the bytes of its name and data. The 43 that are free bound the memory of `load`:
@@ -30,9 +27,9 @@ _TEXTS = {"text": lambda data: str(data, "utf-8"), "bytes": bytes}
 def dump(content: RecordDict) -> bytes:
     """Return records as bytes: each record, and behind it its values, one by one.
 
-    A record or value is a head of 64 bytes, its name, its shape and its data: raw
-    numbers, or a text. The same content makes the same bytes. Arrays keep data type,
-    byte order and Fortran order; they are numpy's, of numbers or truth values.
+    A record or value is a head of 64 bytes, its name, its shape and its data. The same
+    `content` makes the same bytes. Arrays are of numbers or truth values, and keep data
+    type, byte order and Fortran order.
 
     Raises
     ------
@@ -102,15 +99,8 @@ def load(data: bytes, most: int | None = None) -> RecordDict:
 
     The memory for that is at most eight times the length of `data`, whatever they claim
     to hold: a value is made when all its bytes are there, and no object takes eight
-    times as much as its head and data.
-
-    Parameters
-    ----------
-    data : bytes
-        What came.
-    most : int, optional
-        How many records and values there may be; a list of texts counts once more for
-        each 64 bytes. Many small ones take some tenths of a second a megabyte.
+    times as much as its head and data. There may be at `most` so many records and
+    values; a list of texts counts once more for each 64 bytes.
 
     Raises
     ------

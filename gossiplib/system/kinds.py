@@ -1,8 +1,7 @@
 """JSON that anybody may have written, read as values of annotated types.
 
 What is of another type, too large, negative, twice there or missing is a ValueError
-that says where. So whoever reads JSON writes down what should be there, in the words
-of Python's annotations, and no checks.
+that says where.
 """
 
 import functools
@@ -11,8 +10,6 @@ import math
 from collections.abc import Callable, Mapping
 from types import UnionType
 from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
-
-__all__ = ["Special", "as_kind", "fields_of", "parse"]
 
 #: Kinds with a way of their own to be read: kind -> (what is told, where) -> value.
 Special: TypeAlias = Mapping[Any, Callable[[Any, str], Any]]
@@ -38,20 +35,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def as_kind(kind: Any, told: Any, at: str, special: Special | None = None) -> Any:
-    """Return what JSON tells as a value of a kind; raise ValueError if it is none.
+    """Return what `parse` told as a value of a kind; raise ValueError if it is none.
 
-    Parameters
-    ----------
-    kind : type
-        As annotated: a scalar or one of several, a list, set, tuple, dict or NamedTuple
-        of such. Numbers are not negative, and whole ones have 63 bits; Any is not
-        looked at.
-    told : object
-        What `parse` returned, or a part of it.
-    at : str
-        Where it stands, for messages.
-    special : mapping, optional
-        Other kinds, and how they are read.
+    A kind is as annotated: a scalar or one of several, a list, set, tuple, dict or
+    NamedTuple of such, or one of `special`. Numbers are not negative, and whole ones
+    have 63 bits; Any is not looked at. `at` is where it stands, for messages.
     """
     of, parts = get_origin(kind), get_args(kind)
     if kind is Any:

@@ -12,27 +12,12 @@ from typing import TypeAlias
 
 import numpy as np
 
-__all__ = [
-    "Seed",
-    "check_number",
-    "check_seconds",
-    "check_share",
-    "check_whole",
-    "draw",
-    "rng",
-    "seed_of",
-]
-
 #: What takes part in randomness: a whole number, or a generator to draw one from.
 Seed: TypeAlias = int | np.random.Generator
 
 
 def check_whole(name: str, value: object, least: int, most: int | None = None) -> int:
-    """Return a whole number as an int, if it is in its range; else raise ValueError.
-
-    It is a Python or numpy integer, and no truth value. Without `most` there is no
-    upper end. `name` is what the message calls it.
-    """
+    """Return a whole number in its range as an int; else raise ValueError."""
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         whole = int(value)
         if least <= whole and (most is None or whole <= most):
@@ -86,10 +71,7 @@ def rng(seed: int, *key: int, use: str = "") -> np.random.Generator:
 def draw(
     sample: int | None, clients: np.ndarray, seed: int, server_round: int
 ) -> np.ndarray:
-    """Draw clients to measure, without replacement; all where `sample` is None.
-
-    Returns them in ascending order.
-    """
+    """Return clients to measure, ascending: a sample of so many, or all if None."""
     if sample is None or len(clients) <= sample:
         return clients
     stream = rng(seed, server_round, use="sample")

@@ -1,11 +1,11 @@
 """Processes that belong to a `with` block, and end with it.
 
-`Processes` starts programs, keeps what they print, and ends them and all that they have
-started when the block ends, whatever ends it: an exception, Ctrl-C, or the death of the
-process that owns them. Every process carries a mark in its environment, which its
-children inherit. So a child is found also when its parent is gone, or when it has left
-its group. A guard, one small process for each block, holds a pipe from the owner: when
-the pipe closes, however that comes about, it kills what is left.
+They end with all that they have started, whatever ends the block: an exception, Ctrl-C,
+or the death of the process that owns them. Every process carries a mark in its
+environment, which its children inherit. So a child is found also when its parent is
+gone, or when it has left its group. A guard, one small process for each block, holds a
+pipe from the owner: when the pipe closes, however that comes about, it kills what is
+left.
 """
 
 import contextlib
@@ -24,8 +24,6 @@ import psutil
 if __name__ != "__main__":  # the guard runs this file alone, and needs no gossiplib
     from gossiplib.system.runs import wait_until
 
-__all__ = ["Processes", "free_ports"]
-
 _MARK = "GOSSIPLIB_PROCESSES"
 
 
@@ -41,14 +39,11 @@ def free_ports(n: int) -> list[int]:
 class Processes:
     """Own processes for the time of a `with` block.
 
-    `folder` has the logs, one file for each process. By default it is a temporary one
-    that only this user can read, and that goes with the block.
+    `folder` has the logs, one file for each process. Only this user can read it, and it
+    goes with the block.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self._private = folder is None
-        if folder is not None:
-            self.folder = Path(folder)
+    def __init__(self) -> None:
         self._mark = uuid.uuid4().hex
         self._started: dict[str, subprocess.Popen[bytes]] = {}
         self._guard: subprocess.Popen[bytes] | None = None
@@ -119,11 +114,9 @@ class Processes:
 
     def __enter__(self) -> "Processes":
         """Begin: from here on the guard watches."""
-        if self._private:
-            self.folder = Path(tempfile.mkdtemp(prefix="gossiplib-"))
-        command = [sys.executable, "-P", __file__, self._mark]
+        self.folder = Path(tempfile.mkdtemp(prefix="gossiplib-"))
         self._guard = subprocess.Popen(
-            command + [str(self.folder)] * self._private,
+            [sys.executable, "-P", __file__, self._mark, self.folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -166,12 +159,11 @@ def _kill(mark: str) -> None:
         time.sleep(0.02)
 
 
-def _guard(mark: str, *folders: str) -> None:
+def _guard(mark: str, folder: str) -> None:
     """Wait for the end of the owner or of its block, then leave nothing behind."""
     sys.stdin.buffer.read()
     _kill(mark)
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

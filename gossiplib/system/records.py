@@ -1,10 +1,8 @@
 """Flower's records: read fast, end to end as vectors, and many at once.
 
-A model is an ArrayRecord, or the list of its arrays. `StackedModels` and
-`StackedMetrics` hold the records of very many clients as a few arrays: a million
-ArrayRecords would take minutes to make, and more memory than the models.
-
-How they become bytes is told in `encoding`.
+A model is an ArrayRecord, or the list of its arrays. A million ArrayRecords would take
+minutes to make, and more memory than the models: `StackedModels` and `StackedMetrics`
+hold those of very many clients as a few arrays.
 """
 
 import contextlib
@@ -16,26 +14,6 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-
-__all__ = [
-    "Rows",
-    "Shapes",
-    "StackedMetrics",
-    "StackedModels",
-    "array_bytes",
-    "array_records",
-    "as_array",
-    "first_metrics",
-    "flat",
-    "mean_metrics",
-    "only_arrays",
-    "pack",
-    "ravel",
-    "record_of",
-    "unpack",
-    "unravel",
-    "wholes",
-]
 
 Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)
 
@@ -117,16 +95,9 @@ Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 
 def ravel(model: Sequence[np.ndarray], batch: tuple[int, ...] = ()) -> np.ndarray:
-    """Return a model as one vector, of shape ``(*batch, parameters)``.
+    """Return a model, arrays of shapes ``(*batch, ...)``, as one vector, end to end.
 
-    All its arrays come end to end, in a data type that holds all.
-
-    Parameters
-    ----------
-    model : list of numpy.ndarray
-        Arrays of the shapes ``(*batch, ...)``.
-    batch : tuple of int
-        The axis of many models; () for one.
+    Its shape is ``(*batch, parameters)``, its data type one that holds all.
     """
     parts = [np.reshape(array, (*batch, -1)) for array in model]
     return np.concatenate(parts, axis=-1) if parts else np.empty((*batch, 0))
@@ -135,14 +106,7 @@ def ravel(model: Sequence[np.ndarray], batch: tuple[int, ...] = ()) -> np.ndarra
 def unravel(rows: Rows, shapes: Shapes) -> dict[str, Rows]:
     """Return name -> view of an array of a model, shape ``(*batch, *shape)``.
 
-    It is the inverse of `ravel`.
-
-    Parameters
-    ----------
-    rows : numpy.ndarray or torch.Tensor
-        Models, shape ``(*batch, parameters)``.
-    shapes : mapping
-        Names of a model's arrays, in order, and their shapes.
+    It is the inverse of `ravel`: `rows` are models, shape ``(*batch, parameters)``.
     """
     arrays, start = {}, 0
     for name, shape in shapes.items():
@@ -152,71 +116,67 @@ def unravel(rows: Rows, shapes: Shapes) -> dict[str, Rows]:
     return arrays
 
 
-class StackedModels(Mapping[int, ArrayRecord]):
-    """Models as rows of one array: client -> ArrayRecord.
+class _Stacked(Mapping[int, Record]):
+    """Records of `clients`, in ascending order, in a few arrays."""
 
-    Row i is the model of client i, its arrays end to end; only `clients`, in ascending
-    order, have one.
-    """
+    def __init__(self, clients: np.ndarray) -> None:
+        self.clients = clients
+
+    def _place(self, client: int) -> int:
+        """Return where a client is; raise KeyError where a dict would."""
+        place = int(np.searchsorted(self.clients, client))
+        if place == len(self) or self.clients[place] != client:
+            raise KeyError(client)
+        return place
+
+    def __iter__(self) -> Iterator[int]:
+        """Go through the clients that have a record."""
+        return iter(self.clients.tolist())
+
+    def __len__(self) -> int:
+        """Return how many these are."""
+        return len(self.clients)
+
+
+class StackedModels(_Stacked[ArrayRecord]):
+    """Models as rows of one array, end to end: row i is the model of client i."""
 
     def __init__(self, rows: np.ndarray, shapes: Shapes, clients: np.ndarray) -> None:
-        self._rows, self._shapes, self._clients = rows, shapes, clients
+        super().__init__(clients)
+        self._rows, self._shapes = rows, shapes
 
     def __getitem__(self, client: int) -> ArrayRecord:
         """Make a client's ArrayRecord."""
-        client = self._clients[_place(self._clients, client)]
-        arrays = unravel(self._rows[client], self._shapes)
+        row = self.clients[self._place(client)]
+        arrays = unravel(self._rows[row], self._shapes)
         return pack(arrays.values(), arrays)
-
-    def __iter__(self) -> Iterator[int]:
-        """Go through the clients that have a model."""
-        return iter(self._clients.tolist())
-
-    def __len__(self) -> int:
-        """Return the number of clients that have a model."""
-        return len(self._clients)
 
     def rows(self) -> np.ndarray:
         """Return the models as rows, read-only; no copy where all clients have one."""
-        everyone = len(self._clients) == len(self._rows)
-        rows = self._rows.view() if everyone else self._rows[self._clients]
+        everyone = len(self) == len(self._rows)
+        rows = self._rows.view() if everyone else self._rows[self.clients]
         rows.flags.writeable = False
         return rows
 
 
-class StackedMetrics(Mapping[int, MetricRecord]):
-    """Metrics as columns, of clients in ascending order: client -> MetricRecord."""
+class StackedMetrics(_Stacked[MetricRecord]):
+    """Metrics as columns: name -> a value for each client."""
 
     def __init__(self, clients: np.ndarray, columns: dict[str, np.ndarray]) -> None:
-        self.clients, self.columns = clients, columns
+        super().__init__(clients)
+        self.columns = columns
 
     def __getitem__(self, client: int) -> MetricRecord:
         """Make a client's MetricRecord."""
-        place = _place(self.clients, client)
+        place = self._place(client)
         return MetricRecord({k: v[place].item() for k, v in self.columns.items()})
 
-    def __iter__(self) -> Iterator[int]:
-        """Go through the clients."""
-        return iter(self.clients.tolist())
-
-    def __len__(self) -> int:
-        """Return the number of clients."""
-        return len(self.clients)
-
     def mean(self) -> MetricRecord:
-        """Return the plain mean of each metric, see `mean_metrics`."""
+        """See `mean_metrics`."""
         columns = self.columns.items() if len(self) else []
         return MetricRecord(
             {k: float(v.mean()) for k, v in columns if k != "num-examples"}
         )
-
-
-def _place(clients: np.ndarray, client: int) -> int:
-    """Return where a client is; raise KeyError where a dict would."""
-    place = int(np.searchsorted(clients, client))
-    if place == len(clients) or clients[place] != client:
-        raise KeyError(client)
-    return place
 
 
 def pack(model: Iterable[np.ndarray], like: Iterable[str]) -> ArrayRecord:
@@ -237,12 +197,12 @@ def wholes(record: ConfigRecord, key: str) -> list[int]:
 
 def only_arrays(content: RecordDict) -> ArrayRecord:
     """Return the one ArrayRecord of a reply; raise ValueError if it is not one."""
-    records = array_records(content)
-    if len(records) != 1:
+    found = array_records(content)
+    if len(found) != 1:
         raise ValueError(
-            f"the reply must hold one ArrayRecord, the model; it holds {len(records)}"
+            f"the reply must hold one ArrayRecord, the model; it holds {len(found)}"
         )
-    return records[0]
+    return found[0]
 
 
 def flat(arrays: ArrayRecord) -> np.ndarray:

@@ -15,27 +15,12 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "Interrupt",
-    "check_memory",
-    "due",
-    "each_round",
-    "free_memory",
-    "progress",
-    "updates_bar",
-    "wait_until",
-]
-
 
 def wait_until(
     condition: Callable[[], bool], seconds: float, *, every: float = 0.05
 ) -> bool:
-    """Tell whether a condition holds within some seconds: wait until it does.
-
-    It is asked at least once, and every `every` seconds; what it raises is raised. No
-    change of the date moves the clock.
-    """
-    end = time.monotonic() + seconds
+    """Wait until a condition holds, asked at least once; tell whether it does."""
+    end = time.monotonic() + seconds  # no change of the date moves this clock
     while not condition():
         left = end - time.monotonic()
         if left <= 0:
@@ -156,34 +141,12 @@ def each_round(
     interrupt: Interrupt | None = None,
     unit: str = "rounds",
 ) -> Iterator[int]:
-    """Go through the rounds of a run, and do what is due after each.
+    """Yield the rounds of a run, each before its body, and do what is due behind it.
 
     A run looks at itself every few rounds, and after the last in any case; likewise it
     writes its checkpoints. Where nothing is left to do, as when a run that has ended is
-    resumed, it looks once.
-
-    Parameters
-    ----------
-    first, last : int
-        The rounds to go through.
-    observe : callable
-        Called with the round after whose body a look is due.
-    observe_every : int
-        Rounds between two looks; 0 is after the last round only.
-    save : callable, optional
-        Called with the round after which a checkpoint is due, after a look that is due
-        and before one that is taken only because the run ends.
-    save_every : int
-        Rounds between two checkpoints; 0 is after the last round only.
-    interrupt : Interrupt, optional
-        If it was asked for, the round is the last, and a warning tells.
-    unit : str
-        What that warning calls a round.
-
-    Yields
-    ------
-    int
-        The round, before its body.
+    resumed, it looks once. If `interrupt` was asked for, the round is the last, and a
+    warning tells, in which rounds have the name `unit`.
     """
     for t in range(first, last + 1):
         yield t

@@ -10,8 +10,6 @@ from flwr.app import Context
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-__all__ = ["run_on_ray"]
-
 #: Settings of Flower and Ray: no telemetry, no warning about GPUs that are not there.
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",

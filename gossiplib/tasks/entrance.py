@@ -1,7 +1,7 @@
 """What enters a `Task`: examples, labels and a model, each read one way, or refused.
 
 Whatever gives an array is turned into one here, once: numpy, pandas, lists, tensors of
-any device, sparse matrices. Rows are counted from 0, whatever the index of a table.
+any device, sparse matrices.
 """
 
 import contextlib
@@ -12,17 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-
-__all__ = [
-    "as_array",
-    "as_taken",
-    "check_build",
-    "check_dtype",
-    "check_module",
-    "read_x",
-    "read_y",
-    "to_floats",
-]
 
 #: The data types of models, and what numpy calls them.
 FLOATS = {torch.float32: np.float32, torch.float64: np.float64}
@@ -39,8 +28,7 @@ def check_dtype(dtype: torch.dtype) -> None:
 def as_array(name: str, value: Any) -> np.ndarray:
     """Return what somebody gave as an array; raise ValueError if it makes none.
 
-    Objects that are numbers, such as those of a table whose columns differ in data
-    type, become numbers.
+    Objects that are numbers, as of a table of mixed columns, become numbers.
     """
     if np.ma.is_masked(value):
         raise ValueError(f"{name} has masked values: fill them, or leave them out")
@@ -154,10 +142,7 @@ def read_y(y: object, examples: int) -> tuple[np.ndarray, int]:
 
 
 def check_build(build: Callable[[], nn.Module], model: Callable[[], nn.Module]) -> None:
-    """Raise ValueError unless `build` makes a new model at each call, always the same.
-
-    `model` calls it, as a task does.
-    """
+    """Raise ValueError unless `build` makes a new model each time, the same."""
     if isinstance(build, nn.Module) or not callable(build):
         raise ValueError(
             "build must be a function that makes a new model, such as "
@@ -198,10 +183,7 @@ def check_module(model: object) -> nn.Module:
 def as_taken(
     x: np.ndarray, dtype: torch.dtype, model: nn.Module, num_classes: int
 ) -> torch.Tensor:
-    """Return examples as a model takes them: as floats, or else as whole numbers.
-
-    Raises ValueError if it takes neither, or makes no logits of them.
-    """
+    """Return examples as a model takes them, as floats or whole; else ValueError."""
     try:
         floats = to_floats(x, dtype)
         _try_model(model, floats[[0, -1]], num_classes)

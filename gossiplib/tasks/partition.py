@@ -1,8 +1,4 @@
-"""Who gets which examples, and what each client uses them for.
-
-`spread` divides them by flwr-datasets' partitioners; `deal` deals them like cards, for
-more clients than there is data for. `parts` divides each client's share into `Parts`.
-"""
+"""Who gets which examples, and what each client uses them for."""
 
 import warnings
 from typing import NamedTuple
@@ -10,8 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 from gossiplib.system.numbers import check_number, check_whole, rng
-
-__all__ = ["Parts"]
 
 #: The parts of a client's examples.
 PARTS = ("validation", "test", "train")
@@ -22,8 +16,7 @@ class Parts(NamedTuple):
 
     `index` has rows of the data set, int32; `starts` where each client's begin in it,
     and the end of the last; `held` how many of each are kept for validation, and as
-    many for test. One array serves a million clients, where a million small ones would
-    take most of the memory.
+    many for test. Of a million clients, small arrays would take most of the memory.
     """
 
     index: np.ndarray  # type: ignore[assignment]  # instead of the tuple's own method
@@ -48,10 +41,7 @@ class Parts(NamedTuple):
 
 
 def parts(index: np.ndarray, sizes: np.ndarray, holdout: float) -> Parts:
-    """Divide clients' examples: a share `holdout`, at least one, for each small part.
-
-    `index` has their rows of the data set, client by client, `sizes` how many each has.
-    """
+    """Divide clients' rows, `index`: a share, at least one, for each small part."""
     if not 0 <= check_number("holdout", holdout) < 0.5:
         raise ValueError(f"holdout is a share, from 0 to below 0.5; got {holdout}")
     needed = 3 if holdout else 1
@@ -70,9 +60,8 @@ def deal(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Deal examples like cards: when a shuffled deck is through, shuffle a new one.
 
-    A client's examples differ from each other, but other clients hold them too. So any
-    number of clients can train on a small data set, as if each had drawn its examples
-    from one source. Returned are numbers below `pool`, as by `spread`.
+    A client's examples differ from each other, but other clients hold them too, as if
+    each had drawn its own from one source. Returned are numbers below `pool`.
     """
     check_whole("examples", examples, 1, pool)
     hands = pool // examples

@@ -2,8 +2,6 @@
 
 A `Task` holds one data set, split into a common test set, which no client trains on,
 and a part for each client, itself split into a training, a validation and a test part.
-`digits` and `spambase` make the two tasks of the series; `Task` takes any other data.
-Nothing here knows of gossip.
 """
 
 import copy
@@ -48,8 +46,6 @@ from gossiplib.tasks.training import (
     shuffle_keys,
     train,
 )
-
-__all__ = ["Task", "digits", "spambase"]
 
 Examples: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
@@ -132,7 +128,7 @@ class Task:
         check_dtype(dtype)
         self.num_clients = check_whole("num_clients", num_clients, 1)
         self.seed = seed = check_whole("seed", seed, 0, 2**64 - 1)  # torch's range
-        check_share("test_fraction", check_number("test_fraction", test_fraction))
+        check_share("test_fraction", test_fraction)
         if not 0 < check_number("alpha", alpha) < float("inf"):
             raise ValueError(f"alpha must be above 0, and finite; got {alpha}")
         check_whole("hidden", hidden, 0)
@@ -173,20 +169,10 @@ class Task:
         self.test: Examples = self.x[test], self.y[test]
 
     def part(self, client: int | np.ndarray, name: str) -> Examples:
-        """Return x and y of a client's part.
+        """Return x and y of the part `name` of a `client`, or of many clients.
 
-        Parameters
-        ----------
-        client : int or numpy.ndarray
-            A client; or many, as the array engine asks, whose parts are of one size.
-        name : {"train", "validation", "test"}
-            The part.
-
-        Returns
-        -------
-        tuple of torch.Tensor
-            Shapes (examples, features) and (examples,); for many clients one axis more,
-            the first, (clients, ...).
+        That is "train", "validation" or "test". Shapes (examples, features) and
+        (examples,); for an array of clients one axis more, the first.
 
         Raises
         ------
@@ -201,10 +187,7 @@ class Task:
         return self.x[rows], self.y[rows]
 
     def label_counts(self) -> np.ndarray:
-        """Return how many training examples of each class each client has.
-
-        The shape is (clients, classes).
-        """
+        """Return each client's training examples by class, (clients, classes)."""
         labels = [self.part(i, "train")[1] for i in range(self.num_clients)]
         return np.stack([np.bincount(y, minlength=self.num_classes) for y in labels])
 
@@ -220,10 +203,7 @@ class Task:
             return check_module(self._build()).to(self._dtype)
 
     def initial_arrays(self) -> ArrayRecord:
-        """Return the parameters of `model()` as Flower sends them.
-
-        Where clients start with models of their own, they do not look at it.
-        """
+        """Return the parameters of `model()` as Flower sends them."""
         return ArrayRecord(self.model().state_dict())
 
     def client_app(
@@ -292,15 +272,11 @@ class Task:
     ) -> list[torch.Tensor]:
         """Return the rows of a client's training part that each step of a round uses.
 
-        Each epoch shuffles them anew, see `training.shuffle_keys`.
-
         Parameters
         ----------
-        client, server_round : int
-            The client and the round.
-        epochs, batch_size : int
-            Passes over the training part, and rows for a step; the last of an epoch may
-            have fewer.
+        client, server_round, epochs, batch_size : int
+            The client and the round; passes, each shuffled anew, over the training
+            part, and rows for a step, of which the last of an epoch may have fewer.
         """
         check_training(epochs, batch_size)
         first, count = map(int, self.parts.span(client, "train"))
@@ -312,14 +288,9 @@ class Task:
         return batches
 
     def evaluate_fn(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
-        """Return a model's loss and accuracy on the common test set.
+        """Return the loss and accuracy of a model, `arrays`, on the common test set.
 
-        It is an `evaluate_fn` for the `start` of a Strategy; the round is not used.
-
-        Parameters
-        ----------
-        server_round, arrays
-            Those of Flower's `evaluate_fn`.
+        It is an `evaluate_fn` for a Strategy's `start`; `server_round` is not used.
 
         Raises
         ------
@@ -337,15 +308,9 @@ class Task:
     def predict(self, model: list[np.ndarray], context: Any) -> np.ndarray:
         """Return softmax outputs on a client's validation part, (examples, classes).
 
-        It is the `predict` that `averaging.SoftmaxDistance` needs. For many clients, as
-        the array engine calls it, all have one axis more, the first.
-
-        Parameters
-        ----------
-        model : list of numpy.ndarray
-            A model's arrays.
-        context : flwr.app.Context
-            That of the client, whose "partition-id" says which one it is.
+        It is the `predict` that `averaging.SoftmaxDistance` needs, of the arrays of a
+        `model`; the `context` says whose. For many clients, as the array engine calls
+        it, all have one axis more, the first.
 
         Raises
         ------
@@ -370,7 +335,6 @@ class Task:
         return F.softmax(logits, dim=-1).numpy()
 
     def _client(self, context: Context) -> int:
-        """Return which of the task's clients this is."""
         client = context.node_config["partition-id"]
         return check_whole("partition-id", client, 0, self.num_clients - 1)
 
@@ -428,11 +392,7 @@ def digits(num_clients: int, **options: Any) -> Task:
     """Return the digits task: 1797 images of 8 x 8 pixels, ten classes.
 
     They ship with scikit-learn (Alpaydin and Kaynak 1998, doi:10.24432/C50P49).
-
-    Parameters
-    ----------
-    num_clients, **options
-        Those of `Task`.
+    `num_clients` and `options` are those of `Task`.
     """
     from sklearn.datasets import load_digits
 
@@ -445,11 +405,8 @@ def spambase(num_clients: int, **options: Any) -> Task:
     """Return the Spambase task: 4601 e-mails, 57 standardised features, spam or not.
 
     It ships with gossiplib (Hopkins et al. 1999, doi:10.24432/C53G6X, CC BY 4.0).
-
-    Parameters
-    ----------
-    num_clients, **options
-        Those of `Task`; the common test set is a tenth by default.
+    `num_clients` and `options` are those of `Task`; the common test set is a tenth by
+    default.
     """
     import pandas as pd
 

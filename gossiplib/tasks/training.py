@@ -15,21 +15,9 @@ from torch.nn import functional as F
 
 from gossiplib.system.numbers import check_number, check_whole
 
-__all__ = [
-    "check_training",
-    "evaluate",
-    "one_thread",
-    "seeded",
-    "shuffle_keys",
-    "train",
-]
-
 
 def check_training(epochs: int, batch_size: int, **rates: float) -> None:
-    """Raise ValueError unless local training makes sense.
-
-    `epochs` and `batch_size` are at least 1; the rates, such as lr, are 0 or more.
-    """
+    """Raise ValueError unless local training makes sense; the rates are lr and such."""
     check_whole("epochs", epochs, 1)
     check_whole("batch_size", batch_size, 1)
     for name, rate in rates.items():
@@ -40,9 +28,8 @@ def check_training(epochs: int, batch_size: int, **rates: float) -> None:
 def shuffle_keys(seed: int, server_round: int, start: int, count: int) -> np.ndarray:
     """Return numbers in [0, 1) of a round's random stream, from the place `start` on.
 
-    Each example of each client has a place in the stream, and a client visits its
-    examples in the order of their numbers. So one client can jump to its own (the
-    generator goes to any place at once), and an engine with a million clients can
+    Each example of each client has a place in the stream, and is visited in the order
+    of the numbers. So one client can jump to its own, and an engine with a million can
     draw all of them in one call: both get the same order.
     """
     bits = np.random.PCG64(_entropy(seed, server_round))
@@ -137,10 +124,7 @@ def train(
 @one_thread()
 @torch.no_grad()
 def evaluate(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
-    """Return the mean cross-entropy, "loss", and the share of hits, "accuracy".
-
-    The model is put into the mode of evaluation, and stays there.
-    """
+    """Return the mean cross-entropy, "loss", and the share of hits, "accuracy"."""
     logits = model.eval()(x.clone())  # a model may work in place
     hits = (logits.argmax(dim=1) == y).to(logits.dtype)
     return {"loss": float(F.cross_entropy(logits, y)), "accuracy": float(hits.mean())}

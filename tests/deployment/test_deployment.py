@@ -24,8 +24,12 @@ from deployed import client, server
 from faults import shows
 from gossiplib.core.grid import LocalGrid
 from gossiplib.deployment import superlink
-from gossiplib.deployment.superlink import SuperLink, app_output, missing_commands
-from gossiplib.deployment.supernodes import Deployment
+from gossiplib.deployment.superlink import (
+    Deployment,
+    SuperLink,
+    app_output,
+    missing_commands,
+)
 from gossiplib.system.certificates import Authority, key_pair
 from gossiplib.system.encoding import load
 from gossiplib.system.runs import wait_until

@@ -161,9 +161,11 @@ def test_what_cannot_be_used_begins_no_new_count():
 
 
 def test_a_message_of_many_small_arrays_is_refused_early():
-    box = mailbox(max_arrays=2)
+    box = mailbox(initial=LIKE)
     box.put(1, message(1))
-    assert refused(box, 1, of_arrays(*[np.zeros(0)] * 3)) == "malformed"
+    many = [np.zeros(0)] * (4 * len(LIKE) + 17)
+    assert refused(box, 1, of_arrays(*many)) == "malformed"
+    assert refused(box, 2, of_arrays(*many[1:])) == "another layout"
     data = message(1, arrays=ArrayRecord([np.zeros(0)] * 200))
     tracemalloc.start()
     assert refused(mailbox(max_bytes=10**6), 2, data) == "another layout"

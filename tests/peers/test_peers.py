@@ -736,7 +736,7 @@ def test_others_cannot_say_where_a_peer_is(idle):
     [
         ("peer-1", -1, "holds from .* issued"),
         ("peer-2", 1, "is of CN=peer-2.*, and not of peer-1"),
-        ("", 0, "is no certificate"),
+        ("", 0, "holds no certificate"),
     ],
 )
 def test_a_certificate_of_no_use_is_said_at_the_start(crowd, name, days, fault):

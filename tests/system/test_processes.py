@@ -100,12 +100,12 @@ def test_a_second_interrupt_does_not_save_anybody(owner, mark):
     nothing_is_left(mark, folder)
 
 
-def test_a_folder_that_was_given_stays_with_its_logs(tmp_path):
-    with Processes(tmp_path) as processes:
+def test_a_log_has_all_that_was_started_under_its_name():
+    with Processes() as processes:
         command = [sys.executable, "-c", "print('hello')"]
         processes.start("one", command, os.environ).wait(30)
         processes.start("one", command, os.environ).wait(30)
-    assert (tmp_path / "one.log").read_text().split() == ["hello", "hello"]
+        assert processes.log_file("one").read_text().split() == ["hello", "hello"]
 
 
 def test_kill_ends_a_process_and_its_children_alone(mark):

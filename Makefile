@@ -13,7 +13,7 @@
 # make pins       ask the registry whether constraints.txt can be installed anywhere
 # make slides     a lecture's slides of 00 to 05, in out/slides
 # make links      write badges, links and install cells from pyproject.toml
-# make house      draw the house, its table in README.md and the page of the API
+# make house      draw the house, its table and the page of the API
 # make bench      run the benchmarks (OTHERS=path: see tests/benchmarks/vectorized.py)
 #
 # Each installs into .venv what it needs, and no more. Python 3.11 or newer is all that
@@ -55,6 +55,7 @@ test: .venv/test
 
 notebooks: .venv/test
 	.venv/bin/python tests/notebooks.py execute
+	.venv/bin/python tests/moving.py
 
 portable: .venv/test
 	.venv/bin/python tests/portable.py

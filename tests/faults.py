@@ -2,7 +2,7 @@
 
     python tests/faults.py
 
-writes the table of notebooks/reference.md. A test that shows what happens says so by
+writes the table of notebooks/failures.md. A test that shows what happens says so by
 `@shows(fault, place, "what happens")`. `test_fault_table` fails where a fault has no
 test at a place and no reason in `CANNOT` either, or where that page says something
 else.
@@ -12,7 +12,7 @@ import ast
 
 from notebooks import ROOT, replace_block
 
-PAGE = ROOT / "notebooks" / "reference.md"
+PAGE = ROOT / "notebooks" / "failures.md"
 
 PLACES = ("LocalGrid", "Ray", "deployment", "peers")
 FAULTS = {

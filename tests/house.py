@@ -2,7 +2,7 @@
 
 The floors are the layers that pyproject.toml gives to import-linter, the rooms are
 gossiplib's packages, and what a room is for is the first line of its docstring. This
-writes the picture notebooks/house.svg, the table of README.md below it, and the page of
+writes the picture notebooks/house.svg, the table of notebooks/house.md, and the page of
 the API, notebooks/site/api.md.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from notebooks import ROOT, find, read, replace_block, teaching
 
 PICTURE = ROOT / "notebooks" / "house.svg"
-README = ROOT / "README.md"
+PAGE = ROOT / "notebooks" / "house.md"
 API = ROOT / "notebooks" / "site" / "api.md"
 #: What is written on each floor, and its colours: of its rooms, and of their borders.
 FLOORS = [
@@ -172,17 +172,17 @@ def spans(numbers: list[str]) -> str:
 
 
 def table() -> str:
-    """Return the picture and the table of README.md, in Markdown."""
+    """Return the picture and the table of notebooks/house.md, in Markdown."""
     rows = ["| package | what it is | notebooks | lines, about |", "|---|---|---|--:|"]
     used = notebooks_with()
     for room in from_the_ground():
         lines = sum(len(path.read_text("utf-8").splitlines()) for path in files(room))
         where = files(room)[0] if len(files(room)) == 1 else files(room)[0].parent
-        link = f"[`{room}`]({where.relative_to(ROOT).as_posix()})"
+        link = f"[`{room}`](../{where.relative_to(ROOT).as_posix()})"
         about = f"{max(100, round(lines, -2)):,}"
         idea = docstring(files(room)[0]).splitlines()[0]
         rows.append(f"| {link} | {idea} | {spans(used[room])} | {about} |")
-    return f"![{in_words()}](notebooks/house.svg)\n\n" + "\n".join(rows)
+    return f"![{in_words()}](house.svg)\n\n" + "\n".join(rows)
 
 
 def api() -> str:
@@ -214,8 +214,8 @@ its own text. The checks of the exercises are left out: they would give answers 
 
 def written() -> dict[Path, str]:
     """Return path -> text of all that is made from the house."""
-    readme = replace_block(README.read_text("utf-8"), "house", table())
-    return {PICTURE: picture(), README: readme, API: api()}
+    page = replace_block(PAGE.read_text("utf-8"), "house", table())
+    return {PICTURE: picture(), PAGE: page, API: api()}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ when a notebook takes too long or too much memory.
 """
 
 import argparse
-import base64
 import contextlib
 import re
 import sys
@@ -30,7 +29,6 @@ LIMITS = {"05": (60, 1500), "16": (120, 2000), "17": (120, 2000)}
 LIMIT = (60, 900)
 READING_TIME = re.compile(r"Reading time\W*(\d+) min")
 RUN_TIME = re.compile(r"Run time: (\d+) s, (\d+) MB")
-PICTURE = "spreading.png"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -110,14 +108,6 @@ def execute(
         resources={"metadata": {"path": str(directory)}},
     )
     client.execute(env=env)
-
-
-def picture(notebook: NotebookNode) -> bytes | None:
-    """Return the picture of the cell tagged `readme`, which README.md shows."""
-    for cell in notebook.cells:
-        if "readme" in cell.metadata.get("tags", []):
-            return base64.b64decode(cell.outputs[0].data["image/png"])
-    return None
 
 
 @contextlib.contextmanager
@@ -225,8 +215,6 @@ def main() -> None:
             with private_environment() as env:
                 execute(notebook, path.parent, env)
             write(notebook, path)
-            if png := picture(notebook):
-                (path.parent / PICTURE).write_bytes(png)
     except (CellExecutionError, ValueError) as error:
         sys.exit(str(error))
 

@@ -16,18 +16,18 @@ import pytest
 from bs4 import BeautifulSoup
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
 
 from gossiplib import __version__
 from links import install_cell, links, tagged
+from moving import MOVING, ROUNDS
 from notebooks import (
-    PICTURE,
     READING_TIME,
     ROOT,
     RUN_TIME,
     execute,
     find,
     limits,
-    picture,
     question,
     read,
     stated,
@@ -204,10 +204,10 @@ def test_pictures_have_their_text_in_nbconverts_pages(template, tmp_path):
     assert shown == list(filter(None, texts)) != []
 
 
-def test_the_picture_of_the_readme_is_the_one_in_the_notebook():
-    (png,) = [png for path in NOTEBOOKS if (png := picture(read(path)))]
-    assert (ROOT / "notebooks" / PICTURE).read_bytes() == png
-    assert f"(notebooks/{PICTURE})" in (ROOT / "README.md").read_text()
+def test_the_picture_of_the_readme_moves():
+    with Image.open(MOVING) as picture:
+        assert picture.n_frames == len(ROUNDS) and MOVING.stat().st_size < BYTES
+    assert f"({MOVING.relative_to(ROOT)})" in (ROOT / "README.md").read_text()
 
 
 def test_a_progress_bar_leaves_no_red_strip(tmp_path):

@@ -27,7 +27,8 @@ WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text("utf-8
 FORMS = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
 TEXTS = ["CONTRIBUTING.md", "README.md", "notebooks/teachers_guide.md"]
 README = (ROOT / "README.md").read_text("utf-8")
-SNIPPETS = re.findall(r"(?s)```python\n(.+?)```", README)
+HOUSE = (ROOT / "notebooks/house.md").read_text("utf-8")
+SNIPPETS = re.findall(r"(?s)```python\n(.+?)```", README + HOUSE)
 
 
 def test_the_citation_is_that_of_the_project():
@@ -147,13 +148,14 @@ def test_the_house_is_drawn_as_it_stands():
         assert path.read_text("utf-8") == text, "run `make house`"
 
 
-def test_names_that_readme_and_reference_tell_exist():
+def test_names_that_readme_and_pages_tell_exist():
     names, homes = set(), set(from_the_ground())
     for path in (path for room in from_the_ground() for path in files(room)):
         homes.add(path.stem)
         for name in offered(tree(path)):
             names |= {name, f"{path.stem}.{name}", f"{wing(path)}.{name}"}
-    reference = (ROOT / "notebooks" / "reference.md").read_text("utf-8")
+    pages = [f"notebooks/{name}.md" for name in ("failures", "house", "protocols")]
+    reference = "\n".join((ROOT / page).read_text("utf-8") for page in pages)
     told = re.findall(r"`([a-z_]+\.[A-Za-z_]+)[`(]", README + reference)
     ours = {name for name in told if name.split(".")[0] in homes}
     variables = {"context.state", "peers.refused", "result.lost", "task.client_app"}

@@ -30,7 +30,9 @@ notebooks/[0-9]*
 :caption: Beside it
 
 notebooks/glossary
-notebooks/reference
+notebooks/protocols
+notebooks/failures
+notebooks/house
 notebooks/teachers_guide
 notebooks/teaching/T1_unplugged
 notebooks/teaching/T2_fault_detective
@@ -96,7 +98,7 @@ def link_elsewhere(app, docname, source):
     def link(found):
         path = (folder / found[2]).resolve()
         name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else None
-        if not name or not path.exists() or path.suffix in (".png", ".svg"):
+        if not name or not path.exists() or path.suffix in (".gif", ".png", ".svg"):
             return found[0]
         if app.env.path2doc(str(path)) in app.env.found_docs and path.is_file():
             return found[0]

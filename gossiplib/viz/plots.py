@@ -122,6 +122,8 @@ def guess(ax: Axes, value: float | None, at: float | None = None) -> None:
     if value is None:
         return
     low, high = ax.get_ylim()
+    if ax.get_yscale() == "log" and value <= 0:
+        value = low  # off the scale
     ax.set_ylim(min(low, value), max(high, value))  # wherever it is
     if at is None:
         ax.axhline(value, color=ROLES["guess"], linestyle=":", linewidth=1)

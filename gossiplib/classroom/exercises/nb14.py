@@ -66,8 +66,8 @@ def _(average: Function) -> None:
     "lower",
     "For two neighbours: Over how many models is what one client learns from 8 images "
     "averaged?",
-    "For a larger ring: How far does news come on a ring in 60 rounds, and what is left "
-    "of it?",
+    "For a larger ring: How far does news come on a ring in 60 rounds, and what is "
+    "left of it?",
     same=0.03,
 )
 def _() -> tuple[float, float]:

@@ -20,11 +20,12 @@ from gossiplib.tasks.task import digits
 
 
 @checks("06.1")
-def _(clients: int) -> None:
+def _(clients: int) -> str:
     need(clients == int(clients) and 0 <= clients <= 16, "Give a number of clients.")
     counts = digits(16, alpha=0.1, seed=0).label_counts()
     need(clients != (counts[:, 1] > 0).sum(), "Those who have none are asked for.")
     need(clients == (counts[:, 1] == 0).sum(), "Count in the column of the digit 1.")
+    return f"The ones are spread like this: {counts[:, 1].tolist()}."
 
 
 @checks("06.2")
@@ -42,7 +43,7 @@ def _(later_or_worse: Function) -> None:
     hints = {
         "same": "Where the interval of the differences holds 0, nobody is behind.",
         "later": "It is behind in the middle, but not at the last measurement.",
-        "worse": "It is behind at the last measurement, in each seed.",
+        "worse": "It ends behind in each seed: take the interval of the differences.",
     }
     for verdict, gap in behind.items():
         _need_verdict(later_or_worse, b - gap + noise, b, verdict, hints[verdict])
@@ -95,7 +96,7 @@ def _(weights: Function) -> None:
 def _(rate: float, rounds: int) -> str:
     need_number(rate)
     need(0 < rate <= 10, "A rate is above 0, and 10 is more than enough.")
-    need(rounds in range(1, 301), "At most 300 rounds.")
+    need(rounds in range(1, 151), "At most 150 rounds.")
     options: dict[str, Any] = {"lr": float(rate), "weight_decay": 0.01}
     half, end = (
         accuracies(
@@ -104,7 +105,7 @@ def _(rate: float, rounds: int) -> str:
         for t in (-(-rounds // 2), rounds)
     )
     told = f"It reaches {half:.3f} after half of the rounds, and {end:.3f} after all."
-    need(end >= 0.82, f"{told} Does it still rise, or has it ended?")
+    need(end >= 0.765, f"{told} Does it still rise, or has it ended?")
     return told
 
 

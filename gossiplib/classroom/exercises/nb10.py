@@ -32,7 +32,13 @@ def _(create: Function) -> None:
         return Linear(models.w + 10, models.age + 1)
 
     with np.errstate(all="ignore"), untouched("models", received, before):
-        made = create(received, before, update)
+        try:
+            made = create(received, before, update)
+        except ValueError as error:
+            need(
+                "ambiguous" not in str(error), "Ages are arrays: use np.where, not if."
+            )
+            raise
     need(len(updated) == 1, "Call update once, for the merged models.")
     w, age = updated[0]
     need(np.shape(w) == (5, 3) and np.shape(age) == (5,), "Keep the shapes.")
@@ -74,7 +80,7 @@ def _(round_3: float, round_20: float, server_20: float) -> str:
     slow = Devices(np.array([5.0, *[1.0] * 9]), np.zeros(10), np.ones(10))
     ends = slow.rounds(topology.named("ring", 10), 40, 0)[:, 5]
     last = ends[-1] - ends[-2]
-    return f"`Devices` has {ends[3]:g} s and {ends[20]:g} s. Round 40 takes {last:g} s."
+    return f"`Devices` has {ends[3]:g} s and {ends[20]:g} s. Each round takes {last:g} s by then."
 
 
 def _walks(account: Any, network: NetworkModel) -> tuple[float, int, np.ndarray]:

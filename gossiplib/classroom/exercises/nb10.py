@@ -80,7 +80,8 @@ def _(round_3: float, round_20: float, server_20: float) -> str:
     slow = Devices(np.array([5.0, *[1.0] * 9]), np.zeros(10), np.ones(10))
     ends = slow.rounds(topology.named("ring", 10), 40, 0)[:, 5]
     last = ends[-1] - ends[-2]
-    return f"`Devices` has {ends[3]:g} s and {ends[20]:g} s. Each round takes {last:g} s by then."
+    told = f"`Devices` has {ends[3]:g} s and {ends[20]:g} s."
+    return f"{told} Each round takes {last:g} s by then."
 
 
 def _walks(account: Any, network: NetworkModel) -> tuple[float, int, np.ndarray]:

@@ -39,7 +39,7 @@ def _(share: float) -> str:
     measured = _left(0.5)
     hint = "How many meetings of its own calls has a client now, how many of others'?"
     need(abs(share / measured - 1) < 0.02, hint)
-    return f"Measured: {measured:.3f}."
+    return f"Measured: a cycle leaves {measured:.3f} of the variance."
 
 
 @checks("09.2")
@@ -97,10 +97,15 @@ def _alike(number: float) -> None:
     "The later meeting: How far apart are neighbours by then?",
     same=1e-3,
     reason=_alike,
+    told="A meeting takes away {2:.4f} of the variance at first, {3:.4f} later, and "
+    "{4:.4f} on the complete graph. Later the squared difference of neighbours is "
+    "{5:.2f} of that of any two.",
 )
 def _() -> list[float]:
-    """Return by how much more of the variance goes than on the complete graph."""
-    return [share - 1 / 49 for share in _shares()]
+    """Return by how much more of the variance goes than on the complete graph; more."""
+    (first, later), complete = _shares(), 1 / 49
+    more = [first - complete, later - complete]
+    return [*more, first, later, complete, later / complete]
 
 
 @checks("09.4")
@@ -149,5 +154,5 @@ def _(start_s: Sequence[float], start_w: Sequence[float]) -> str:
     found = s / w
     near = np.allclose(found, 20, atol=1e-3)
     need(near, f"All agree on {found[0]:.3g}: what is the ratio of the two sums?")
-    rounds = ", ".join(f"round {t} {told[t]:.3g}" for t in (0, 10, 20, 40))
-    return f"What client 7 believes: {rounds}."
+    later = ", ".join(f"round {t} {told[t]:.3g}" for t in (10, 20, 40))
+    return f"What client 7 believes: round 0 {told[0]:g} (no weight has come), {later}."

@@ -93,12 +93,15 @@ def predicts(
     *hints: str,
     same: float,
     reason: Function | None = None,
+    told: str = "",
 ) -> Callable[[Truth], Truth]:
     """Register the check of a prediction: which way something changes.
 
     It decorates a function () -> the true changes, with a hint for each, called once
     and only if all answers are words for a change: `more`, `less`, or "same" for one
-    that is smaller than `same`. `reason` checks one answer more, the last.
+    that is smaller than `same`. `reason` checks one answer more, the last. `told` says
+    what was measured, as "Accuracy: {0:+.2f} on the ring." The function may return
+    more numbers for it, after the changes.
     """
 
     def register(truth: Truth) -> Truth:
@@ -110,10 +113,10 @@ def predicts(
             need_words(words, more, less, "same")
             if reason:
                 reason(*answers[len(hints) :])
-            for answer, change, hint in zip(words, changes(), hints, strict=True):
+            for answer, change, hint in zip(words, changes(), hints, strict=False):
                 word = more if change > 0 else less
                 need(answer == ("same" if abs(change) < same else word), hint)
-            return f"Measured: {', '.join(f'{c:+.3g}' for c in changes())}."
+            return told.format(*changes())
 
         one = Parameter("answer", Parameter.POSITIONAL_ONLY)
         count = len(hints) + bool(reason)

@@ -1212,16 +1212,20 @@ def test_a_truth_is_measured_once_and_only_for_words(monkeypatch):
     monkeypatch.setitem(CHECKS, "99.1", None)  # and is taken out again
     measured = []
 
-    @predicts("99.1", "up", "down", "Look up.", "Look down.", same=0.1)
+    told = "{0:+.1f} above and {1:+.1f} below, {2} in all."
+
+    @predicts("99.1", "up", "down", "Look up.", "Look down.", same=0.1, told=told)
     def changes():
         measured.append("once")
-        return [0.2, -0.2]
+        return [0.2, -0.2, 7]
 
     assert verdict("99.1", "over", "under").startswith("not yet. Each answer is")
     assert measured == []
     assert verdict("99.1", "same", "down") == "not yet. Look up."
     assert verdict("99.1", "up", "up") == "not yet. Look down."
-    assert verdict("99.1", "up", "down") == "right! Measured: +0.2, -0.2."
+    assert (
+        verdict("99.1", "up", "down") == "right! +0.2 above and -0.2 below, 7 in all."
+    )
     assert len(measured) == 1
 
 

@@ -58,6 +58,7 @@ def _more_digits(number: float) -> None:
     "Gossip: what can neighbours still add?",
     same=0.02,
     reason=_more_digits,
+    told="Accuracy alone: {0:+.2f}. What gossip adds: {1:+.2f}.",
 )
 def _() -> list[float]:
     """Return how the accuracy alone changes, and what gossip adds to it."""

@@ -68,6 +68,7 @@ def _parts(number: int) -> None:
     "Client 1: who heard it, and how much did it count?",
     same=0.02,
     reason=_parts,
+    told="Accuracy of the others: {0:+.3f} without client 0, {1:+.3f} without 1.",
 )
 def _() -> list[float]:
     """Return how the others' accuracy on a star changes without client 0, or 1."""

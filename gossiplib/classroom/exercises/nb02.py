@@ -69,6 +69,7 @@ def _weight(number: float) -> None:
     "The path: which graph is it now?",
     same=1e-6,
     reason=_weight,
+    told="Spectral gap: {0:+.4f} on the ring, {1:+.4f} on the path.",
 )
 def _() -> list[float]:
     """Return what a link adds to the gap of a ring, and of a path."""

@@ -64,7 +64,11 @@ def _factor(number: float) -> None:
     "Twice as many clients: how far does noise get before it is forgotten?",
     same=0.01,
     reason=_factor,
+    told="Effective neighbours: {2:.2f}; {3:.2f} if each keeps half, {4:.2f} with 200 "
+    "clients. Half the learning rate: {5:.2f} times as many.",
 )
 def _() -> list[float]:
-    """Return how many effective neighbours come in, on a ring of 100."""
-    return [other - _effective() for other in (_effective(lazy=True), _effective(200))]
+    """Return how many effective neighbours come in, on a ring of 100; and how many."""
+    ring, half_kept, longer = _effective(), _effective(lazy=True), _effective(200)
+    factor = _effective(memory=200) / ring
+    return [half_kept - ring, longer - ring, ring, half_kept, longer, factor]

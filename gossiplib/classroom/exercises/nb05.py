@@ -151,6 +151,7 @@ def _(schedule: Function) -> None:
     "With two epochs: how far does training pull models apart?",
     "With clients alike: how far does training pull models apart?",
     same=0.05,
+    told="Distance: {0:+.0%} with two epochs, {1:+.0%} with digits spread evenly.",
 )
 def _() -> list[float]:
     """Return by which share two epochs, or clients alike, widen the distance."""

@@ -118,6 +118,7 @@ def _(rate: float, rounds: int) -> str:
     "The ring: with each kind of weights, write down three neighbouring clients' rows "
     "of W.",
     same=0.01,
+    told="Accuracy with uniform weights: {0:+.3f} on the star, {1:+.3f} on the ring.",
 )
 def _() -> list[float]:
     """Return what accuracy gains by uniform weights, on the star and on the ring."""

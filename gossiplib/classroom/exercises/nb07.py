@@ -136,6 +136,7 @@ def _(for_one: float, for_five: float) -> str:
     "The camps: how many friends has a client?",
     "The uneven digits: what is wrong with those who are alike, and are ten all alike?",
     same=0.03,
+    told="Accuracy with ten: {0:+.3f} on the camps, {1:+.3f} on the uneven digits.",
 )
 def _() -> list[float]:
     """Return what accuracy gains by hearing ten, on camps and on uneven digits."""

@@ -141,6 +141,8 @@ def _rests(method: str, eta: float, beta: float = 0.9, order: str = "012345") ->
     "Momentum: what is v when nothing moves?",
     "The order: whose gradients cancel within a neighbourhood now?",
     same=1e-6,
+    told="Distance at rest: {0:+.3f} with plain gossip, {1:+.3f} with tracking, "
+    "{2:+.3f} with momentum, {3:+.3f} with the other order.",
 )
 def _() -> list[float]:
     """Return how the distance at rest changes, in each of the four cases."""

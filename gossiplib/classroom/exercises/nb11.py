@@ -23,6 +23,7 @@ from gossiplib.vectorized.engine import gossip_learning
     "On its own data: what does a head learn from one client's few images alone?",
     "Can a head name a digit that its client has never seen?",
     same=0.05,
+    told="Accuracy with private heads: {0:+.2f} on own tests, {1:+.2f} on the common.",
 )
 def _() -> list[float]:
     """Return what sharing the hidden layer alone adds: on own, and on common tests."""
@@ -126,14 +127,16 @@ def _choco(values: np.ndarray, codec: Any, step: float) -> Iterator[tuple[float,
     "With top 1 %: which numbers are said first, and by whom?",
     "With random 1 %: what if one client has said a number and its neighbour has not?",
     same=1,
+    told="Errors, to those of the weak signal: {3:.2f} times with 256 levels, {4:.2f} "
+    "times with top 1 %, {5:.2f} times with random 1 %.",
 )
 def _() -> list[float]:
-    """Return how often the errors after 200 steps double as the signal grows."""
+    """Return how often errors after 200 steps double as the signal grows; factors."""
     found = []
     for codec, step in ((Qsgd(256), 1.0), (TopK(0.01), 0.046), (RandomK(0.01), 0.011)):
         weak, strong = (
             next(islice(_choco(_signal_and_noise(25, 2000, s), codec, step), 199, None))
             for s in (4, 16)
         )
-        found.append(np.log2(strong[0] / weak[0]))
-    return found
+        found.append(strong[0] / weak[0])
+    return [*np.log2(found), *found]

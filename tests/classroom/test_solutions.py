@@ -813,6 +813,10 @@ WRONG += [
 # Notebook 12.
 
 
+NOT_CUT = [(5, 0), (1, 8), (2, 9)]
+TOGETHER = [(0, 8), (0, 9), (2, 8)]
+
+
 def two_groups(*links):
     """Return the two groups of notebook 12, with more links."""
     graph = nx.barbell_graph(5, 1)
@@ -844,19 +848,49 @@ def coordinate_median(own, neighbours, weights, context):
 
 
 WRONG += [
-    ("12.1", "leaves nobody out", lambda: [np.sqrt((48 + 2500 + 8100) / 2)]),
-    ("12.1", "leaves one out", lambda: [np.sqrt((48 + 2500) / 2)]),
-    ("12.1", "no root", lambda: [24.0]),
-    ("12.1", "the weight of one", lambda: [np.sqrt(48)]),
-    ("12.1", "no weights", lambda: [np.sqrt(48 / 11)]),
-    ("12.2", "no link more", lambda: [two_groups()]),
-    ("12.2", "two links", lambda: [two_groups((0, 10), (1, 9))]),
-    ("12.2", "client 5 forgotten", lambda: [two_groups((0, 10), (1, 9), (2, 8))]),
-    ("12.2", "two at one client", lambda: [two_groups((0, 10), (0, 9), (5, 1))]),
-    ("12.2", "at the old contacts", lambda: [two_groups((4, 6), (0, 10), (5, 0))]),
-    ("12.2", "too many links", lambda: [nx.complete_graph(11)]),
-    ("12.2", "another graph", lambda: [named("regular", 11)]),
-    ("12.2", "directed", lambda: [named("exponential", 11)]),
+    ("12.1", "leaves nobody out", lambda: [90, 180 / 11, 140 / 11]),
+    ("12.1", "leaves one out", lambda: [50, 100 / 11, 140 / 11]),
+    ("12.1", "leaves three out", lambda: [3, 6 / 11, 140 / 11]),
+    ("12.1", "no weights", lambda: [4, 8, 140]),
+    ("12.1", "one arrow", lambda: [4, 4 / 11, 90 / 11]),
+    ("12.1", "the mean of the two", lambda: [4, 8 / 11, 70]),
+    ("12.2", "no link more", lambda: [two_groups(), two_groups(*TOGETHER)]),
+    ("12.2", "two links", lambda: [two_groups((0, 10), (1, 9)), two_groups(*TOGETHER)]),
+    (
+        "12.2",
+        "client 5 forgotten",
+        lambda: [two_groups((0, 10), (1, 9), (2, 8)), two_groups(*TOGETHER)],
+    ),
+    (
+        "12.2",
+        "two at one client",
+        lambda: [two_groups((0, 10), (0, 9), (5, 1)), two_groups(*TOGETHER)],
+    ),
+    (
+        "12.2",
+        "at the old contacts",
+        lambda: [two_groups((4, 6), (0, 10), (5, 0)), two_groups(*TOGETHER)],
+    ),
+    ("12.2", "too many links", lambda: [nx.complete_graph(11), two_groups(*TOGETHER)]),
+    ("12.2", "another graph", lambda: [named("regular", 11), two_groups(*TOGETHER)]),
+    ("12.2", "directed", lambda: [named("exponential", 11), two_groups(*TOGETHER)]),
+    ("12.2", "one graph for both", lambda: [two_groups(*NOT_CUT)] * 2),
+    ("12.2", "the other for both", lambda: [two_groups(*TOGETHER)] * 2),
+    (
+        "12.2",
+        "three single links",
+        lambda: [two_groups(*NOT_CUT), two_groups((0, 10), (1, 9), (2, 8))],
+    ),
+    (
+        "12.2",
+        "all voices at one client",
+        lambda: [two_groups(*NOT_CUT), two_groups((4, 6), (4, 7), (4, 8))],
+    ),
+    (
+        "12.2",
+        "two links are not enough",
+        lambda: [two_groups(*NOT_CUT), two_groups((4, 6), (4, 7))],
+    ),
     ("12.3", "the mean", lambda: [plain_mean]),
     ("12.3", "the median of each number", lambda: [coordinate_median]),
     ("12.3", "one step", lambda: [weiszfeld(1, 1e-9)]),
@@ -1022,9 +1056,16 @@ RIGHT_TOO = [
     ("05.3", "ring, other places", lambda: [shuffled_ring]),
 ]
 RIGHT_TOO += [
-    ("12.1", "rounded", lambda: [4.9]),
+    ("12.1", "rounded", lambda: [4.0, 0.727, 12.7]),
     ("11.2", "a shorter step", lambda: [Qsgd(50), 0.9]),
-    ("12.2", "from the other side", lambda: [two_groups((5, 8), (7, 1), (10, 3))]),
+    (
+        "12.2",
+        "from the other side",
+        lambda: [
+            two_groups((5, 8), (7, 1), (10, 3)),
+            two_groups((9, 1), (9, 4), (7, 0)),
+        ],
+    ),
     ("12.3", "Weiszfeld, other floor", lambda: [weiszfeld(2000, 1e-12)]),
     ("16.1", "a list", lambda: [[("flwr", "superlink"), ("supernode", "superlink")]]),
     ("16.4", "rounded", lambda: [294]),

@@ -24,13 +24,18 @@ def models(n, seed=0, clients=(), dtype=np.float64):
 
 
 def clipped_knowing(liars):
-    """Return ClippedGossip with the radius of theory, which no client can know."""
+    """Return ClippedGossip with the radius of theory, which no client can know.
+
+    τ_i² = (1/δ_i) Σ_{honest j} w_ij ‖x_i - x_j‖², where δ_i is the weight of the liars;
+    without any, the radius is infinite.
+    """
 
     def average(own, neighbours, weights, context):
         far = robust.distances(own, neighbours, context.batch)
-        lies = np.isin(context.senders, liars)
-        radius = robust.oracle_radius(far, weights[1:], lies)
-        return robust.clip(own, neighbours, weights, far, radius)
+        lies, w = np.isin(context.senders, liars), weights[1:]
+        with np.errstate(divide="ignore"):
+            squares = (w * far**2)[~lies].sum(axis=0) / w[lies].sum(axis=0)
+        return robust.clip(own, neighbours, weights, far, np.sqrt(squares))
 
     return average
 
@@ -160,31 +165,63 @@ def test_a_radius_that_clips_nobody_is_plain_averaging():
     assert np.allclose(flat(knowing), plain)
 
 
-def test_the_oracle_s_radius_is_the_paper_s():
-    far, weights = np.array([1.0, 2, 3, 50]), np.array([0.1, 0.2, 0.3, 0.25])
-    lies = np.array([False, False, False, True])
-    expected = np.sqrt((0.1 + 0.2 * 4 + 0.3 * 9) / 0.25)
-    assert np.isclose(robust.oracle_radius(far, weights, lies), expected)
+def clipped_one_by_one(own, others, weights, f):
+    """Return what ClippedGossip makes of flat models, by a loop over neighbours."""
+    apart = [other - own for other in others]
+    tau = sorted((np.linalg.norm(d) for d in apart), reverse=True)[f]
+    moved = own.copy()
+    for w, d in zip(weights[1:], apart, strict=True):
+        moved += w * d * min(1, tau / np.linalg.norm(d))
+    return moved
 
 
-def test_no_lie_makes_the_honest_radius_longer_than_the_oracle_s():
+@pytest.mark.parametrize("f", [0, 1, 3])
+def test_the_radius_leaves_out_the_f_farthest(f):
+    rng = np.random.default_rng(f)
+    for scale in (1e-3, 1, 1e6):
+        own, *others = models(6)
+        others[2] = [scale * a for a in others[2]]
+        weights = rng.dirichlet(np.ones(6))
+        found = flat(robust.ClippedGossip(f)(own, others, weights, in_round()))
+        rows = [flat(m) for m in others]
+        assert np.allclose(found, clipped_one_by_one(flat(own), rows, weights, f))
+
+
+def test_with_one_liar_the_radius_is_that_of_the_authors_program():
+    """The second largest distance; then a step of byzfl's clipping is the same."""
+    own, *others = models(6)
+    rows = np.stack([flat(m) for m in others])
+    step = byzfl("aggregators").CenteredClipping(
+        L=1, tau=np.sort(np.linalg.norm(rows - flat(own), axis=1))[-2]
+    )
+    step.m = flat(own)
+    weights = np.array([0, *even(5)])
+    found = robust.ClippedGossip(1)(own, others, weights, in_round())
+    assert np.allclose(flat(found), step(rows))
+
+
+def test_no_lie_moves_a_client_farther_than_its_farthest_honest_neighbour_may():
     rng = np.random.default_rng(0)
-    for _ in range(2000):
+    for _ in range(500):
         k = int(rng.integers(1, 9))
-        f = int(rng.integers(0, k + 1))
-        liars = np.arange(k) < rng.integers(0, f + 1)
-        weights = rng.dirichlet(np.ones(k + 1))[1:]
-        far = rng.exponential(size=k)
-        far[liars] *= 10 ** rng.uniform(-4, 4, size=liars.sum())
-        mine = robust.estimated_radius(far, weights, f)
-        assert mine <= robust.oracle_radius(far, weights, liars) * (1 + 1e-9)
+        f = int(rng.integers(0, k))
+        own, *others = ([rng.normal(size=3)] for _ in range(k + 1))
+        honest = others[f:]
+        for lie in others[:f]:
+            lie[0] *= 10 ** rng.uniform(-4, 4)
+        weights = rng.dirichlet(np.ones(k + 1))
+        moved = robust.ClippedGossip(f)(own, others, weights, in_round())[0] - own[0]
+        longest = max(np.linalg.norm(x[0] - own[0]) for x in honest)
+        assert np.linalg.norm(moved) <= longest * weights[1:].sum() * (1 + 1e-9)
 
 
-def test_a_lie_out_of_range_gives_the_oracle_s_radius():
-    far, weights = np.array([1.0, 2, 3, 1e9]), even(5)[1:]
-    lies = np.array([False, False, False, True])
-    mine = robust.estimated_radius(far, weights, 1)
-    assert np.isclose(mine, robust.oracle_radius(far, weights, lies))
+def test_as_many_yes_men_as_others_stop_an_honest_client():
+    """Each lie is at distance 0, and so is the nearest of those that are kept."""
+    own, *others = models(6)
+    for liars, stands in ((2, False), (3, True)):
+        told = [own] * liars + others[liars:]
+        found = robust.ClippedGossip(liars)(own, told, even(6), in_round())
+        assert np.allclose(flat(found), flat(own)) == stands
 
 
 def test_a_client_with_no_more_than_f_neighbours_trusts_nobody():

@@ -20,29 +20,56 @@ from gossiplib.vectorized.engine import gossip_learning
 
 
 @checks("12.1")
-def _(radius: float) -> None:
+def _(radius: float, by_clipping: float, by_mean: float) -> None:
     far = np.array([1, 1, 2, 2, 2, 3, 3, 4, 50, 90.0])
-    need(radius > 0, "A radius is above 0.")
-    need(radius < 45, "Two neighbours are to be left out of the sum.")
-    right = np.sqrt(np.square(np.sort(far)[:-2]).sum() / 11 / (2 / 11))
-    hint = "It is a root, and δ is the weight of as many neighbours as may lie."
-    need(abs(radius - right) < 0.01, hint)
+    tau = np.sort(far)[-3]
+    need(radius < 50, "τ: with that, a lie may be as long as it likes.")
+    need(abs(radius - tau) < 0.01, "τ: how many of the farthest may be liars?")
+    hint = "Clipping: how long is an arrow at most? How many are there, of what weight?"
+    need(abs(by_clipping - 2 * tau / 11) < 0.01, hint)
+    hint = "The mean: the same two arrows, and nobody shortens them."
+    need(abs(by_mean - far[-2:].sum() / 11) < 0.05, hint)
 
 
 @checks("12.2")
-def _(graph: nx.Graph) -> None:
-    need(isinstance(graph, nx.Graph), "Give a networkx graph.")
-    need(not graph.is_directed(), "Links go both ways here.")
-    need(sorted(graph) == list(range(11)), "Its nodes are the clients 0 to 10.")
-    need(nx.number_of_selfloops(graph) == 0, "A client is not its own neighbour.")
+def _(not_cut: nx.Graph, brought_together: nx.Graph) -> str:
+    for part, graph in (("(a)", not_cut), ("(b)", brought_together)):
+        _need_two_groups(part, graph)
+    for liars in combinations(range(11), 2):
+        honest = not_cut.subgraph(set(not_cut) - set(liars))
+        hint = f"(a): clients {liars[0]} and {liars[1]} can cut it."
+        need(nx.is_connected(honest), hint)
+    apart = _apart_with_a_yes_man(brought_together)
+    hint = f"(b): still {apart:.2f} apart. How many voices bring news to each client?"
+    need(apart < 0.05, hint)
+    return f"Measured: (a) {_apart_with_a_yes_man(not_cut):.2f} apart, (b) {apart:.2f}."
+
+
+def _need_two_groups(part: str, graph: nx.Graph) -> None:
+    """Raise AssertionError unless a graph is the two groups and at most three links."""
+    need(isinstance(graph, nx.Graph), f"{part}: give a networkx graph.")
+    need(not graph.is_directed(), f"{part}: links go both ways here.")
+    need(sorted(graph) == list(range(11)), f"{part}: its nodes are 0 to 10.")
+    loops = nx.number_of_selfloops(graph)
+    need(loops == 0, f"{part}: a client is not its own neighbour.")
     two_groups = nx.barbell_graph(5, 1)
     kept = all(graph.has_edge(*link) for link in two_groups.edges)
-    need(kept, "The links of the two groups stay.")
+    need(kept, f"{part}: the links of the two groups stay.")
     more = graph.number_of_edges() - two_groups.number_of_edges()
-    need(more <= 3, f"You added {more} links.")
-    for liars in combinations(range(11), 2):
-        honest = graph.subgraph(set(graph) - set(liars))
-        need(nx.is_connected(honest), f"Clients {liars[0]} and {liars[1]} can cut it.")
+    need(more <= 3, f"{part}: you added {more} links.")
+
+
+def _apart_with_a_yes_man(graph: nx.Graph) -> float:
+    """Return how far honest values are apart after 300 rounds, in 12.2."""
+    sides = np.repeat([0.0, 0.5, 1.0], [5, 1, 5])[:, None]
+
+    def yes_man(view: AttackView) -> list[list[np.ndarray]]:
+        return [view.own] * len(view.true)
+
+    lied = Byzantine(robust.TrimmedMean(f=1), [5], yes_man)
+    rounds = averaging_rounds(sides, graph, average=lied)
+    x = [next(rounds)[0] for _ in range(300)][-1][:, 0]
+    return float(np.ptp(np.delete(x, 5)))
 
 
 @checks("12.3")
@@ -68,7 +95,10 @@ def _(average: Function) -> None:
         need(np.isfinite(found).all(), "It gave NaN: a distance may be 0.")
         best = minimize(distances, np.median(rows, axis=0), args=(rows,)).fun
         least = min(best, *(distances(row, rows) for row in rows))
-        hint = f"Another model has a smaller sum of distances (case {case + 1} of 4)."
+        hint = (
+            f"Another model has a smaller sum of distances (case {case + 1} of 4): are "
+            "yours over all arrays together, and is your own model among them?"
+        )
         need(distances(found, rows) <= least * (1 + 1e-4) + 1e-4, hint)
 
 

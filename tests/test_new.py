@@ -74,9 +74,7 @@ def test_it_names_itself_and_is_valid(app):
     assert "my-project" not in text and "my_project" not in text
 
 
-def test_it_gossips_here_and_without_its_last_line_it_is_an_app_for_fedavg(
-    app, capsys
-):
+def test_it_gossips_here_and_without_its_last_line_it_is_an_app_for_fedavg(app, capsys):
     server, client, task = (
         importlib.import_module(f"my_own_app.{name}")
         for name in ("server_app", "client_app", "task")

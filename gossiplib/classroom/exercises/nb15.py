@@ -41,7 +41,9 @@ def _(prepare: Function) -> None:
         wanted_y = np.unique(kept["sick"], return_inverse=True)[1]
         hint = "y holds classes from 0 on, one for each row."
         need(y.shape == (rows,) and np.issubdtype(y.dtype, np.number), hint)
-        need((y == wanted_y).all(), "Which class is 0? Words are in alphabetical order.")
+        need(
+            (y == wanted_y).all(), "Which class is 0? Words are in alphabetical order."
+        )
         need(x.ndim == 2 and len(x) == rows, "x has a row for each row of the table.")
         need(x.dtype != object, "x must hold numbers, not objects.")
         x = x.astype(float)
@@ -135,7 +137,9 @@ def _descent(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return w
 
 
-def _weight_of_client_0(strategy: Any, wrap: Callable[[Any], Any], twice: bool) -> float:
+def _weight_of_client_0(
+    strategy: Any, wrap: Callable[[Any], Any], twice: bool
+) -> float:
     """Return what is left of client 0's model, 1, in the mean; others send 0."""
     from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
     from flwr.clientapp import ClientApp

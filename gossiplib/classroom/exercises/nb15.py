@@ -151,7 +151,7 @@ def _weight_of_client_0(
     @app.train()
     def train(message: Any, context: Any) -> Any:
         first = context.node_config["partition-id"] == 0
-        content = {
+        content: Any = {
             "arrays": ArrayRecord([np.ones(1) if first else np.zeros(1)]),
             "metrics": MetricRecord({"num-examples": 20 if first and twice else 10}),
         }
@@ -198,15 +198,13 @@ def _() -> list[float]:
 
     rng = np.random.default_rng(SEED)
     x, y = rng.random((200, 64)), np.arange(200) % 10
-    runs = [
-        gossip_learning(Task(x, y, 8, partition="iid"), ring, 1, **looks),
-        gossip_learning(
-            Task(x.reshape(-1, 1, 8, 8), y, 8, partition="iid", build=network),
-            ring,
-            1,
-            **looks,
-        ),
-    ]
-    one, other = runs
-    changes.append(other.messages[1] - one.messages[1])
-    return [*changes, other.bytes[1] - one.bytes[1]]
+    images = x.reshape(-1, 1, 8, 8)
+    plain, larger = (
+        gossip_learning(task, ring, 1, **looks)
+        for task in (
+            Task(x, y, 8, partition="iid"),
+            Task(images, y, 8, partition="iid", build=network),
+        )
+    )
+    changes.append(larger.messages[1] - plain.messages[1])
+    return [*changes, larger.bytes[1] - plain.bytes[1]]

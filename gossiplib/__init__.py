@@ -12,7 +12,7 @@ names on its face:
 - `deployment`: SuperLink and SuperNodes on this machine; `peers`: with no server;
 - `system`: processes, certificates, long runs; it knows nothing of gossip;
 - `viz`: pictures and widgets; `classroom`: checks of exercises, project, games;
-- `app`: the finished prototype for `flwr run`.
+- `app`: the finished prototype for `flwr run`; `new` begins an app of your own.
 
 Names are loaded when asked for: `import gossiplib` alone is light.
 """

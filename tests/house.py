@@ -24,6 +24,8 @@ FLOORS = [
     ("cellar: what any program could use", "#eeeeee", "#777777"),
 ]
 WIDTH, MARGIN, COLUMNS, LINE = 700, 10, 6, 16
+#: What starts a room that is one file.
+COMMANDS = {"app": ["make run"], "new": ["python -m"]}
 
 
 def layers() -> list[list[str]]:
@@ -63,7 +65,7 @@ def modules(room: str) -> list[str]:
 def shown(room: str) -> list[str]:
     """Return what is written into a room: modules, then folders, or how to run it."""
     inner = (ROOT / "gossiplib" / room).glob("*/__init__.py")
-    return modules(room) + sorted(path.parent.name for path in inner) or ["make run"]
+    return modules(room) + sorted(path.parent.name for path in inner) or COMMANDS[room]
 
 
 def first_evening() -> list[str]:

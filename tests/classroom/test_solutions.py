@@ -6,9 +6,11 @@ from functools import cache
 
 import networkx as nx
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from flwr.app import ConfigRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
 from scipy import stats
 
 from gossiplib.asynchronous import merging, network
@@ -948,6 +950,118 @@ WRONG += [
     ("13.5", "a ring behind one neighbour", lambda: [RING_BEHIND_ONE]),
     ("13.5", "alone", lambda: [nx.empty_graph(16)]),
     ("13.5", "too few", lambda: [nx.star_graph([1, 0, *range(2, 15)])]),
+]
+
+# Notebook 15.
+
+
+def prepared(*, fill=0.0, scale="std", words=True, order="alphabet", label="sick"):
+    """Prepare a table as 15.1 asks, or otherwise."""
+
+    def prepare(table):
+        y = np.unique(table["sick"], return_inverse=True)[1]
+        if order == "as they come":
+            y = pd.factorize(table["sick"])[0]
+        table = table.drop(columns=label)
+        numbers = table.select_dtypes("number")
+        spread = numbers.std(ddof=0) if scale == "1/n" else numbers.std()
+        if scale == "the gaps' own":  # filled after the scale is taken
+            numbers = ((numbers - numbers.mean()) / spread).fillna(fill)
+        elif fill is not None:
+            numbers = numbers.fillna(numbers.mean() if fill == 0 else fill)
+            spread = numbers.std(ddof=0) if scale == "1/n" else numbers.std()
+            numbers = (numbers - numbers.mean()) / spread
+        others = table.select_dtypes(exclude="number")
+        if not words:
+            return numbers.to_numpy(), y
+        return np.hstack([numbers, pd.get_dummies(others, dtype=float)]), y
+
+    return prepare
+
+
+def spoils_the_table(table):
+    x, y = prepared()(table)
+    table.pop("sick")
+    return x, y
+
+
+def pooled_by(mean, variance):
+    """Return 15.2 with another mean, or another variance, of shares, means, ..."""
+
+    def pooled(counts, means, variances):
+        share = counts / counts.sum()
+        mu = mean(share, means)
+        return mu, variance(share, means, variances, mu)
+
+    return pooled
+
+
+def weighted(share, means):
+    return share @ means
+
+
+def regression_by(*, steps=20, intercept=True, mean=True, forget=False):
+    """Return 15.3 with a mistake."""
+
+    def regression(parts):
+        app = ClientApp()
+
+        @app.train()
+        def train(message, context):
+            x, y = parts[context.node_config["partition-id"]]
+            w, b = message.content["arrays"].to_numpy_ndarrays()
+            if forget:
+                w, b = np.zeros_like(w), np.zeros_like(b)
+            for _ in range(steps):
+                error = (x @ w + b - y) / (len(y) if mean else 10)
+                w, b = w - 0.1 * x.T @ error, b - 0.1 * intercept * error.sum()
+            arrays, metrics = ArrayRecord([w, b]), MetricRecord({"num-examples": 1})
+            content = RecordDict({"arrays": arrays, "metrics": metrics})
+            return Message(content, reply_to=message)
+
+        return app
+
+    return regression
+
+
+WRONG += [
+    ("15.1", "leaves the gaps", lambda: [prepared(fill=None)]),
+    ("15.1", "fills with a number", lambda: [prepared(fill=1.0)]),
+    ("15.1", "1/n", lambda: [prepared(scale="1/n")]),
+    ("15.1", "fills after scaling", lambda: [prepared(scale="the gaps' own")]),
+    ("15.1", "no words", lambda: [prepared(words=False)]),
+    ("15.1", "classes as they come", lambda: [prepared(order="as they come")]),
+    ("15.1", "spoils the table", lambda: [spoils_the_table]),
+    ("15.1", "the label among the words", lambda: [prepared(label=[])]),
+    (
+        "15.2",
+        "all clients weigh alike",
+        lambda: [pooled_by(lambda s, m: m.mean(0), lambda s, m, v, mu: v.mean(0))],
+    ),
+    (
+        "15.2",
+        "the mean of the variances",
+        lambda: [pooled_by(weighted, lambda s, m, v, mu: s @ v)],
+    ),
+    (
+        "15.2",
+        "the means weigh alike",
+        lambda: [pooled_by(weighted, lambda s, m, v, mu: s @ v + m.var(axis=0))],
+    ),
+    (
+        "15.2",
+        "the variance of the means",
+        lambda: [pooled_by(weighted, lambda s, m, v, mu: s @ (m - mu) ** 2)],
+    ),
+    ("15.3", "one step", lambda: [regression_by(steps=1)]),
+    ("15.3", "no intercept", lambda: [regression_by(intercept=False)]),
+    ("15.3", "a sum", lambda: [regression_by(mean=False)]),
+    ("15.3", "begins anew", lambda: [regression_by(forget=True)]),
+    ("15.3", "no app", lambda: [lambda parts: None]),
+    ("15.4", "gossip as FedAvg", lambda: ["larger", "larger", "same", "larger"]),
+    ("15.4", "FedAvg as gossip", lambda: ["same", "same", "same", "larger"]),
+    ("15.4", "more messages", lambda: ["larger", "same", "larger", "larger"]),
+    ("15.4", "as many bytes", lambda: ["larger", "same", "same", "same"]),
 ]
 
 # Notebook 16.

@@ -1,0 +1,1 @@
+"""my-project: gossip learning with Flower."""

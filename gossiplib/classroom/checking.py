@@ -93,12 +93,14 @@ def predicts(
     *hints: str,
     same: float,
     reason: Function | None = None,
+    tell: Function | None = None,
 ) -> Callable[[Truth], Truth]:
     """Register the check of a prediction: which way something changes.
 
     It decorates a function () -> the true changes, with a hint for each, called once
     and only if all answers are words for a change: `more`, `less`, or "same" for one
-    that is smaller than `same`. `reason` checks one answer more, the last.
+    that is smaller than `same`. `reason` checks one answer more, the last. `tell` puts
+    what was measured into words.
     """
 
     def register(truth: Truth) -> Truth:
@@ -113,6 +115,8 @@ def predicts(
             for answer, change, hint in zip(words, changes(), hints, strict=True):
                 word = more if change > 0 else less
                 need(answer == ("same" if abs(change) < same else word), hint)
+            if tell:
+                return f"Measured: {tell(*changes())}."
             return f"Measured: {', '.join(f'{c:+.3g}' for c in changes())}."
 
         one = Parameter("answer", Parameter.POSITIONAL_ONLY)

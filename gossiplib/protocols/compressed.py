@@ -2,9 +2,9 @@
 
 Each is an average function that also has `send`: what leaves a client instead of its
 model. `Compressed` takes what arrives for the neighbours' models, and stalls, lower
-with a smaller step. `DeepSqueeze` says later what it left out, and stalls lower still. `Choco` sends how its model
-differs from what the neighbours already think it is, and converges. `Partial` and
-`Shared` average only what was sent.
+with a smaller step. `DeepSqueeze` says later what it left out, and stalls lower still.
+`Choco` sends how its model differs from what the neighbours already think it is, and
+converges. `Partial` and `Shared` average only what was sent.
 
 For a codec (see `codecs`) a model is one vector, counters and all, though these may be
 the largest numbers, which `TopK` sends.

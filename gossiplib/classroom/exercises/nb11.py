@@ -23,6 +23,7 @@ from gossiplib.vectorized.engine import gossip_learning
     "On its own data: what does a head learn from one client's few images alone?",
     "Can a head name a digit that its client has never seen?",
     same=0.05,
+    tell="{:+.2f} on the clients' own test sets, {:+.2f} on the common one".format,
 )
 def _() -> list[float]:
     """Return what sharing the hidden layer alone adds: on own, and on common tests."""
@@ -51,15 +52,17 @@ def _both_tests(task: Any, average: Any) -> tuple[float, float]:
 
 
 @checks("11.2")
-def _(codec: Any, step: float) -> None:
+def _(codec: Any, step: float) -> str:
     need(hasattr(codec, "encode"), "First give a codec, such as TopK(0.1).")
     values = _signal_and_noise(n=9, d=4000, strength=3)
     for spent, (error, size) in enumerate(_choco(values, codec, float(step)), 1):
         need(error < 1e3, f"It diverges: the error is {error:.0e} after {spent} steps.")
         if (spent + 1) * size > 140_000:
             break
-    hint = f"140 kB are {spent} steps with {size} bytes each; then the error is "
-    need(error < 1e-6, f"{hint}{error:.1e}.")
+    found = f"140 kB are {spent} steps with {size} bytes each; then the error is "
+    found += f"{error:.1e}."
+    need(error < 1e-6, found)
+    return found
 
 
 @checks("11.3")
@@ -118,6 +121,11 @@ def _choco(values: np.ndarray, codec: Any, step: float) -> Iterator[tuple[float,
         yield ((X - mean) ** 2).sum() / ((values - mean) ** 2).sum(), sent // (2 * n)
 
 
+def _times(*doublings: float) -> str:
+    each = ", ".join(f"{2**d:.1f}" for d in doublings)
+    return f"with the stronger signal the errors are {each} times as large"
+
+
 @predicts(
     "11.5",
     "larger",
@@ -126,6 +134,7 @@ def _choco(values: np.ndarray, codec: Any, step: float) -> Iterator[tuple[float,
     "With top 1 %: which numbers are said first, and by whom?",
     "With random 1 %: what if one client has said a number and its neighbour has not?",
     same=1,
+    tell=_times,
 )
 def _() -> list[float]:
     """Return how often the errors after 200 steps double as the signal grows."""

@@ -1,10 +1,10 @@
 """Averaging with messages that do not tell a whole model: protocols that use codecs.
 
 Each is an average function that also has `send`: what leaves a client instead of its
-model. `Compressed` takes what arrives for the neighbours' models, and stalls.
-`DeepSqueeze` says later what it left out, and stalls lower. `Choco` sends how its model
-differs from what the neighbours already think it is, and converges. `Partial` and
-`Shared` average only what was sent.
+model. `Compressed` takes what arrives for the neighbours' models, and stalls, lower
+with a smaller step. `DeepSqueeze` says later what it left out, and stalls lower still.
+`Choco` sends how its model differs from what the neighbours already think it is, and
+converges. `Partial` and `Shared` average only what was sent.
 
 For a codec (see `codecs`) a model is one vector, counters and all, though these may be
 the largest numbers, which `TopK` sends.
@@ -32,17 +32,38 @@ __all__ = ["Choco", "Compressed", "DeepSqueeze", "Partial", "Shared"]
 class Compressed:
     """Average with the compressed models of the neighbours, as if they were exact.
 
-    x_i ← w_ii x_i + Σ_j w_ij Q(x_j), where Q is by a codec: `TopK`, `RandomK`, `Qsgd`,
-    `Parts`. With an unbiased one this is one of the schemes that Koloskova et al. 2019
-    compare CHOCO with. The error of Q is in proportion to the model and does not vanish
-    as the models come to agree, and their mean drifts.
+    Without a step the own model is taken as it is; with a step γ it counts as the
+    others do, by what it is to them, so that their mean does not change (if W is
+    symmetric and no link is lost one way only):
+
+        x_i ← w_ii x_i + Σ_j w_ij Q(x_j)
+        x_i ← x_i + γ Σ_j w_ij (Q(x_j) - Q(x_i))
+
+    These are the two schemes that Koloskova et al. 2019 compare CHOCO with. The error
+    of Q is in proportion to the model and does not vanish as the models come to agree.
+    Without a step their mean drifts. With one they end some √γ times that error apart.
+
+    Parameters
+    ----------
+    codec : Codec
+        Q: `TopK`, `RandomK`, `Qsgd`, `Parts`; best one that is right on average.
+    step : float, optional
+        γ, above 0 and at most 1.
+
+    References
+    ----------
+    Koloskova, Stich and Jaggi 2019, "Decentralized Stochastic Optimization and Gossip
+    Algorithms with Compressed Communication", arXiv:1902.00340: Q1-G and Q2-G.
     """
 
     codec: Codec
+    step: float | None = None
 
     def __post_init__(self) -> None:
-        """Check the codec."""
+        """Check codec and step."""
         _check_codec(self.codec)
+        if self.step is not None:
+            check_share("the step", self.step, zero=False)
 
     def send(self, model: Model, context: RoundContext) -> Model:
         """Return the encoded model."""
@@ -59,7 +80,11 @@ class Compressed:
             check_model([decoded], [x], whose="the message's")
             return [decoded]
 
-        (mixed,) = weighted_mean([x], *context.read(neighbours, weights, read))
+        # A codec draws by client and round: this is what was sent, without a memory.
+        said = x if self.step is None else read(self.codec.encode(x, context))[0]
+        (mixed,) = weighted_mean([said], *context.read(neighbours, weights, read))
+        if self.step is not None:
+            mixed = x + self.step * (mixed - said)
         return _model(mixed, own, context)
 
     def _decoded(self, message: Model, x: np.ndarray) -> np.ndarray:
@@ -213,10 +238,10 @@ class Choco:
 
     Notes
     -----
-    A copy is a model in float64. So where most rounds lose something, or the graph is
-    another in each, this is gossip with whole models; `Partial` stays small. Until a
-    client has the copies, others take a step towards it, and it takes none: the mean
-    moves a little.
+    A copy is a model, rounded to the model's data type. So where most rounds lose
+    something, or the graph is another in each, this is gossip with whole models;
+    `Partial` stays small. Until a client has the copies, others take a step towards it,
+    and it takes none: the mean moves a little, and does not move back.
 
     Parameters
     ----------
@@ -251,7 +276,9 @@ class Choco:
         asked = doubts = np.zeros(context.batch, dtype=np.int64)
         if _HEARD in context.state:
             *_, asked, doubts = unpack(context.state.array_records[_HEARD])
-        ask = np.clip(np.maximum((doubts + 1) // 2, asked - 1), 0, 255)
+        # Every second round: in the one between, the copies are under way.
+        anew = np.where(doubts % 2, (doubts + 1) // 2, 0)
+        ask = np.clip(np.maximum(anew, asked - 1), 0, 255)
         tell = np.where(last != t - 1, 2, asked > 0)
         message = self.codec.encode((x - public).astype(x.dtype), context)
         now = public + self.codec.decode(message, x.shape[-1])
@@ -259,7 +286,7 @@ class Choco:
         context.state[_SAID] = _record(now, *numbers)
         if ask.any() or tell.any():
             message = [*message, np.stack([ask, tell], axis=-1).astype(np.uint8)]
-        return [*message, public] if tell.any() else message
+        return [*message, public.astype(x.dtype)] if tell.any() else message
 
     def __call__(
         self, own: Model, neighbours: Models, weights: np.ndarray, context: RoundContext

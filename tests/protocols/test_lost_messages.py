@@ -199,7 +199,7 @@ def test_where_links_go_one_way_what_is_asked_is_passed_on():
     size = {t: result.bytes[t] // result.messages[t] for t in result.bytes}
     usual = 2 * 128 + 3 * (1 + 8)  # two headers, places, numbers
     unlike = {t for t in size if size[t] != usual}
-    assert min(unlike) == WHEN + 1 and max(unlike) < WHEN + 20
+    assert min(unlike) == WHEN + 1 and max(unlike) <= WHEN + 20
     assert result.consensus_distance[200] < 1e-9
 
 
@@ -208,6 +208,7 @@ def test_where_links_go_one_way_what_is_asked_is_passed_on():
 OWN = [np.random.default_rng(9).normal(size=(4, 3)), np.arange(5.0)]
 SENDING = [
     Compressed(TopK(0.5)),
+    Compressed(Qsgd(7, unbiased=True), 0.3),
     Partial(Parts(3)),
     Choco(Qsgd(7), 0.3),
     Shared([0]),

@@ -30,19 +30,20 @@ class ExactDiffusion:
     Notes
     -----
     The update u_i is all that training did to the model in this round. Of one step on
-    all examples, with learning rate η, it is -η ∇f_i(x_i), and the above is the papers'
+    all examples, with learning rate η, it is -η ∇f_i(x_i), and the above is the paper's
+    on exact diffusion; that on D² has W in place of W̃:
 
         x(t+1) = W̃ (2 x(t) - x(t-1) - η (∇f(x(t)) - ∇f(x(t-1)))).
 
     At rest all models are alike, x, and c_i = -u_i(x); as the c_i of all clients sum to
     0, Σ u_i(x) = 0: the optimum of the mean loss if a round is one full-batch step,
     whatever η. With many steps in a round, it is where FedAvg rests that counts all
-    clients alike.
+    clients alike, which is not quite the optimum.
 
     The iteration is stable only if all eigenvalues of its weights are above -1/3 (Tang
     et al.), which Metropolis' weights do not promise: those of an even ring reach -1/3.
-    The lazy weights have none below 0, so they are taken for every W. The price is that
-    models mix about half as fast.
+    The lazy weights have none below 0, so they are taken for every W. The price is
+    half of the gap 1 - λ_2: models mix about half as fast.
 
     That the c_i sum to 0 needs a W whose columns sum to 1. A message that is lost one
     way only changes the sum, as does a client that leaves for good: from then on the

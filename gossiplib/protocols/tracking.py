@@ -47,7 +47,9 @@ class GradientTracking:
     At rest all models are alike, x, and Σ u_i(x) = 0: with one full-batch step, the
     gradients sum to 0, so x is the optimum of the mean loss, whatever η. With many
     steps in a round, Σ u_i(x) = 0 is where FedAvg rests that counts all clients alike:
-    what FedAvg misses by its local steps, this misses too, and no more.
+    what FedAvg misses by its local steps, this misses too, and no more. A correction
+    c_i / K added to each of K local steps would remove that as well (K-GT, Liu et al.);
+    an average function cannot reach into training.
 
     A client sees its model only after training. So it cannot know u_i in its first
     round, takes it for 0, and averages as `weighted_mean` does.
@@ -64,7 +66,8 @@ class GradientTracking:
     arXiv:1602.00591. Nedić, Olshevsky and Shi 2017, "Achieving Geometric Convergence
     for Distributed Optimization over Time-Varying Graphs", arXiv:1607.03218 (DIGing).
     Koloskova, Lin and Stich 2021, "An Improved Analysis of Gradient Tracking for
-    Decentralized Machine Learning", arXiv:2202.03836.
+    Decentralized Machine Learning", arXiv:2202.03836. Liu, Lin, Koloskova and Stich
+    2024, "Decentralized Gradient Tracking with Local Steps", arXiv:2301.01313.
     """
 
     def send(self, model: Model, context: RoundContext) -> Model:

@@ -20,6 +20,13 @@ def variance_corrected(
     weighted mean of the sources' variances. An average without any is not stretched,
     and arrays that are alike remain as they are.
 
+    It has a price. A mean of n models keeps 1/n of the variance of noise that each has
+    got in training on its own, and this keeps all of it: with noise of variance s² a
+    round the weights' variance grows by s² a round, not by s²/n. At a large learning
+    rate they may grow until the run blows up, also from one start for all. (Five layers
+    on digits, 16 clients: at rate 0.3 about half of the runs within 200 rounds, where
+    plain averaging holds; at rate 0.1 none in 400.)
+
     Parameters
     ----------
     own, neighbours, weights, context

@@ -140,6 +140,19 @@ def test_with_local_steps_they_rest_where_fedavg_does(average, steps):
     assert error(rest(W, steps)) > 3 * error(target)
 
 
+@pytest.mark.parametrize("steps", [1, 5, 20])
+def test_added_to_each_local_step_the_correction_removes_that_drift_too(steps):
+    """K-GT, of which the rule for c_i is tracking's; Liu et al., arXiv:2301.01313."""
+    x, c = np.zeros((N, D)), np.zeros((N, D))
+    for _ in range(2000):
+        y = x
+        for _ in range(steps):
+            y = train(y, step=STEP / 5) + c / steps
+        moved = y - x  # z_i: c_i and the gradients
+        x, c = W @ y, c - (moved - W @ moved)
+    assert error(x) < 1e-8
+
+
 def test_a_clients_own_momentum_only_enlarges_the_step():
     """A velocity of its own, β v + u_i, rests where a step of η / (1 - β) does."""
     beta, v = 0.5, np.zeros((N, D))

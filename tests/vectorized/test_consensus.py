@@ -181,3 +181,19 @@ def test_the_mean_of_unrelated_models_loses_variance_unless_corrected(k):
     assert np.isclose(mended[0].var(), wanted, rtol=1e-9)
     assert np.isclose(mended[0].mean(), plain[0].mean())
     assert (mended[1] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("average", "start", "kept"),
+    [(weighted_mean, 1 / 8, 1 / 8), (variance_corrected, 1, 1)],
+)
+def test_what_steadies_training_is_lost_with_the_correction(average, start, kept):
+    """Of the variance of noise that clients do not share, a mean of 8 keeps 1/8."""
+    rng, rounds = np.random.default_rng(0), 100
+    models = 0.1 * rng.normal(size=(8, 150, 100))
+    for _ in range(rounds):
+        own, *others = ([m] for m in models + 0.01 * rng.normal(size=models.shape))
+        (mean,) = average(own, others, np.full(8, 1 / 8))
+        models = np.broadcast_to(mean, models.shape)
+    wanted = start * 0.1**2 + kept * rounds * 0.01**2
+    assert mean.var() == pytest.approx(wanted, rel=0.05)

@@ -10,7 +10,7 @@ import networkx as nx
 import numpy as np
 import pytest
 from contexts import in_round
-from flwr.app import Context, RecordDict
+from flwr.app import ConfigRecord, Context, RecordDict
 from scipy import stats
 from sklearn.datasets import load_digits
 
@@ -151,6 +151,34 @@ def test_a_hear_that_fails_is_named_and_changes_nothing():
     assert np.array_equal(
         result.models(), [np.random.default_rng(i).normal(size=3) for i in range(3)]
     )
+
+
+def test_hear_cannot_change_what_is_averaged():
+    """It is refused, and neither the own model nor one that came has changed."""
+    for mine in (True, False):
+
+        class Writer(Listener):
+            def hear(self, own, neighbours, context, mine=mine):
+                (own if mine else neighbours[0])[0][...] = 0
+
+        app = gossip(drifting_app(), discover=Writer())
+        result = Gossip(nx.path_graph(2)).start(LocalGrid(app, 2), zeros(), 1)
+        assert [loss[2] for loss in result.lost] == 2 * ["train.average"]
+        assert "read-only" in result.lost[0].reason
+        assert all(np.any(model) for model in result.models())
+
+
+def test_who_does_not_hear_keeps_its_state_all_the_same():
+    def discover(candidates, server_round, context):
+        context.state["calls"] = ConfigRecord({"at": server_round})
+        SEEN.append(dict(context.state["calls"]))
+        return candidates
+
+    SEEN = []
+    app = gossip(still_app(), discover=discover)
+    strategy = Gossip(nx.path_graph(2), discover_every=1)
+    strategy.start(LocalGrid(app, 2), zeros(), 3)
+    assert SEEN == [{"at": t} for t in (1, 1, 2, 2, 3, 3)]
 
 
 def test_who_hears_models_needs_neighbours_that_send_models():

@@ -271,6 +271,29 @@ def test_likeness_finds_the_camps():
     assert found >= 3
 
 
+def test_likeness_pays_on_the_camps_for_who_stops_exploring():
+    """Against clients alone, after 30 rounds: ahead in each seed; exploring for ever, less than half so."""
+    options = {"evaluate_every": 30, "observe_every": 0}
+
+    def accuracy(result):
+        return result.evaluate_metrics_clientapp[30]["accuracy"]
+
+    gains = []
+    for seed in range(3):
+        task = camps(seed)
+        alone = gossip_learning(
+            task, lambda t: nx.empty_graph(16), 30, batch_size=64, lr=1.0, **options
+        )
+        for explore in (0, 0.25):
+            discover = LikeModels(4, explore=explore, seed=seed)
+            app = gossip(task.client_app(batch_size=64, lr=1.0), discover=discover)
+            strategy = Gossip(nx.complete_graph(16), discover_every=1, **options)
+            heard = strategy.start(LocalGrid(app, 16), task.initial_arrays(), 30)
+            gains.append(accuracy(heard) - accuracy(alone))
+    assert np.min(gains[::2]) > 0.04, gains
+    assert np.mean(gains[1::2]) < 0.5 * np.mean(gains[::2]), gains
+
+
 def test_the_oracle_is_never_beaten_by_who_knows_less():
     """Averaging within one's camp alone, against ways that do not know the camps."""
     both = nx.disjoint_union(nx.complete_graph(8), nx.complete_graph(8))

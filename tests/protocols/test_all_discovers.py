@@ -272,7 +272,7 @@ def test_likeness_finds_the_camps():
 
 
 def test_likeness_pays_on_the_camps_for_who_stops_exploring():
-    """Against clients alone, after 30 rounds: ahead in each seed; exploring for ever, less than half so."""
+    """Against clients alone, after 30 rounds; exploring for ever gains not half."""
     options = {"evaluate_every": 30, "observe_every": 0}
 
     def accuracy(result):

@@ -284,7 +284,7 @@ def softmax_distance_weights(
 
 
 def name_of(thing: object) -> str:
-    """Return what tells `thing`, an average function, from others, in each process.
+    """Return what tells `thing`, such as an average function, from others, anywhere.
 
     A dataclass or `functools.partial` is known by its parameters, a function, a method
     or another object by its qualified name. So a checkpoint refuses to go on with

@@ -43,7 +43,7 @@ from gossiplib.system.kinds import Special, as_kind, fields_of, parse
 from gossiplib.system.records import StackedMetrics, record_of
 
 #: The version of the format; another one is refused.
-FORMAT = 3
+FORMAT = 4
 
 _HEADER = "checkpoint.json"
 #: What comes of a header, or of records, that somebody has made up.
@@ -311,7 +311,9 @@ def known_to(kept: Checkpoint, initial: ArrayRecord) -> Known:
             raise ValueError("it names clients that the run does not have")
         runs, own = set(), list(known.first.values())
         for state in known.states.values():
-            as_kind(str, record_of(state, RULE, ConfigRecord)["average"], RULE)
+            rule = record_of(state, RULE, ConfigRecord)
+            for what in ("average", "discover"):
+                as_kind(str, rule[what], RULE)
             own.append(record_of(state, MODEL, ArrayRecord, initial))
             runs.add(record_of(state, RUN, ConfigRecord, ConfigRecord()).get("run"))
         for model in own:

@@ -11,6 +11,7 @@ leaves model and neighbours as they were, whether or not the engine rolls back.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -19,6 +20,7 @@ from flwr.clientapp import ClientApp
 
 from gossiplib.core.averaging import (
     Average,
+    Model,
     as_dtypes,
     as_model,
     name_of,
@@ -77,17 +79,17 @@ def choose(k: int, seed: Seed = 0) -> Discover:
     ValueError
         If k is not at least 1.
     """
-    check_whole("k", k, 1)
-    number = seed_of(seed)
+    # A partial and no closure: so a checkpoint sees k and the seed.
+    return partial(_some, check_whole("k", k, 1), seed_of(seed))
 
-    def discover(
-        candidates: list[int], server_round: int, context: Context
-    ) -> list[int]:
-        client = int(context.node_config["partition-id"])
-        order = rng(number, client, server_round).permutation(candidates)
-        return [int(j) for j in order[:k]]
 
-    return discover
+def _some(
+    k: int, seed: int, candidates: list[int], server_round: int, context: Context
+) -> list[int]:
+    """Return k of the candidates, drawn for this client and round."""
+    client = int(context.node_config["partition-id"])
+    order = rng(seed, client, server_round).permutation(candidates)
+    return [int(j) for j in order[:k]]
 
 
 def gossip(
@@ -113,7 +115,7 @@ def gossip(
         It may have a method ``hear(own, neighbours, context)``, which is called when
         neighbours' models came, before they are averaged: what it keeps there in the
         state, such as distances, it finds again when it has to choose. The context is a
-        `RoundContext`, and tells `senders`; the models must not be changed.
+        `RoundContext`, and tells `senders`; the models can be read only.
 
     Returns
     -------
@@ -139,6 +141,7 @@ def gossip(
         raise ValueError(
             f"discover would hear models, but {name_of(average)} sends something else"
         )
+    rule = ConfigRecord({"average": name_of(average), "discover": name_of(discover)})
 
     @gossiping.query("join")
     def join(message: Message, context: Context) -> Message:
@@ -223,9 +226,11 @@ def gossip(
                 check_model(neighbours[-1], whose=whose)
         # A server of your own need not count its rounds.
         server_round = check_whole("server-round", call.get("server-round", 0), 0)
-        told = RoundContext(owned(context, "discover"), server_round, senders=senders)
         if hear is not None:
-            hear([*own], [*neighbours], told)
+            told = RoundContext(
+                owned(context, "discover"), server_round, senders=senders
+            )
+            hear(_views(own), [_views(model) for model in neighbours], told)
         now = RoundContext(owned(context, "average"), server_round, senders=senders)
         made = average([*own], [*neighbours], np.array(call["weights"]), now)
         mixed = as_model(made, "the average function")
@@ -236,7 +241,8 @@ def gossip(
         mixed = as_dtypes(mixed, own, known_models)
         if kinds != [array.dtype for array in mixed]:  # what was finite may not be now
             check_model(mixed, own, "the average: its", model)
-        keep(context, "discover", told.state)
+        if hear is not None:
+            keep(context, "discover", told.state)
         keep(context, "average", now.state)
         context.state[MODEL] = pack(mixed, like=model)
         content = RecordDict()
@@ -260,26 +266,34 @@ def gossip(
 
     @gossiping.query("state")
     def tell_state(message: Message, context: Context) -> Message:
-        """Tell all that this client keeps, and how it averages, for a checkpoint."""
-        rule = ConfigRecord({"average": name_of(average)})
+        """Tell all that this client keeps, and its functions, for a checkpoint."""
         return Message(RecordDict({**context.state, RULE: rule}), reply_to=message)
 
     @gossiping.query("restore")
     def restore_state(message: Message, context: Context) -> Message:
         """Go back to what a checkpoint has kept, the number of the run included."""
         content = RecordDict({**message.content})
-        was = record_of(content, RULE, ConfigRecord)["average"]
-        if was != name_of(average):
-            raise ValueError(
-                f"the checkpoint is of clients that average by {was!r}, and this one "
-                f"averages by {name_of(average)!r}"
-            )
+        kept = record_of(content, RULE, ConfigRecord)
+        for what, name in rule.items():
+            if kept[what] != name:
+                raise ValueError(
+                    f"the checkpoint is of clients that {what} by {kept[what]!r}, and "
+                    f"this one does so by {name!r}"
+                )
         del content[RULE]
         context.state.clear()
         context.state.update(content)
         return Message(RecordDict(), reply_to=message)
 
     return gossiping
+
+
+def _views(model: Model) -> Model:
+    """Return a model that shows the same numbers, and refuses to be written to."""
+    views = [array.view() for array in model]
+    for view in views:
+        view.flags.writeable = False
+    return views
 
 
 def _run(context: Context) -> object:

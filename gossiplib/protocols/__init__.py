@@ -30,9 +30,9 @@ Discover functions, for ``gossip(app, discover=...)``; two are in `core.client`:
 ===============  =====================================================================
 `accept_all`     all candidates, the default
 `choose`         some candidates at random
-`LikeModels`     those whose models were nearest to the own one, and some at random
-`like_labels`    those whose labels are most alike
-`unlike_labels`  those who make up for the own labels
+`LikeModels`     each once, and then those whose models were nearest to its own
+`LikeLabels`     those whose labels are most alike
+`UnlikeLabels`   those who make up for its own labels
 ===============  =====================================================================
 
 `tell_labels` is what clients tell of their labels, `d_cliques` a graph made of it.
@@ -74,9 +74,9 @@ if TYPE_CHECKING:
     from .masked import Masked as Masked
     from .momentum import QuasiGlobalMomentum as QuasiGlobalMomentum
     from .neighbours import (
+        LikeLabels as LikeLabels,
         LikeModels as LikeModels,
-        like_labels as like_labels,
-        unlike_labels as unlike_labels,
+        UnlikeLabels as UnlikeLabels,
     )
     from .privacy import HonestButCurious as HonestButCurious
     from .push_sum import PushSum as PushSum

@@ -6,7 +6,7 @@ by ‖mean of their p_i - p‖₁.
 """
 
 from itertools import combinations, product
-from math import exp, inf
+from math import expm1, inf
 
 import networkx as nx
 import numpy as np
@@ -17,7 +17,7 @@ __all__ = ["d_cliques", "tell_labels"]
 
 
 def tell_labels(
-    counts: np.ndarray, *, epsilon: float = inf, seed: int = 0
+    counts: np.ndarray, *, epsilon: float = inf, seed: int | None = None
 ) -> np.ndarray:
     """Return what clients tell of their labels: the counts, with noise if so wished.
 
@@ -32,8 +32,9 @@ def tell_labels(
         Examples of each class, of one client or of many, whole numbers, any shape.
     epsilon : float
         ε, above 0: the smaller, the more noise. Infinity is none.
-    seed : int
-        It decides the noise; a client keeps it to itself.
+    seed : int, optional
+        It decides the noise. With noise each client needs one of its own, that nobody
+        else knows: who knows the seed takes the noise off.
 
     Returns
     -------
@@ -44,7 +45,7 @@ def tell_labels(
     Raises
     ------
     ValueError
-        If `epsilon` is not above 0.
+        If `epsilon` is not above 0, or finite and there is no seed.
 
     References
     ----------
@@ -53,8 +54,12 @@ def tell_labels(
     """
     if not check_number("epsilon", epsilon) > 0:
         raise ValueError(f"epsilon must be above 0; got {epsilon}")
-    told = np.asarray(counts, dtype=np.int64)
-    ones = rng(seed).geometric(1 - exp(-epsilon), size=(2, *told.shape))
+    told = np.array(counts, dtype=np.int64)
+    if epsilon == inf:
+        return told
+    if seed is None:
+        raise ValueError("noise needs a seed, which each client keeps to itself")
+    ones = rng(seed).geometric(-expm1(-epsilon), size=(2, *told.shape))
     return told + ones[0] - ones[1]  # the difference of two is discrete Laplace
 
 

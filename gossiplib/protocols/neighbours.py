@@ -1,43 +1,42 @@
 """Whom to hear: discover functions, by what a client heard or by what others tell.
 
-`LikeModels` goes by models: it hears the candidates whose models were nearest to the
-own one, dist_ij = ‖M_i - M_j‖, measured when M_j came; and some at random.
+`LikeModels` goes by models: it hears each candidate once, and then those whose models
+were nearest to its own, dist_ij = ‖M_i - M_j‖, measured when M_j came last.
 
 The others go by data. p_i are the shares of the classes that client i told once, see
-`labels`, and p is their mean over all clients. `like_labels` takes the candidates with
-the least ‖p_i - p_j‖₁, `unlike_labels` those who, one after another, bring the mean of
+`labels`, and p is their mean over all clients. `LikeLabels` takes the candidates with
+the least ‖p_i - p_j‖₁, `UnlikeLabels` those who, one after another, bring the mean of
 the shares nearest to p.
 """
 
-from dataclasses import KW_ONLY, dataclass
-from math import inf
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import numpy as np
 from flwr.app import ConfigRecord, Context
 
 from gossiplib.core.averaging import Model, Models
-from gossiplib.core.client import Discover
 from gossiplib.core.context import RoundContext
 from gossiplib.protocols.labels import shares_of, skew
 from gossiplib.system.numbers import check_share, check_whole, rng
 
-__all__ = ["LikeModels", "like_labels", "unlike_labels"]
+__all__ = ["LikeLabels", "LikeModels", "UnlikeLabels"]
 
 
 @dataclass(frozen=True)
 class LikeModels:
-    """Hear the clients whose models were nearest to the own one: a discover function.
+    """Hear the clients whose models were nearest to its own: a discover function.
 
-    A client cannot know whom it never heard. So each of its places goes, with
-    probability `explore`, to a candidate at random; in the first round all do.
+    A client cannot judge whom it never heard. So those come first, in an order of
+    chance, and the nearest when all have been heard once. A distance stays as it was
+    until the client hears that one again: where clients change with time, `explore`.
 
     Parameters
     ----------
     k : int
         How many clients to hear; with fewer candidates all.
     explore : float
-        Share of places for candidates at random.
+        Probability that a place goes to any candidate, by chance.
     seed : int
         With the client and the round, it decides the draws.
 
@@ -48,7 +47,7 @@ class LikeModels:
 
     References
     ----------
-    The idea, with losses on the own data for distances: Onoszko and others 2021,
+    The idea, with losses on the client's data for distances: Onoszko and others 2021,
     "Decentralized federated learning of deep neural networks on non-iid data" (PENS),
     arXiv:2107.08517; Listo Zec and others 2022, "Decentralized adaptive clustering of
     deep nets is beneficial for client collaboration" (DAC), arXiv:2206.08839.
@@ -56,7 +55,7 @@ class LikeModels:
 
     k: int
     _: KW_ONLY
-    explore: float = 0.25
+    explore: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -65,7 +64,7 @@ class LikeModels:
         check_share("explore", self.explore)
 
     def hear(self, own: Model, neighbours: Models, context: RoundContext) -> None:
-        """Remember how far each model that came is from the own one.
+        """Remember how far each model that came is from its own.
 
         Parameters
         ----------
@@ -85,58 +84,65 @@ class LikeModels:
     def __call__(
         self, candidates: list[int], server_round: int, context: Context
     ) -> list[int]:
-        """Return the nearest of the candidates, and some at random."""
+        """Return those never heard, then the nearest; some by chance."""
         known: Any = context.state.get("distances", {})
         draw = rng(self.seed, int(context.node_config["partition-id"]), server_round)
         order = draw.permutation(candidates).tolist()
-        near = sorted(order, key=lambda j: known.get(str(j), inf))
+        near = sorted(order, key=lambda j: known.get(str(j), -1.0))
         near = near[: self.k - draw.binomial(self.k, self.explore)]
         others = [j for j in order if j not in near]
         return near + others[: self.k - len(near)]
 
 
-def like_labels(told: np.ndarray, k: int) -> Discover:
-    """Return a discover function: the k candidates whose labels are most alike.
+@dataclass(frozen=True, eq=False)
+class LikeLabels:
+    """Hear the k clients whose labels are most alike: a discover function.
 
     Parameters
     ----------
     told : numpy.ndarray
         What each client told, see `tell_labels`, shape (clients, classes).
     k : int
-        How many; with fewer candidates it takes all.
+        How many clients to hear; with fewer candidates all.
+
+    Raises
+    ------
+    ValueError
+        If k is not at least 1.
     """
-    shares = shares_of(told)
 
-    def discover(
-        candidates: list[int], server_round: int, context: Context
+    told: np.ndarray = field(repr=False)  # a checkpoint would name them all
+    k: int
+
+    def __post_init__(self) -> None:
+        """Check what is given."""
+        check_whole("k", self.k, 1)
+
+    def __call__(
+        self, candidates: list[int], server_round: int, context: Context
     ) -> list[int]:
-        own = shares[int(context.node_config["partition-id"])]
-        return sorted(candidates, key=lambda j: np.abs(shares[j] - own).sum())[:k]
+        """Return the candidates with the least ‖p_i - p_j‖₁."""
+        shares = shares_of(self.told)
+        apart = np.abs(shares - shares[int(context.node_config["partition-id"])])
+        return sorted(candidates, key=lambda j: apart[j].sum())[: self.k]
 
-    return discover
 
-
-def unlike_labels(told: np.ndarray, k: int) -> Discover:
-    """Return a discover function: k candidates who make up for the own labels.
+@dataclass(frozen=True, eq=False)
+class UnlikeLabels(LikeLabels):
+    """Hear k clients who make up for its labels: a discover function.
 
     One after another it takes whoever brings the mean of its own shares and those of
-    the chosen nearest to the mean of all clients.
-
-    Parameters
-    ----------
-    told, k
-        Those of `like_labels`.
+    the chosen nearest to the mean of all. What it takes is as for `LikeLabels`.
     """
-    shares = shares_of(told)
 
-    def discover(
-        candidates: list[int], server_round: int, context: Context
+    def __call__(
+        self, candidates: list[int], server_round: int, context: Context
     ) -> list[int]:
-        chosen, left = [int(context.node_config["partition-id"])], [*candidates]
-        while left and len(chosen) <= k:
+        """Return the chosen, one after another."""
+        shares, left = shares_of(self.told), [*candidates]
+        chosen = [int(context.node_config["partition-id"])]
+        while left and len(chosen) <= self.k:
             best = min(left, key=lambda j: skew(shares, [*chosen, j]))
             left.remove(best)
             chosen.append(best)
         return chosen[1:]
-
-    return discover

@@ -8,9 +8,9 @@ from flwr.app import ConfigRecord
 from gossiplib.classroom import check
 
 
-def more_of_itself():
-    """07.1: those who agree, more of the own model, all 20 rounds."""
-    return 0.7, -4, 20
+def choosy_but_not_too_much():
+    """07.1: a milder power lets strangers in, a stronger one leaves a friend or two."""
+    return (-4,)
 
 
 class Fair:
@@ -56,7 +56,7 @@ def ten_by_likeness():
 
 
 ANSWERS = {
-    "07.1": more_of_itself,
+    "07.1": choosy_but_not_too_much,
     "07.2": lambda: (Fair(),),
     "07.3": best_of_ten,
     "07.4": half_as_probable,

@@ -714,12 +714,11 @@ def fair(by="senders", kept=True, own=True):
 
 
 WRONG += [
-    ("07.1", "equal weights", lambda: [0.2, 0, 20]),
-    ("07.1", "those who differ", lambda: [0.5, 4, 20]),
-    ("07.1", "as in the notebook", lambda: [0.5, -4, 20]),
-    ("07.1", "too soon", lambda: [0.7, -4, 8]),
-    ("07.1", "too long", lambda: [0.7, -4, 40]),
-    ("07.1", "hardly listens", lambda: [0.98, -4, 20]),
+    ("07.1", "equal weights", lambda: [0]),
+    ("07.1", "those who differ", lambda: [4]),
+    ("07.1", "as in the notebook", lambda: [-2]),
+    ("07.1", "too choosy", lambda: [-6]),
+    ("07.1", "words", lambda: ["-4"]),
     ("07.2", "the class", lambda: [type(fair())]),
     ("07.2", "does not hear", lambda: [choose(2)]),
     ("07.2", "never counts", lambda: [fair(by="nothing")]),
@@ -1137,7 +1136,7 @@ RAISES = [
 
 # Other right answers than those in the solutions.
 RIGHT_TOO = [
-    ("07.1", "less choosy", lambda: [0.7, -2, 20]),
+    ("07.1", "less choosy", lambda: [-3]),
     ("07.2", "the last of those", lambda: [fair()]),
     ("07.3", "of numpy", lambda: [np.array(solution("07").best_of_ten()[0][::-1])]),
     ("07.4", "not rounded", lambda: [math.log(2), 5 * math.log(2)]),

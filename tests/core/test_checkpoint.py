@@ -28,6 +28,7 @@ from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip, GossipResult
 from gossiplib.protocols.codecs import TopK
 from gossiplib.protocols.compressed import Choco
+from gossiplib.protocols.neighbours import LikeModels
 from gossiplib.protocols.push_sum import PushSum
 from gossiplib.protocols.robust import ClippedGossip, TrimmedMean
 from gossiplib.system import archive
@@ -343,6 +344,28 @@ def test_a_checkpoint_of_another_run_is_refused_by_name(what, tmp_path):
     same(go("resume", tmp_path / "run.zip", **usual), go("start", **usual))
 
 
+DISCOVERS = {
+    "how many": (choose(2), choose(3)),
+    "the seed": (choose(2), choose(2, seed=1)),
+    "what it hears": (LikeModels(2), choose(2)),
+}
+
+
+@pytest.mark.parametrize("what", DISCOVERS)
+def test_who_chooses_neighbours_another_way_does_not_go_on(what, tmp_path):
+    usual, other = DISCOVERS[what]
+
+    def go(how, discover, *path):
+        strategy = Gossip(COMPLETE, discover_every=1, checkpoint=tmp_path / "run.zip")
+        grid = LocalGrid(gossip(drifting_app(), discover=discover), N)
+        return getattr(strategy, how)(*path, grid, zeros(), 3)
+
+    go("start", usual)
+    with pytest.raises(RuntimeError, match="clients that discover by"):
+        go("resume", other, tmp_path / "run.zip")
+    go("resume", usual, tmp_path / "run.zip")
+
+
 def test_a_schedule_that_differs_in_the_round_of_the_checkpoint_is_refused(tmp_path):
     schedules = [
         lambda t, k=k: nx.cycle_graph(N) if t < 4 or k else COMPLETE for k in (0, 1)
@@ -487,7 +510,7 @@ def test_another_version_is_refused_by_name(sound, tmp_path):
     path = tmp_path / "run.zip"
     path.write_bytes(sound)
     rewrite(path, lambda header, kept: header.update(format=1))
-    refused(path, path.read_bytes(), "has the format 1; this gossiplib reads format 3")
+    refused(path, path.read_bytes(), "has the format 1; this gossiplib reads format 4")
 
 
 def test_pickles_are_neither_written_nor_read(tmp_path):
@@ -945,9 +968,7 @@ def test_a_run_of_one_average_function_does_not_go_on_with_another(tmp_path):
 
     strategy.start(grid(TrimmedMean(1)), zeros(), 2)
     for other in (TrimmedMean(0), ClippedGossip(1)):
-        with pytest.raises(
-            RuntimeError, match=r"TrimmedMean\(f=1\).*this one averages"
-        ):
+        with pytest.raises(RuntimeError, match=r"TrimmedMean\(f=1\).*this one does so"):
             strategy.resume(path, grid(other), zeros(), 3)
     assert len(strategy.resume(path, grid(TrimmedMean(1)), zeros(), 3).messages) == 3
 

@@ -77,9 +77,6 @@ class SuperLink:
         Host and port of the SuperLink, and by whose certificate the others know it.
     """
 
-    #: For whom the SuperLink is: an option of its command.
-    runtime = "--simulation"
-
     def __init__(self, *, days: float = 1.0, start_timeout: float = 60.0) -> None:
         self.processes = Processes()
         self._days, self._timeout = days, start_timeout
@@ -116,13 +113,19 @@ class SuperLink:
             f'address = "{self.address}"\n'
             f"root-certificates = {json.dumps(str(trusted))}\n"
         )
-        self._start(
-            "superlink",
-            self._home,
+        self._command = (
             *("flower-superlink", "--host", "127.0.0.1", "--port", str(self._port)),
             *("--ssl-certfile", shown.certificate, "--ssl-keyfile", shown.key),
-            *("--ssl-ca-certfile", trusted, self.runtime),
+            *("--ssl-ca-certfile", trusted, *self._options()),
         )
+        self._start_superlink()
+
+    def _options(self) -> list[str | Path]:
+        """Return more options of the SuperLink's command: for whom it is."""
+        return ["--simulation"]
+
+    def _start_superlink(self) -> None:
+        self._start("superlink", self._home, *self._command)
         self.processes.wait_until(
             self._answers, self._timeout, "the SuperLink's start", ["superlink"]
         )
@@ -224,6 +227,10 @@ class SuperLink:
             raise
         self._check(name)
         return seen
+
+    def runs(self) -> list[str]:
+        """Return the status of each run, the newest first: "running" and so on."""
+        return [run["status"] for run in self._answer(self._ask("list"))["runs"]]
 
     def _check(self, name: str) -> None:
         """Raise RuntimeError if a run has failed: `flwr run` does not say so."""

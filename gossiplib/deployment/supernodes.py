@@ -45,8 +45,6 @@ class Deployment(SuperLink):
     ...     print(deployment.run("my_app", {"num-rounds": 5}))
     """
 
-    runtime = "--enable-supernode-auth"
-
     def __init__(
         self, num_clients: int, *, days: float = 1.0, start_timeout: float = 60.0
     ) -> None:
@@ -58,6 +56,11 @@ class Deployment(SuperLink):
     def _start_all(self) -> None:
         super()._start_all()
         self._start_supernodes(range(self.num_clients))
+
+    def _options(self) -> list[str | Path]:
+        # In a file, else a SuperLink that was killed has forgotten its SuperNodes.
+        database = self.folder / "superlink.db"
+        return ["--enable-supernode-auth", "--database", database]
 
     def online(self) -> set[int]:
         """Return Flower's numbers of the nodes that the SuperLink takes for online."""
@@ -85,6 +88,21 @@ class Deployment(SuperLink):
         gone = self._ask("supernode", "unregister", old)
         self._start_supernodes([client])
         self._answer(gone)
+
+    def kill_superlink(self) -> None:
+        """End the SuperLink as a crash would, and with it the ServerApp of a run.
+
+        SuperNodes go on trying to reach it.
+        """
+        self.processes.kill("superlink")
+
+    def restart_superlink(self) -> None:
+        """Start the SuperLink again, at its address; wait until it answers.
+
+        It has its SuperNodes and their messages from its database. The runs that it had
+        do not go on: they have failed when heartbeats were missing for a minute.
+        """
+        self._start_superlink()
 
     def start_supernode(self, name: str, client: int, key: Path | None) -> None:
         """Start a SuperNode, and do not wait. Its log tells how it fares.

@@ -4,7 +4,7 @@ A line for each peer, time to the right, and an arrow for each message. It draws
 table of events that `gossiplib.peers.Peers.events` returns, and models that walk.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -13,9 +13,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gossiplib.viz.style import COLOURS, QUIET
+from gossiplib.viz.style import COLOURS, INK, QUIET
 
-__all__ = ["families", "messages", "space_time"]
+__all__ = ["families", "messages", "processes", "space_time"]
 
 #: What only one message has, at its sender and at its receiver.
 _STAMP = ["sender", "receiver", "start", "count"]
@@ -166,4 +166,64 @@ def families(
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.spines["bottom"].set_bounds(0, end)
+    return figure
+
+
+def processes(
+    lives: pd.DataFrame,
+    begin: float,
+    end: float,
+    *,
+    bands: Sequence[tuple[str, tuple[float, float]]],
+    marks: Mapping[str, Sequence[tuple[float, str]]],
+    notes: Sequence[tuple[float, str, str]] = (),
+) -> Figure:
+    """Return a figure of which processes live when, in a part of the time.
+
+    Parameters
+    ----------
+    lives : pandas.DataFrame
+        One row a process: `row`, the name of the line on which it is drawn, from top to
+        bottom as they come first; `start` and `end` in seconds; and `short`, whether it
+        is one of the short ones, which are drawn as blocks, in a colour of their own.
+    begin, end : float
+        From when to when, in seconds.
+    bands : sequence of tuples
+        What goes on, and from when to when, in seconds. Every second one is shaded.
+    marks : dict
+        "heartbeat" or "killed" -> when, and on which row.
+    notes : sequence of tuples
+        When, on which row, and words to write beside it.
+    """
+    rows = {name: y for y, name in enumerate(dict.fromkeys(lives["row"]))}
+    size = (10, 0.42 * len(rows) + 1.1)
+    figure, ax = plt.subplots(figsize=size, layout="constrained")
+    for k, (name, (a, b)) in enumerate(bands):
+        a, b = max(a, begin), min(b, end)
+        if b > a:
+            ax.axvspan(a, b, color="#f1f1f1" if k % 2 else "white", lw=0, zorder=0)
+            ax.axvline(a, color="#d8d8d8", linewidth=0.8, zorder=0)
+            words: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 9}
+            ax.text((a + b) / 2, -0.75, name, color=INK, **words)
+    for one in lives.itertuples():
+        a, b = max(one.start, begin), min(one.end, end)
+        if b > a:
+            height, colour = (0.56, COLOURS[5]) if one.short else (0.16, COLOURS[4])
+            edge: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.4}
+            y = rows[one.row]
+            ax.barh(y, b - a, height, a, color=colour, zorder=2 + one.short, **edge)
+    looks: dict[str, dict[str, Any]] = {
+        "heartbeat": {"marker": "o", "color": COLOURS[2], "markersize": 5},
+        "killed": _KILLED | {"label": None, "markersize": 12},
+    }
+    for name, at in marks.items():
+        here = [(t, rows[row]) for t, row in at if begin <= t <= end]
+        if here:
+            ax.plot(*zip(*here, strict=True), **looks[name] | {"ls": "", "zorder": 5})
+    for t, row, words_ in notes:
+        ax.text(t, rows[row] - 0.34, words_, fontsize=9, color=INK, zorder=6)
+    ax.set(xlim=(begin, end), xlabel="seconds", ylim=(len(rows) - 0.4, -0.7))
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
     return figure

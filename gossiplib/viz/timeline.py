@@ -112,7 +112,7 @@ def space_time(
 
 def _colour(number: int) -> str:
     """Return the colour of a round or of a peer."""
-    return COLOURS[number % 6]
+    return COLOURS[int(number) % 6]
 
 
 def _messages(ax: Axes, table: pd.DataFrame, rows: dict[int, int], by: str) -> None:

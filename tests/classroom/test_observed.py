@@ -7,7 +7,7 @@ from gossiplib.classroom import Observed, observed
 
 
 def a_run():
-    events = pd.DataFrame({"time": [0.25, 1.5], "other": [1, np.nan], "who": ["a", "b"]})
+    events = pd.DataFrame({"time": [0.25, 1.5], "other": [1, np.nan], "a": ["b", "c"]})
     return {"events": events, "ends": {"0": [1, 2]}, "mean": np.float64(0.5)}
 
 

@@ -49,7 +49,7 @@ class Observed:
         return json.loads(self._texts[name], object_hook=_read)
 
     def store(self, path: Path) -> None:
-        """Write all that was observed here to a file."""
+        """Write all that was observed here to the file `path`."""
         path.write_bytes(gzip.compress(json.dumps(self._texts).encode(), mtime=0))
 
 

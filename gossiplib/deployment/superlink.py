@@ -114,7 +114,7 @@ class SuperLink:
             f"root-certificates = {json.dumps(str(trusted))}\n"
         )
         self._command = (
-            *("flower-superlink", "--host", "127.0.0.1", "--port", str(self._port)),
+            *("--host", "127.0.0.1", "--port", str(self._port)),
             *("--ssl-certfile", shown.certificate, "--ssl-keyfile", shown.key),
             *("--ssl-ca-certfile", trusted, *self._options()),
         )
@@ -125,7 +125,7 @@ class SuperLink:
         return ["--simulation"]
 
     def _start_superlink(self) -> None:
-        self._start("superlink", self._home, *self._command)
+        self._start("superlink", self._home, "flower-superlink", *self._command)
         self.processes.wait_until(
             self._answers, self._timeout, "the SuperLink's start", ["superlink"]
         )

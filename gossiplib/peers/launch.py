@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from gossiplib.system.records import flat, mean_metrics
 from gossiplib.system.runs import wait_until
 from gossiplib.system.simulation import QUIET
 
-__all__ = ["Peers", "can_start", "stored_events"]
+__all__ = ["Peers", "can_start"]
 
 #: One thread each, no telemetry, and no log of gRPC's own.
 _ENV = QUIET | {
@@ -50,13 +49,6 @@ def can_start() -> bool:
             return processes.start("try", nothing, os.environ).wait() == 0
     except OSError:
         return False
-
-
-def stored_events() -> pd.DataFrame:
-    """Return `Peers.events` of a run in which two of eight die, and one comes back."""
-    file = resources.files("gossiplib") / "data" / "peers.csv.gz"
-    with resources.as_file(file) as path:
-        return pd.read_csv(path)
 
 
 class Peers:

@@ -260,7 +260,8 @@ def test_supernodes_outlive_a_superlink_that_remembers_them():
         for file in deployment.folder.glob("superlink.db*"):
             file.unlink()  # as if it had kept all in memory
         deployment.restart_superlink()
-        assert "401" in wait_for_end(deployment.processes, "supernode-0")
+        wait_for_end(deployment.processes, "supernode-0")
+        assert '" 401' in deployment.processes.tail("superlink", 10**6)
 
 
 @shows("expired", "deployment", "refused at once, with the reason")

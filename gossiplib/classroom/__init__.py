@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         by_round as by_round,
         case as case,
     )
+    from .observed import Observed as Observed
     from .project import Plan as Plan, score as score
     from .unplugged import as_written as as_written, game as game, page as page
 

@@ -64,9 +64,6 @@ def app_output(text: str) -> str:
 class SuperLink:
     """Own a SuperLink whose apps run on the simulation; see `Deployment`."""
 
-    #: For whom the SuperLink is: an option of its command.
-    runtime = "--simulation"
-
     def __init__(self, *, days: float = 1.0) -> None:
         self.processes = Processes()
         self._days = days
@@ -98,13 +95,19 @@ class SuperLink:
             f'address = "{self.address}"\n'
             f"root-certificates = {json.dumps(str(trusted))}\n"
         )
-        self._start(
-            "superlink",
-            self._home,
-            *("flower-superlink", "--host", "127.0.0.1", "--port", str(self._port)),
+        self._command = (
+            *("--host", "127.0.0.1", "--port", str(self._port)),
             *("--ssl-certfile", shown.certificate, "--ssl-keyfile", shown.key),
-            *("--ssl-ca-certfile", trusted, self.runtime),
+            *("--ssl-ca-certfile", trusted, *self._options()),
         )
+        self._start_superlink()
+
+    def _options(self) -> list[str | Path]:
+        """Return more options of the SuperLink's command: for whom it is."""
+        return ["--simulation"]
+
+    def _start_superlink(self) -> None:
+        self._start("superlink", self._home, "flower-superlink", *self._command)
         self.processes.wait_until(
             self._answers, _SECONDS, "the SuperLink's start", ["superlink"]
         )
@@ -205,6 +208,10 @@ class SuperLink:
         self._check(name)
         return seen
 
+    def runs(self) -> list[str]:
+        """Return the status of each run, the newest first: "running" and so on."""
+        return [run["status"] for run in self._answer(self._ask("list"))["runs"]]
+
     def _check(self, name: str) -> None:
         """Raise RuntimeError if a run has failed: `flwr run` does not say so."""
         if (run_id := self._run_id(name)) is None:
@@ -270,8 +277,6 @@ class Deployment(SuperLink):
     ...     print(deployment.run("my_app", {"num-rounds": 5}))
     """
 
-    runtime = "--enable-supernode-auth"
-
     def __init__(self, num_clients: int, *, days: float = 1.0) -> None:
         super().__init__(days=days)
         self.num_clients = check_whole("num_clients", num_clients, 1)
@@ -281,6 +286,11 @@ class Deployment(SuperLink):
     def _start_all(self) -> None:
         super()._start_all()
         self._start_supernodes(range(self.num_clients))
+
+    def _options(self) -> list[str | Path]:
+        # In a file, else a SuperLink that was killed has forgotten its SuperNodes.
+        database = self.folder / "superlink.db"
+        return ["--enable-supernode-auth", "--database", database]
 
     def online(self) -> set[int]:
         """Return Flower's numbers of the nodes that the SuperLink takes for online."""
@@ -306,6 +316,21 @@ class Deployment(SuperLink):
         gone = self._ask("supernode", "unregister", old)
         self._start_supernodes([client])
         self._answer(gone)
+
+    def kill_superlink(self) -> None:
+        """End the SuperLink as a crash would, and with it the ServerApp of a run.
+
+        SuperNodes go on trying to reach it.
+        """
+        self.processes.kill("superlink")
+
+    def restart_superlink(self) -> None:
+        """Start the SuperLink again, at its address; wait until it answers.
+
+        It has its SuperNodes and their messages from its database. The runs that it had
+        do not go on: they have failed when heartbeats were missing for a minute.
+        """
+        self._start_superlink()
 
     def start_supernode(self, name: str, client: int, key: Path | None) -> None:
         """Start a process `name`, SuperNode of a `client`, and do not wait.

@@ -6,11 +6,7 @@ from gossiplib._face import face
 
 if TYPE_CHECKING:
     from .config import PeerConfig as PeerConfig
-    from .launch import (
-        Peers as Peers,
-        can_start as can_start,
-        stored_events as stored_events,
-    )
+    from .launch import Peers as Peers, can_start as can_start
     from .messages import (
         Mailbox as Mailbox,
         PeerMessage as PeerMessage,

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +46,6 @@ def can_start() -> bool:
             return processes.start("try", nothing, os.environ).wait() == 0
     except OSError:
         return False
-
-
-def stored_events() -> pd.DataFrame:
-    """Return `Peers.events` of a run in which two of eight die, and one comes back."""
-    file = resources.files("gossiplib") / "data" / "peers.csv.gz"
-    with resources.as_file(file) as path:
-        return pd.read_csv(path)
 
 
 class Peers:

@@ -1,6 +1,6 @@
 """Diagrams of who says what to whom: actors, messages, and what each of them keeps."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -16,7 +16,12 @@ __all__ = ["sequence", "states"]
 Step = tuple[str, str, str]
 
 
-def sequence(actors: Sequence[str], steps: Sequence[Step | str]) -> Figure:
+def sequence(
+    actors: Sequence[str],
+    steps: Sequence[Step | str],
+    *,
+    replies: Collection[str] | None = None,
+) -> Figure:
     """Return a sequence diagram: time runs down, an arrow is a message.
 
     Parameters
@@ -25,8 +30,10 @@ def sequence(actors: Sequence[str], steps: Sequence[Step | str]) -> Figure:
         Who takes part, from left to right.
     steps : sequence
         In the order of time: (from, to, words) is a message, or what an actor does
-        itself if it goes to the sender; a text alone is the title of what follows. What
-        goes to the left is a reply, and dashed.
+        itself if it goes to the sender; a text alone is the title of what follows.
+    replies : collection of str, optional
+        The words of messages that are replies, and dashed; by default all that go to
+        the left.
     """
     height = 0.36 * len(steps) + 0.7
     figure, ax = plt.subplots(figsize=(3.2 * len(actors) + 0.2, height))
@@ -46,6 +53,7 @@ def sequence(actors: Sequence[str], steps: Sequence[Step | str]) -> Figure:
             ax.plot([a], [y - 0.1], "o", color=COLOURS[2], markersize=7)
             ax.text(a + 0.14, y - 0.1, words, va="center", fontsize=9, color=COLOURS[2])
             continue
+        reply = b < a if replies is None else words in replies
         ax.annotate(
             "",
             (b, y),
@@ -55,7 +63,7 @@ def sequence(actors: Sequence[str], steps: Sequence[Step | str]) -> Figure:
                 "color": COLOURS[0],
                 "shrinkA": 0,
                 "shrinkB": 0,
-                "linestyle": "--" if b < a else "-",
+                "linestyle": "--" if reply else "-",
             },
         )
         over = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}

@@ -4,7 +4,7 @@ A line for each peer, time to the right, and an arrow for each message. It draws
 table of events that `gossiplib.peers.Peers.events` returns, and models that walk.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -13,17 +13,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gossiplib.viz.style import COLOURS, QUIET
+from gossiplib.viz.style import COLOURS, INK, QUIET
 
-__all__ = ["families", "messages", "space_time"]
+__all__ = ["families", "messages", "processes", "space_time"]
 
 #: What only one message has, at its sender and at its receiver.
 _STAMP = ["sender", "receiver", "start", "count"]
 
-_SENT: dict[str, Any] = {"color": COLOURS[0], "lw": 0.7}
-_LOST: dict[str, Any] = {"label": "a message that is lost", "color": COLOURS[1]}
-_LOST |= {"ls": ":", "lw": 1, "marker": "x", "markersize": 5, "markevery": [1]}
-_MARK: dict[str, Any] = {"ls": "", "markersize": 9, "markeredgecolor": "black"}
+_LOST: dict[str, Any] = {"label": "a message that is lost", "color": INK}
+_LOST |= {"ls": ":", "lw": 1.2, "marker": "x", "markersize": 6, "markevery": [1]}
+_MARK: dict[str, Any] = {"ls": "", "markersize": 10, "markeredgecolor": "black"}
 _KILLED = _MARK | {"color": COLOURS[1], "marker": "X", "label": "killed"}
 _LATE = _MARK | {"color": COLOURS[2]}
 #: Event -> how it is marked.
@@ -57,11 +56,18 @@ def messages(events: pd.DataFrame) -> pd.DataFrame:
 
 
 def space_time(
-    events: pd.DataFrame, begin: float = 0.0, end: float | None = None
+    events: pd.DataFrame,
+    begin: float = 0.0,
+    end: float | None = None,
+    *,
+    peers: Sequence[int] | None = None,
 ) -> Figure:
     """Return a figure of peers as lines and messages as arrows, in a part of the time.
 
-    A legend names what there is in this part.
+    In rounds, a colour is a round: of a block, in which a peer trains; of the thin line
+    after it, in which it waits; and of the messages. Without rounds, a colour is a
+    sender, and a bar a moment at which it sends. A legend names what else there is in
+    this part.
 
     Parameters
     ----------
@@ -69,54 +75,87 @@ def space_time(
         One row an event, see `Peers.events`.
     begin, end : float
         From when to when, in seconds; by default from the first event to the last.
+    peers : sequence of int, optional
+        Who is drawn, from top to bottom, with the messages among them; by default all.
     """
     end = events["time"].max() if end is None else end
-    peers = sorted(events["peer"].unique())
-    size = (8, 0.45 * len(peers) + 1.4)
+    peers = sorted(events["peer"].unique()) if peers is None else peers
+    rows = {peer: y for y, peer in enumerate(peers)}
+    size = (9, 0.55 * len(peers) + 1.3)
     figure, ax = plt.subplots(figsize=size, layout="constrained")
-    _messages(ax, messages(events), begin, end)
-    # A round ends where its average is made. Without rounds a peer logs its timer.
-    tick = "tick of a timer" if "learned" in set(events["event"]) else "end of a round"
-    bars: dict[str, Any] = {"color": "black", "markersize": 11, "label": tick}
-    ends = events[events["event"] == "round"]
-    ax.plot(ends["time"], ends["peer"], "|", **bars)
-    for peer in peers:
-        _life(ax, peer, events[events["peer"] == peer], begin, end)
-    part = events[events["time"].between(begin, end)]
+    ax.set(xlim=(begin, end), ylim=(len(peers) - 0.5, -0.7))
+    by = "sender" if "learned" in set(events["event"]) else "round"
+    table = messages(events)
+    known = table["sender"].isin(rows) & table["receiver"].isin(rows)
+    _messages(ax, table[known & table["sent"].between(begin, end)], rows, by)
+    for peer, y in rows.items():
+        own = events[events["peer"] == peer]
+        _life(ax, y, own, begin, end)
+        if by == "round":
+            _rounds(ax, y, own, begin, end)
+        else:
+            sent = own.loc[own["event"] == "sent", "time"]
+            ax.plot(sent, [y] * len(sent), "|", color=_colour(peer), markersize=13)
+    part = events[events["time"].between(begin, end) & events["peer"].isin(rows)]
     for event, at in part.groupby("event"):
         if event in _MARKED:
-            ax.plot(at["time"], at["peer"], **_MARKED[event])
-    ax.set(xlim=(begin, end), xlabel="seconds", ylabel="peer", yticks=peers)
-    ax.set_ylim(max(peers) + 0.6, min(peers) - 0.6)
-    ax.spines[["top", "right"]].set_visible(False)
+            ax.plot(at["time"], at["peer"].map(rows), **_MARKED[event], zorder=5)
+    ax.set(xlabel="seconds", yticks=range(len(peers)))
+    ax.set_yticklabels([f"peer {peer}" for peer in peers])
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
     handles, labels = ax.get_legend_handles_labels()
-    once = dict(zip(labels, handles, strict=True))
-    figure.legend(once.values(), once, fontsize=8, loc="outside lower center", ncols=3)
+    if once := dict(zip(labels, handles, strict=True)):
+        figure.legend(once.values(), once, loc="outside lower center", ncols=4)
     return figure
 
 
-def _messages(ax: Axes, table: pd.DataFrame, begin: float, end: float) -> None:
-    """Draw the messages that were sent in this part of the time."""
-    ax.plot([], [], label="a message, sent and received", **_SENT)
-    arrow = {"arrowstyle": "->"} | _SENT
-    for one in table[table["sent"].between(begin, end)].itertuples():
+def _colour(number: int) -> str:
+    """Return the colour of a round or of a peer."""
+    return COLOURS[int(number) % 6]
+
+
+def _messages(ax: Axes, table: pd.DataFrame, rows: dict[int, int], by: str) -> None:
+    """Draw messages, in the colour of their round or of their sender."""
+    for one in table.itertuples():
+        a, b = rows[one.sender], rows[one.receiver]
         if pd.isna(one.received):
-            towards = one.sender + 0.3 * np.sign(one.receiver - one.sender)
-            ax.plot([one.sent] * 2, [one.sender, towards], **_LOST)
+            ax.plot([one.sent] * 2, [a, a + 0.55 * np.sign(b - a)], **_LOST, zorder=4)
         else:
-            start, stop = (one.sent, one.sender), (one.received, one.receiver)
-            ax.annotate("", stop, start, arrowprops=arrow)
+            look = {"arrowstyle": "-|>", "lw": 1, "color": _colour(getattr(one, by))}
+            look |= {"shrinkA": 0, "shrinkB": 2}
+            ax.annotate("", (one.received, b), (one.sent, a), arrowprops=look)
 
 
-def _life(ax: Axes, peer: int, own: pd.DataFrame, begin: float, end: float) -> None:
+def _rounds(ax: Axes, y: int, own: pd.DataFrame, begin: float, end: float) -> None:
+    """Draw the rounds of a peer: a block while it trains, a line while it waits."""
+    begun = trained = None
+    for one in own.sort_values("time").itertuples():
+        if one.event == "trained" and begun is not None:
+            trained = one.time
+            a, b = max(begun, begin), min(trained, end)
+            if b > a:
+                ax.barh(y, b - a, 0.34, a, color=_colour(one.round), zorder=3)
+                if b - a > 0.04 * (end - begin):
+                    words: dict[str, Any] = {"ha": "center", "va": "center"}
+                    words |= {"fontsize": 8, "color": "white", "zorder": 4}
+                    ax.text((a + b) / 2, y, f"{one.round:.0f}", weight="bold", **words)
+        elif one.event == "round" and trained is not None:
+            colour = _colour(one.round)
+            ax.hlines(y, max(trained, begin), min(one.time, end), color=colour, lw=3)
+        if one.event in ("joined", "caught up", "round"):
+            begun = one.time
+
+
+def _life(ax: Axes, y: int, own: pd.DataFrame, begin: float, end: float) -> None:
     """Draw when a peer was there, and where it was killed."""
     starts = own.loc[own["event"] == "started", "time"].tolist()
     for start, after in zip(starts, [*starts[1:], np.inf], strict=True):
         part = own[(own["time"] >= start) & (own["time"] < after)]
         last = part["time"].max()
-        ax.plot([start, last], [peer, peer], color="#888888", lw=2)
+        ax.plot([start, last], [y, y], color=QUIET, lw=1.5, zorder=1)
         if "ended" not in set(part["event"]) and begin <= last <= end:
-            ax.plot(last, peer, **_KILLED)
+            ax.plot(last, y, **_KILLED, zorder=5)
 
 
 def families(
@@ -166,4 +205,64 @@ def families(
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.spines["bottom"].set_bounds(0, end)
+    return figure
+
+
+def processes(
+    lives: pd.DataFrame,
+    begin: float,
+    end: float,
+    *,
+    bands: Sequence[tuple[str, tuple[float, float]]],
+    marks: Mapping[str, Sequence[tuple[float, str]]],
+    notes: Sequence[tuple[float, str, str]] = (),
+) -> Figure:
+    """Return a figure of which processes live when, in a part of the time.
+
+    Parameters
+    ----------
+    lives : pandas.DataFrame
+        One row a process: `row`, the name of the line on which it is drawn, from top to
+        bottom as they come first; `start` and `end` in seconds; and `short`, whether it
+        is one of the short ones, which are drawn as blocks, in a colour of their own.
+    begin, end : float
+        From when to when, in seconds.
+    bands : sequence of tuples
+        What goes on, and from when to when, in seconds. Every second one is shaded.
+    marks : dict
+        "heartbeat" or "killed" -> when, and on which row.
+    notes : sequence of tuples
+        When, on which row, and words to write beside it.
+    """
+    rows = {name: y for y, name in enumerate(dict.fromkeys(lives["row"]))}
+    size = (10, 0.42 * len(rows) + 1.1)
+    figure, ax = plt.subplots(figsize=size, layout="constrained")
+    for k, (name, (a, b)) in enumerate(bands):
+        a, b = max(a, begin), min(b, end)
+        if b > a:
+            ax.axvspan(a, b, color="#f1f1f1" if k % 2 else "white", lw=0, zorder=0)
+            ax.axvline(a, color="#d8d8d8", linewidth=0.8, zorder=0)
+            words: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 9}
+            ax.text((a + b) / 2, -0.75, name, color=INK, **words)
+    for one in lives.itertuples():
+        a, b = max(one.start, begin), min(one.end, end)
+        if b > a:
+            height, colour = (0.56, COLOURS[5]) if one.short else (0.16, COLOURS[4])
+            edge: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.4}
+            y = rows[one.row]
+            ax.barh(y, b - a, height, a, color=colour, zorder=2 + one.short, **edge)
+    looks: dict[str, dict[str, Any]] = {
+        "heartbeat": {"marker": "o", "color": COLOURS[2], "markersize": 5},
+        "killed": _KILLED | {"label": None, "markersize": 12},
+    }
+    for name, at in marks.items():
+        here = [(t, rows[row]) for t, row in at if begin <= t <= end]
+        if here:
+            ax.plot(*zip(*here, strict=True), **looks[name] | {"ls": "", "zorder": 5})
+    for t, row, words_ in notes:
+        ax.text(t, rows[row] - 0.34, words_, fontsize=9, color=INK, zorder=6)
+    ax.set(xlim=(begin, end), xlabel="seconds", ylim=(len(rows) - 0.4, -0.7))
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
     return figure

@@ -252,6 +252,22 @@ def test_a_port_that_is_taken_is_named(monkeypatch):
     assert not block.folder.exists()
 
 
+def test_supernodes_outlive_a_superlink_that_remembers_them():
+    with Deployment(1) as deployment:
+        nodes = set(deployment.node_ids.values())
+        deployment.kill_superlink()
+        assert not listening(deployment)
+        deployment.restart_superlink()
+        assert wait_until(lambda: deployment.online() == nodes, 60)
+        assert deployment.runs() == []
+        deployment.kill_superlink()
+        for file in deployment.folder.glob("superlink.db*"):
+            file.unlink()  # as if it had kept all in memory
+        deployment.restart_superlink()
+        wait_for_end(deployment.processes, "supernode-0")
+        assert '" 401' in deployment.processes.tail("superlink", 10**6)
+
+
 @shows("expired", "deployment", "refused at once, with the reason")
 def test_an_expired_certificate_is_named():
     deployment = Deployment(1, days=-1)

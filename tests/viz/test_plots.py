@@ -238,14 +238,32 @@ def test_the_diagram_has_a_legend_of_what_happened_in_its_part_of_the_time():
     assert table["received"].isna().tolist() == [False, True]
 
     def legend(*part):
-        (one,) = timeline.space_time(events, *part).legends
-        return {text.get_text() for text in one.get_texts()}
+        legends = timeline.space_time(events, *part).legends
+        return {text.get_text() for one in legends for text in one.get_texts()}
 
-    always = {"a message, sent and received", "end of a round"}
-    happened = {"a message that is lost", "killed", "skips rounds"}
-    assert legend() == always | happened
-    assert legend(0.5, 1.7) == always
-    assert legend(3.5, 4.5) == always | {"skips rounds"}
+    assert legend() == {"a message that is lost", "killed", "skips rounds"}
+    assert legend(0.5, 1.7) == set()
+    assert legend(3.5, 4.5) == {"skips rounds"}
+
+
+def test_a_timeline_of_processes_shows_a_part_of_the_time():
+    rows = [("SuperLink", 0.0, 9.0, False), ("SuperNode 0", 1.0, 5.0, False)]
+    rows += [("SuperNode 0", 2.0, 3.0, True), ("SuperNode 0", 7.0, 8.0, True)]
+    lives = pd.DataFrame(rows, columns=["row", "start", "end", "short"])
+    bands = [("train", (1.5, 4.0)), ("average", (4.0, 9.0)), ("later", (9.0, 10.0))]
+    marks = {"killed": [(5.0, "SuperNode 0"), (9.0, "SuperLink")], "heartbeat": []}
+    figure = timeline.processes(lives, 0, 6, bands=bands, marks=marks)
+    (ax,) = figure.axes
+    blocks = [box for box in ax.patches if box.get_height() == 0.56]
+    assert [(box.get_x(), box.get_width()) for box in blocks] == [(2.0, 1.0)]
+    assert [text.get_text() for text in ax.texts] == ["train", "average"]
+    assert [
+        line.get_xdata().tolist() for line in ax.lines if line.get_marker() == "X"
+    ] == [[5.0]]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == [
+        "SuperLink",
+        "SuperNode 0",
+    ]
 
 
 def test_names_at_the_ends_of_lines_do_not_cover_each_other():

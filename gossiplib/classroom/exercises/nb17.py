@@ -58,10 +58,10 @@ def _(influence: Function) -> None:
 
 
 @checks("17.5")
-def _(random: str, degree: str, ahead: str, again: str) -> None:
-    need_words((random, degree, ahead, again), "taken", "refused")
+def _(noise: str, degree: str, ahead: str, again: str) -> None:
+    need_words((noise, degree, ahead, again), "taken", "refused")
     hint = "Can anybody tell from its numbers who trained a model?"
-    need(random == _asked(), f"random: {hint}")
+    need(noise == _asked(), f"noise: {hint}")
     for name, answer, odd, hint in (
         ("degree", degree, {"degree": 100}, "How many neighbours can a peer have?"),
         ("ahead", ahead, {"round": 20}, "What if peer 0 was away for a while?"),

@@ -4,7 +4,7 @@
 on these: it judges by the loss whether an example was trained on (Yeom et al. 2018,
 arXiv:1709.01604); `reconstruct` makes the examples themselves of one step of training.
 Flower adds the noise (`flwr.clientapp.mod.LocalDpMod`, by `with_mods`); `noise_std`,
-`exact_epsilon` and `auc_bound` are its theory, and `heard_share` and `hop_bound` that
+`exact_epsilon` and `found_bound` are its theory, and `heard_share` and `hop_bound` that
 of noise which gossip spreads. Nothing here attacks encrypted messages.
 """
 
@@ -31,8 +31,8 @@ from gossiplib.tasks.task import Task
 
 __all__ = [
     "HonestButCurious",
-    "auc_bound",
     "exact_epsilon",
+    "found_bound",
     "heard_share",
     "hop_bound",
     "membership",
@@ -309,26 +309,31 @@ def exact_epsilon(
     return float(brentq(excess, 0, mu**2 / 2 + mu * norm.isf(delta) + 1))
 
 
-def auc_bound(sensitivity: float, std: float, rounds: int = 1) -> float:
-    """Return an AUC that no attack on messages with Gaussian noise exceeds: Φ(μ/√2).
+def found_bound(
+    sensitivity: float, std: float, false_alarms: float, rounds: int = 1
+) -> float:
+    """Return a share that no attack on messages with Gaussian noise finds more of.
 
-    μ = √rounds Δ/σ. It is the AUC of the best test between two normal distributions
-    that are μ standard deviations apart, which is the worst case of Gaussian noise
-    (Dong, Roth and Su 2019).
+    Φ(μ - Φ⁻¹(1 - α)), with μ = √rounds Δ/σ and α, the share of false alarms: the power
+    of the best test between two normal distributions that are μ standard deviations
+    apart, which is the worst case of Gaussian noise (Dong, Roth and Su 2019).
 
     Parameters
     ----------
     sensitivity, std, rounds
         As in `exact_epsilon`.
+    false_alarms : float
+        α, above 0 and below 1.
 
     Raises
     ------
     ValueError
-        If one is not above 0.
+        If one is not above 0, or α not below 1.
     """
-    _check_promise(sensitivity=sensitivity, std=std)
+    _check_promise(false_alarms, sensitivity=sensitivity, std=std)
     check_whole("rounds", rounds, 1)
-    return float(norm.cdf(math.sqrt(rounds / 2) * sensitivity / std))
+    mu = math.sqrt(rounds) * sensitivity / std
+    return float(norm.cdf(mu - norm.isf(false_alarms)))
 
 
 def heard_share(W: np.ndarray, listener: int, rounds: int) -> np.ndarray:
@@ -403,9 +408,9 @@ def hop_bound(W: np.ndarray, listener: int, rounds: int) -> np.ndarray:
     return np.array(bounds)
 
 
-def _check_promise(delta: float = 0.5, **amounts: float) -> None:
+def _check_promise(probability: float, **amounts: float) -> None:
     for name, value in amounts.items():
         if not check_number(name, value) > 0:  # nor NaN
             raise ValueError(f"{name} must be above 0; got {value}")
-    if not 0 < check_number("delta", delta) < 1:
-        raise ValueError(f"delta must be above 0 and below 1; got {delta}")
+    if not 0 < check_number("a probability", probability) < 1:
+        raise ValueError(f"δ and α must be above 0 and below 1; got {probability}")

@@ -221,13 +221,26 @@ def test_messages_together_cost_no_more_than_their_sum():
         assert privacy.exact_epsilon(1, 5, 1e-5, rounds) < rounds * one
 
 
-def test_auc_bound_is_that_of_the_best_test_between_two_normals():
+def test_found_bound_is_that_of_the_best_test_between_two_normals():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 400_000))
     for rounds in (1, 4):
         mu = np.sqrt(rounds) * 2 / 3
-        share = (b + mu > a).mean()
-        assert abs(share - privacy.auc_bound(2, 3, rounds)) < 0.003
+        for alarms in (0.01, 0.3):
+            share = (b + mu > np.quantile(a, 1 - alarms)).mean()
+            bound = privacy.found_bound(2, 3, alarms, rounds)
+            assert abs(share - bound) < 0.005
+
+
+def test_found_bound_and_exact_epsilon_make_one_promise():
+    """(ε, δ) allows at most e^ε α + δ to be found, at each α; and touches it at one."""
+    for std, rounds in ((3, 1), (3, 10), (10, 10)):
+        epsilon = privacy.exact_epsilon(2, std, 1e-3, rounds)
+        alarms = np.logspace(-8, -0.01, 2000)
+        found = np.array([privacy.found_bound(2, std, a, rounds) for a in alarms])
+        allowed = np.exp(epsilon) * alarms + 1e-3
+        assert (found <= allowed + 1e-9).all()
+        assert (allowed - found).min() < 1e-4
 
 
 def one_step(task, rows, lr=0.5):
@@ -350,5 +363,5 @@ def test_what_a_client_is_promised_is_that_of_the_best_attack():
         quiet = best @ A @ rng.normal(size=(n, draws)) * std
         other = best @ A @ rng.normal(size=(n, draws)) * std + best @ signal
         share = privacy.heard_share(W, 0, rounds)[client]
-        theory = privacy.auc_bound(np.sqrt(share), std)
-        assert abs((other > quiet).mean() - theory) < 0.01
+        theory = privacy.found_bound(np.sqrt(share), std, 0.1)
+        assert abs((other > np.quantile(quiet, 0.9)).mean() - theory) < 0.01

@@ -37,16 +37,22 @@ class Masked:
     misses one keeps its own model for this round, as one does whose senders are not its
     group. The weights are not used: on `schedule` W has one over the group's size.
 
-    A member learns the sum of the others, and these together its model. For real, each
-    pair agrees on a secret by itself, and draws from it by a generator that nobody can
-    predict; more messages take the masks of who left out of the sum.
+    A member learns the sum of the others, and these together its model. It cannot throw
+    out a liar among them, see `robust`.
+
+    Here all secrets come from one seed, which is for learning only. A mask must never
+    be used twice: the difference of two messages with the same mask is that of their
+    models, to the last bit. So a second run, or a round done again with other models,
+    needs another seed. For real, each pair agrees on a secret by itself, and draws from
+    it by a generator that nobody can predict; more messages remove from the sum the
+    masks of those who left.
 
     Parameters
     ----------
     size : int
         Clients in a group, 3 at least. Some have more where it does not divide all.
     seed : int
-        Decides the groups, and all secrets, which is for learning only.
+        Decides the groups, and all secrets: a new one for each run.
 
     References
     ----------

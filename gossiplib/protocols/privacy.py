@@ -4,19 +4,20 @@
 on these: it judges by the loss whether an example was trained on (Yeom et al. 2018,
 arXiv:1709.01604); `reconstruct` makes the examples themselves of one step of training.
 Flower adds the noise (`flwr.clientapp.mod.LocalDpMod`, by `with_mods`); `noise_std`,
-`exact_epsilon` and `auc_bound` are its theory, and `heard_share` and `hop_bound` that
+`exact_epsilon` and `found_bound` are its theory, and `heard_share` and `hop_bound` that
 of noise which gossip spreads. Nothing here attacks encrypted messages.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from flwr.clientapp import ClientApp
-from scipy.optimize import brentq
+from scipy.optimize import brentq, least_squares
 from scipy.sparse.csgraph import shortest_path
 from scipy.special import softmax
 from scipy.stats import norm
@@ -30,8 +31,8 @@ from gossiplib.tasks.task import Task
 
 __all__ = [
     "HonestButCurious",
-    "auc_bound",
     "exact_epsilon",
+    "found_bound",
     "heard_share",
     "hop_bound",
     "membership",
@@ -149,16 +150,20 @@ def reconstruct(
     The gradient of W is (1/m) Σ (p - y) xᵀ over the m examples of the step, that of b
     the same without xᵀ. So Σ y, how many of each class there are, is known, but for Σ p
     at first. Where x is known, so is each p = softmax(W x + b); where each p - y is
-    known, least squares give x. The two take turns, from grey x on.
+    known, least squares give x. The two take turns, from grey x on. So examples that
+    are alone in their class are found; others of a class stay equal, at their mean.
 
-    One example is exact, from b's gradient alone. More are near it as long as each
-    is the only one of its class; others of a class come out as their mean, since their
-    p - y are nearly the same. From some sixteen on, all blurs, and y is a guess.
+    What is left is a search for the p - y, m vectors of K numbers, each of which sums
+    to 0: softmax(W x + b) - y, for the x that follow, must be the same again, and x
+    must lie between 0 and 1. From where the turns end, with noise, it parts what shares
+    a class. It needs as many equations as unknowns: as the K gradients sum to 0, they
+    tell K - 1 examples at most. Of more, the turns find some that are alone; the others
+    are blurs, and y is a guess.
 
     Parameters
     ----------
     before, after : list of numpy.ndarray
-        W and b, shapes (classes, features) and (classes,), around the step.
+        W and b, shapes (K, features) and (K,), around the step.
     examples : int
         m.
     lr : float
@@ -175,8 +180,8 @@ def reconstruct(
     References
     ----------
     Zhu, Liu and Han 2019, "Deep leakage from gradients", arXiv:1906.08935, match the
-    gradient of any model. Geiping et al. 2020, "Inverting gradients", arXiv:2003.14053,
-    have the closed form of one example.
+    gradient of any model by searching for x. Geiping et al. 2020, "Inverting
+    gradients", arXiv:2003.14053, have the closed form of one example.
     """
     W, b = (np.asarray(a, dtype=np.float64) for a in before)
     dW, db = ((a - c) / lr for a, c in zip((W, b), after, strict=True))
@@ -186,12 +191,50 @@ def reconstruct(
         y.append(int(count.argmax()))
         count[y[-1]] -= 1
     y.sort()
+
+    def apart(x: np.ndarray) -> np.ndarray:
+        p_minus_y = softmax(x @ W.T + b, axis=1) - np.eye(len(b))[y]
+        return np.asarray(p_minus_y + db - p_minus_y.mean(axis=0))  # the mean is known
+
+    def images(p_minus_y: np.ndarray, rcond: float) -> np.ndarray:
+        return np.asarray(examples * np.linalg.pinv(p_minus_y.T, rcond=rcond) @ dW)
+
     x = np.full((examples, W.shape[1]), 0.3)
     for _ in range(steps):
-        apart = softmax(x @ W.T + b, axis=1) - np.eye(len(b))[y]
-        apart += db - apart.mean(axis=0)  # their mean is known
-        x = np.clip(examples * np.linalg.pinv(apart.T, rcond=0.01) @ dW, 0, 1)
+        x = np.clip(images(apart(x), 0.01), 0, 1)
+    if 1 < examples < len(b):
+        x = _search(x, apart, partial(images, rcond=1e-9))
     return x, np.array(y)
+
+
+def _search(
+    x: np.ndarray,
+    apart: Callable[[np.ndarray], np.ndarray],
+    images: Callable[[np.ndarray], np.ndarray],
+    starts: int = 10,
+) -> np.ndarray:
+    """Return the best x, between 0 and 1, with x = images(apart(x)) as far as can be.
+
+    It looks for p - y, which has far fewer unknowns, and whose errors are of one size.
+    """
+
+    def errors(flat: np.ndarray) -> np.ndarray:
+        p_minus_y = flat.reshape(len(x), -1)
+        then = images(p_minus_y)
+        again, beyond = apart(then) - p_minus_y, then - np.clip(then, 0, 1)
+        return np.concatenate([10 * again, beyond], axis=1).ravel()
+
+    draws, best, least = np.random.default_rng(0), apart(x), math.inf
+    for _ in range(starts):
+        start = apart(np.clip(x + 0.3 * draws.standard_normal(x.shape), 0, 1))
+        found = least_squares(
+            errors, start.ravel(), max_nfev=40, xtol=1e-14, ftol=1e-14, gtol=1e-14
+        )
+        if found.cost < least:
+            best, least = found.x.reshape(best.shape), found.cost
+        if least < 1e-7:  # where it is stuck, it stays a thousand times higher
+            break
+    return np.clip(images(best), 0, 1)
 
 
 def with_mods(app: ClientApp, mods: list[Any]) -> ClientApp:
@@ -266,26 +309,31 @@ def exact_epsilon(
     return float(brentq(excess, 0, mu**2 / 2 + mu * norm.isf(delta) + 1))
 
 
-def auc_bound(sensitivity: float, std: float, rounds: int = 1) -> float:
-    """Return an AUC that no attack on messages with Gaussian noise exceeds: Φ(μ/√2).
+def found_bound(
+    sensitivity: float, std: float, false_alarms: float, rounds: int = 1
+) -> float:
+    """Return a share that no attack on messages with Gaussian noise finds more of.
 
-    μ = √rounds Δ/σ. It is the AUC of the best test between two normal distributions
-    that are μ standard deviations apart, which is the worst case of Gaussian noise
-    (Dong, Roth and Su 2019).
+    Φ(μ - Φ⁻¹(1 - α)), with μ = √rounds Δ/σ and α, the share of false alarms: the power
+    of the best test between two normal distributions that are μ standard deviations
+    apart, which is the worst case of Gaussian noise (Dong, Roth and Su 2019).
 
     Parameters
     ----------
     sensitivity, std, rounds
         As in `exact_epsilon`.
+    false_alarms : float
+        α, above 0 and below 1.
 
     Raises
     ------
     ValueError
-        If one is not above 0.
+        If one is not above 0, or α not below 1.
     """
-    _check_promise(sensitivity=sensitivity, std=std)
+    _check_promise(false_alarms, sensitivity=sensitivity, std=std)
     check_whole("rounds", rounds, 1)
-    return float(norm.cdf(math.sqrt(rounds / 2) * sensitivity / std))
+    mu = math.sqrt(rounds) * sensitivity / std
+    return float(norm.cdf(mu - norm.isf(false_alarms)))
 
 
 def heard_share(W: np.ndarray, listener: int, rounds: int) -> np.ndarray:
@@ -300,9 +348,10 @@ def heard_share(W: np.ndarray, listener: int, rounds: int) -> np.ndarray:
     network differential privacy). It is also the R² with which v predicts u's noise.
 
     It takes all messages together. One after the other, as if each had noise of its
-    own, they would seem to say less: what is left when one is taken out of another is
-    news of those farther away. What is smaller than 1e-10 of the largest singular value
-    counts as nothing: after very many rounds, new messages hardly differ from old ones.
+    own, they seem to say less, and what they say does not add up: what is left when one
+    is taken out of another is news of those farther away. What is smaller than 1e-10 of
+    the largest singular value counts as nothing: after very many rounds, new messages
+    hardly differ from old ones.
 
     Parameters
     ----------
@@ -320,7 +369,7 @@ def heard_share(W: np.ndarray, listener: int, rounds: int) -> np.ndarray:
     ----------
     Cyffers, Even, Bellet and Massoulié 2022, "Muffliato", arXiv:2206.05091: the setting
     and the name. Koskela and Kulkarni 2025, arXiv:2505.19969: the view as one linear
-    system.
+    system; so Bellet, Cyffers and others 2025, arXiv:2510.17480.
     """
     n = len(W)
     near = np.flatnonzero(W[listener] * (np.arange(n) != listener))
@@ -359,9 +408,9 @@ def hop_bound(W: np.ndarray, listener: int, rounds: int) -> np.ndarray:
     return np.array(bounds)
 
 
-def _check_promise(delta: float = 0.5, **amounts: float) -> None:
+def _check_promise(probability: float, **amounts: float) -> None:
     for name, value in amounts.items():
         if not check_number(name, value) > 0:  # nor NaN
             raise ValueError(f"{name} must be above 0; got {value}")
-    if not 0 < check_number("delta", delta) < 1:
-        raise ValueError(f"delta must be above 0 and below 1; got {delta}")
+    if not 0 < check_number("a probability", probability) < 1:
+        raise ValueError(f"δ and α must be above 0 and below 1; got {probability}")

@@ -56,7 +56,7 @@ ANSWER_IN_WORDS = {
     "11.4": ("seed",),
     "12.1": ("4.9", "4.899", "24", "√24"),
     "13.2": ("513",),
-    "13.3": ("six", "6"),
+    "13.3": ("view", "int64"),
     "13.5": ("star",),
     "14.1": ("138",),
     "16.2": ("738", "123"),
@@ -924,6 +924,10 @@ def image_by(number):
     return lambda dW: dW[0] / number(dW[0])
 
 
+def floats(message):
+    return message.view(np.int64) * 2.0**-40
+
+
 RING_BEHIND_ONE = nx.cycle_graph(range(1, 16))
 RING_BEHIND_ONE.add_edge(0, 1)
 WRONG += [
@@ -936,10 +940,11 @@ WRONG += [
     ("13.2", "the other sign", lambda: [(412 - 871 - 230) % 1000]),
     ("13.2", "no modulus", lambda: [412 + 871 + 230]),
     ("13.2", "one mask", lambda: [(412 + 871) % 1000]),
-    ("13.3", "counts itself as a link", lambda: [5]),
-    ("13.3", "one more", lambda: [7]),
-    ("13.3", "skips in three of four", lambda: [28]),
-    ("13.3", "a pair", lambda: [2]),
+    ("13.3", "no units", lambda: [lambda one, two: (two - one).view(np.int64)]),
+    ("13.3", "no sign", lambda: [lambda one, two: (two - one) * 2.0**-40]),
+    ("13.3", "floats first", lambda: [lambda one, two: floats(two) - floats(one)]),
+    ("13.3", "one minus two", lambda: [lambda one, two: floats(one - two)]),
+    ("13.3", "a sum", lambda: [lambda one, two: floats(two + one)]),
     ("13.4", "one message", lambda: [privacy.noise_std(2, 1, 1e-5)]),
     ("13.4", "ε/20 by the formula", lambda: [privacy.noise_std(2, 1 / 20, 1e-5)]),
     ("13.4", "a little too much", lambda: [solution("13").noise_for_twenty()[0] * 1.1]),

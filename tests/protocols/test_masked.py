@@ -78,6 +78,16 @@ def test_secrets_change_with_the_round():
     assert not np.any(one[group[0]] == two[group[0]])
 
 
+def test_a_mask_that_is_used_twice_hides_nothing():
+    """Two messages differ as their models do: so each run needs a seed of its own."""
+    group = MASKED.groups(N, 1)[0]
+    one, two = messages(X, group), messages(2 * X, group)
+    differences = {j: (two[j] - one[j]).view(np.int64) * 2.0**-40 for j in group}
+    assert all(np.abs(differences[j] - X[j]).max() < 1e-11 for j in group)
+    other = messages(2 * X, group, masked=Masked(4, seed=4))
+    assert not any(np.any(one[j] == other[j]) for j in group if j in other)
+
+
 def plain(rows, rounds):
     """Return the plain mean of each group, by numpy."""
     rows = rows.copy()

@@ -149,8 +149,11 @@ def test_a_trimmed_mean_keeps_what_its_data_type_holds():
         (lambda: privacy.exact_epsilon(1, 0, 1e-5), "std must be above 0; got 0"),
         (lambda: privacy.exact_epsilon(1, 1, 0), "delta must be above 0 and below 1"),
         (lambda: privacy.exact_epsilon(1, 1, 0.1, rounds=-1), "rounds.*got -1"),
-        (lambda: privacy.auc_bound(1, -1), "std must be above 0; got -1"),
-        (lambda: privacy.auc_bound(1, float("nan")), "std must be above 0; got nan"),
+        (lambda: privacy.found_bound(1, -1, 0.1), "std must be above 0; got -1"),
+        (
+            lambda: privacy.found_bound(1, float("nan"), 0.1),
+            "std must be above 0; got nan",
+        ),
     ],
 )
 def test_a_parameter_of_another_kind_is_refused_where_it_is_given(make, says):

@@ -36,17 +36,24 @@ def _(number: int) -> None:
 
 
 @checks("13.3")
-def _(size: int) -> str:
-    need(size == int(size) and size >= 3, "A group has three clients or more.")
-
-    def averages(k: int) -> float:
-        return float(0.95 ** (k - 1))
-
-    need(
-        averages(size) >= 0.75, "In such a group it skips more than one round in four."
-    )
-    need(averages(size + 1) < 0.75, "A larger group does it too.")
-    return f"It averages in {averages(size):.1%} of the rounds."
+def _(difference: Function) -> str:
+    rng = np.random.default_rng(0)
+    worst = 0.0
+    for most in (0.1, 100.0):
+        models = rng.uniform(-most, most, size=(2, 50))
+        fixed = np.rint(models * 2.0**40).astype(np.int64).view(np.uint64)
+        mask = rng.integers(2**64, size=50, dtype=np.uint64)
+        one, two = fixed + mask
+        with untouched("a message", [one, two]):
+            found = np.asarray(difference(one, two), dtype=float)
+        need(found.shape == (50,), "Return as many numbers as a model has.")
+        error = np.abs(found - (models[1] - models[0])).max()
+        need(error < 2.0**41, "One unit is 2⁻⁴⁰.")
+        need(error < 1e6, "What is below 0? Whole numbers modulo 2⁶⁴ have no sign.")
+        hint = "Two floats of 64 bits keep 53: subtract before you make floats."
+        need(error < 1e-10, hint if error > 1e-6 * most else "It is not exact.")
+        worst = max(worst, float(error))
+    return f"Nothing is hidden: you are wrong by {worst:.0e} at most."
 
 
 @checks("13.4")
@@ -69,6 +76,8 @@ def _(graph: nx.Graph) -> str:
     others = [i for i in range(1, 16) if not graph.has_edge(0, i)]
     need(len(others) > 0, "There must be somebody who is not your neighbour.")
     worst = max(others, key=lambda i: share[i])
-    hint = f"Of client {worst} you have a share of {share[worst]:.2f}. Who looks just "
-    need(share[worst] < 0.1, f"{hint}like another from where you are?")
+    hint = (
+        f"Of client {worst} you have a share of {share[worst]:.2f}. In which messages "
+    )
+    need(share[worst] < 0.1, f"{hint}is news of it, and what else is in these?")
     return f"The largest share is {share[worst]:.3f}."

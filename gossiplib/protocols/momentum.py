@@ -46,7 +46,7 @@ class QuasiGlobalMomentum:
     `weighted_mean` rests, which is not the optimum where clients differ. But the mean
     of all models moves 1 / (1 - β) times as fast, and plain averaging with an η that is
     so much larger would rest farther off, as would momentum that each client keeps for
-    itself.
+    itself. On its way it may pass better models than that, and fall back.
 
     A client sees its model only after training, so its first round is that of
     `weighted_mean`. Whatever is lost is forgotten with v_i, within some 1 / (1 - μ)

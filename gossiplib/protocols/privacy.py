@@ -270,7 +270,7 @@ def noise_std(sensitivity: float, epsilon: float, delta: float) -> float:
     ValueError
         If one is not above 0, or δ not below 1.
     """
-    _check_promise(delta, sensitivity=sensitivity, epsilon=epsilon)
+    _check_promise("delta", delta, sensitivity=sensitivity, epsilon=epsilon)
     return sensitivity * math.sqrt(2 * math.log(1.25 / delta)) / epsilon
 
 
@@ -295,7 +295,7 @@ def exact_epsilon(
     ValueError
         If one is not above 0, or δ not below 1.
     """
-    _check_promise(delta, sensitivity=sensitivity, std=std)
+    _check_promise("delta", delta, sensitivity=sensitivity, std=std)
     check_whole("rounds", rounds, 1)
     mu = math.sqrt(rounds) * sensitivity / std
 
@@ -330,7 +330,7 @@ def found_bound(
     ValueError
         If one is not above 0, or α not below 1.
     """
-    _check_promise(false_alarms, sensitivity=sensitivity, std=std)
+    _check_promise("false_alarms", false_alarms, sensitivity=sensitivity, std=std)
     check_whole("rounds", rounds, 1)
     mu = math.sqrt(rounds) * sensitivity / std
     return float(norm.cdf(mu - norm.isf(false_alarms)))
@@ -408,9 +408,9 @@ def hop_bound(W: np.ndarray, listener: int, rounds: int) -> np.ndarray:
     return np.array(bounds)
 
 
-def _check_promise(probability: float, **amounts: float) -> None:
+def _check_promise(which: str, probability: float, **amounts: float) -> None:
     for name, value in amounts.items():
         if not check_number(name, value) > 0:  # nor NaN
             raise ValueError(f"{name} must be above 0; got {value}")
-    if not 0 < check_number("a probability", probability) < 1:
-        raise ValueError(f"δ and α must be above 0 and below 1; got {probability}")
+    if not 0 < check_number(which, probability) < 1:
+        raise ValueError(f"{which} must be above 0 and below 1; got {probability}")

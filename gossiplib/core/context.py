@@ -13,6 +13,9 @@ from typing import TypeVar
 import numpy as np
 from flwr.app import Context, RecordDict
 
+from gossiplib.core.averaging import Model, Models
+from gossiplib.core.models import check_model
+
 __all__ = ["RoundContext", "keep", "owned", "uniforms"]
 
 
@@ -129,6 +132,32 @@ class RoundContext(Context):
             weights = np.delete(weights, np.add(bad, 1))
             self.senders = np.delete(self.senders, bad)
         return read, weights
+
+    def read_models(
+        self,
+        messages: Models,
+        weights: np.ndarray,
+        like: Model,
+        decode: Callable[[Model], Model] = list,
+    ) -> tuple[list[Model], np.ndarray]:
+        """Return messages, decoded, in the shapes of `like`; see `read`.
+
+        Parameters
+        ----------
+        messages, weights
+            The `neighbours` and weights of an average function.
+        like : list of numpy.ndarray
+            What a message, decoded, must look like.
+        decode : callable
+            message -> arrays; by default those of the message.
+        """
+
+        def parse(message: Model) -> Model:
+            decoded = decode(message)
+            check_model(decoded, like, whose="the message's")
+            return decoded
+
+        return self.read(messages, weights, parse)
 
 
 def uniforms(seed: int, context: RoundContext, size: int) -> np.ndarray:

@@ -74,15 +74,14 @@ class Compressed:
     ) -> Model:
         """Average with the decoded models."""
         x = _vector(own, context)
-
-        def read(message: Model) -> Model:
-            decoded = self._decoded(message, x)
-            check_model([decoded], [x], whose="the message's")
-            return [decoded]
-
+        came = context.read_models(
+            neighbours, weights, [x], lambda message: [self._decoded(message, x)]
+        )
         # A codec draws by client and round: this is what was sent, without a memory.
-        said = x if self.step is None else read(self.codec.encode(x, context))[0]
-        (mixed,) = weighted_mean([said], *context.read(neighbours, weights, read))
+        said = x
+        if self.step is not None:
+            said = self._decoded(self.codec.encode(x, context), x)
+        (mixed,) = weighted_mean([said], *came)
         if self.step is not None:
             mixed = x + self.step * (mixed - said)
         return _model(mixed, own, context)
@@ -159,13 +158,10 @@ class DeepSqueeze:
         """Go a step towards what the neighbours said, from what was said oneself."""
         x = _vector(own, context)
         _, said = unpack(context.state.array_records[_LEFT_OUT])
-
-        def read(message: Model) -> Model:
-            decoded = self.codec.decode(message, x.shape[-1])
-            check_model([decoded], [x], whose="the message's")
-            return [decoded]
-
-        (mean,) = weighted_mean([said], *context.read(neighbours, weights, read))
+        came = context.read_models(
+            neighbours, weights, [x], lambda m: [self.codec.decode(m, x.shape[-1])]
+        )
+        (mean,) = weighted_mean([said], *came)
         return _model(x + self.step * (mean - said), own, context)
 
 
@@ -204,12 +200,7 @@ class Shared:
     ) -> Model:
         """Average the shared arrays."""
         mine = self.send(own, context)
-
-        def read(message: Model) -> Model:
-            check_model(message, mine, whose="the message's")
-            return message
-
-        mixed = weighted_mean(mine, *context.read(neighbours, weights, read))
+        mixed = weighted_mean(mine, *context.read_models(neighbours, weights, mine))
         places = dict(zip(self.arrays, mixed, strict=True))
         return [places.get(k, array) for k, array in enumerate(own)]
 

@@ -6,7 +6,6 @@ import numpy as np
 
 from gossiplib.core.averaging import Model, Models, weighted_mean
 from gossiplib.core.context import RoundContext
-from gossiplib.core.models import check_model
 from gossiplib.protocols.corrections import difference, kept, remember, shifted
 
 __all__ = ["ExactDiffusion"]
@@ -67,12 +66,7 @@ class ExactDiffusion:
     ) -> Model:
         """Average by lazy weights, and keep what that changed."""
         mine = self.send(own, context)
-
-        def read(message: Model) -> Model:
-            check_model(message, mine, whose="the message's")
-            return message
-
-        came, weights = context.read(neighbours, weights, read)
+        came, weights = context.read_models(neighbours, weights, mine)
         lazy = np.asarray(weights) / 2
         lazy[0] += 0.5
         mixed = weighted_mean(mine, came, lazy)

@@ -6,7 +6,6 @@ import numpy as np
 
 from gossiplib.core.averaging import Model, Models, weighted_mean
 from gossiplib.core.context import RoundContext
-from gossiplib.core.models import check_model
 from gossiplib.protocols.corrections import (
     difference,
     floats,
@@ -90,12 +89,7 @@ class QuasiGlobalMomentum:
     ) -> Model:
         """Average, and renew the velocity."""
         mine, velocity = self.send(own, context), kept(context, _VELOCITY, own)
-
-        def read(message: Model) -> Model:
-            check_model(message, mine, whose="the message's")
-            return message
-
-        mixed = weighted_mean(mine, *context.read(neighbours, weights, read))
+        mixed = weighted_mean(mine, *context.read_models(neighbours, weights, mine))
         known = _BEFORE in context.state
         before = kept(context, _BEFORE, own) if known else floats(mixed)
         way = difference(floats(mixed), before)

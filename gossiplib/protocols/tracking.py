@@ -6,7 +6,6 @@ import numpy as np
 
 from gossiplib.core.averaging import Model, Models, weighted_mean
 from gossiplib.core.context import RoundContext
-from gossiplib.core.models import check_model
 from gossiplib.protocols.corrections import (
     difference,
     floats,
@@ -80,14 +79,8 @@ class GradientTracking:
     ) -> Model:
         """Average both, and renew the correction."""
         correction, update = _parts(own, context)
-        mine, tracked = shifted(own, correction), shifted(correction, update)
-
-        def read(message: Model) -> Model:
-            check_model(message, [*mine, *tracked], whose="the message's")
-            return message
-
-        came, weights = context.read(neighbours, weights, read)
-        mixed = weighted_mean([*mine, *tracked], came, weights)
+        mine = [*shifted(own, correction), *shifted(correction, update)]
+        mixed = weighted_mean(mine, *context.read_models(neighbours, weights, mine))
         model, wanted = mixed[: len(own)], mixed[len(own) :]
         remember(context, _CORRECTION, difference(wanted, update))
         remember(context, _BEFORE, floats(model))

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gossiplib.core import mixing
-from gossiplib.core.adjacency import Graph, num_clients
+from gossiplib.core import mixing, topology
+from gossiplib.core.adjacency import Graph
 
 __all__ = ["Devices", "Pace"]
 
@@ -98,14 +98,13 @@ class Devices:
         Raises
         ------
         ValueError
-            If a graph is of another number of clients.
+            If a graph is not one of these clients, as `check_graph` says.
         """
         n = len(self.compute)
         ends = np.zeros((num_rounds + 1, n))
         for t in range(1, num_rounds + 1):
-            graph = schedule(t) if callable(schedule) else schedule
-            if num_clients(graph) != n:
-                raise ValueError(f"the graph has {num_clients(graph)} clients, not {n}")
+            graph = topology.at(schedule, t)
+            topology.check_graph(graph, n, connected=False)
             receivers, senders = mixing.links(graph)
             copies = np.bincount(senders, minlength=n)
             ends[t] = trained = ends[t - 1] + self.compute

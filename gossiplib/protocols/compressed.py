@@ -16,12 +16,12 @@ from functools import partial
 from hashlib import blake2b
 
 import numpy as np
-from flwr.app import ArrayRecord
 
 from gossiplib.core.averaging import Model, Models, as_dtypes, weighted_mean
 from gossiplib.core.context import RoundContext
 from gossiplib.core.models import check_model
 from gossiplib.protocols.codecs import Codec
+from gossiplib.protocols.corrections import remember
 from gossiplib.system.numbers import check_share, check_whole
 from gossiplib.system.records import ravel, unpack, unravel
 
@@ -149,7 +149,7 @@ class DeepSqueeze:
             error, _ = unpack(context.state.array_records[_LEFT_OUT])
         message = self.codec.encode((x + error).astype(x.dtype), context)
         said = self.codec.decode(message, x.shape[-1])
-        context.state[_LEFT_OUT] = _record(x + error - said, said)
+        remember(context, _LEFT_OUT, [x + error - said, said])
         return message
 
     def __call__(
@@ -274,7 +274,7 @@ class Choco:
         message = self.codec.encode((x - public).astype(x.dtype), context)
         now = public + self.codec.decode(message, x.shape[-1])
         numbers = (np.full(context.batch, number) for number in (t, len(message)))
-        context.state[_SAID] = _record(now, *numbers)
+        remember(context, _SAID, [now, *numbers])
         if ask.any() or tell.any():
             message = [*message, np.stack([ask, tell], axis=-1).astype(np.uint8)]
         return [*message, public.astype(x.dtype)] if tell.any() else message
@@ -307,13 +307,9 @@ class Choco:
             total, kept = total + w[..., None] * difference, kept + w
             asked, whole = np.maximum(asked, ask), whole & used
         mixed = x + self.step * (total - kept[..., None] * public)
-        context.state[_HEARD] = _record(
-            total,
-            np.where(whole[..., None], links, np.uint64(0)),
-            np.full(context.batch, t),
-            asked,
-            np.where(whole, 0, doubts + 1),
-        )
+        links = np.where(whole[..., None], links, np.uint64(0))
+        now, doubts = np.full(context.batch, t), np.where(whole, 0, doubts + 1)
+        remember(context, _HEARD, [total, links, now, asked, doubts])
         return _model(mixed, own, context)
 
     def _read(self, message: Model, x: np.ndarray, count: int) -> Model:
@@ -336,10 +332,6 @@ _LEFT_OUT = "deep_squeeze"
 #: many arrays; and Σ_j w_ij x̂_j, its links, the round, how far what was asked shall go
 #: on, and for how many rounds the sum has lacked somebody.
 _SAID, _HEARD = "choco.said", "choco.heard"
-
-
-def _record(*arrays: np.ndarray) -> ArrayRecord:
-    return ArrayRecord([np.asarray(array) for array in arrays])  # of numbers too
 
 
 def _digest(senders: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What protocols that correct drift have in common: arrays that a client remembers.
+"""Arrays that a client remembers, and what corrections of drift have in common.
 
 A correction is added to a model. It has the shapes of the model's arrays of floats (or
 complex numbers); whole numbers are averaged as they are, and never corrected.
@@ -27,7 +27,7 @@ def kept(context: RoundContext, name: str, like: Model) -> Model:
 
 
 def remember(context: RoundContext, name: str, arrays: Model) -> None:
-    """Keep arrays for the rounds to come."""
+    """Keep arrays, or numbers, for the rounds to come."""
     context.state[name] = ArrayRecord([np.asarray(array) for array in arrays])
 
 

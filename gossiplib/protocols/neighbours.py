@@ -1,7 +1,7 @@
 """Whom to hear: discover functions, by what a client heard or by what others tell.
 
 `LikeModels` goes by models: it hears each candidate once, and then those whose models
-were nearest to its own, dist_ij = ‖M_i - M_j‖, measured when M_j came last.
+were nearest to its own. ‖M_i - M_j‖ was measured when M_j came last.
 
 The others go by data. p_i are the shares of the classes that client i told once, see
 `labels`, and p is their mean over all clients. `LikeLabels` takes the candidates with
@@ -18,6 +18,7 @@ from flwr.app import ConfigRecord, Context
 from gossiplib.core.averaging import Model, Models
 from gossiplib.core.context import RoundContext
 from gossiplib.protocols.labels import shares_of, skew
+from gossiplib.protocols.robust import distances
 from gossiplib.system.numbers import check_share, check_whole, rng
 
 __all__ = ["LikeLabels", "LikeModels", "UnlikeLabels"]
@@ -72,14 +73,10 @@ class LikeModels:
             The client's own model, those that came, and a context that names `senders`.
         """
         kept: Any = context.state.get("distances", {})
-        distances = ConfigRecord({**kept})
-        for j, model in zip(context.senders, neighbours, strict=True):
-            apart = [
-                np.subtract(a, b, dtype=np.float64)
-                for a, b in zip(own, model, strict=True)
-            ]
-            distances[str(j)] = float(np.sqrt(sum((a**2).sum() for a in apart)))
-        context.state["distances"] = distances
+        known = ConfigRecord({**kept})
+        for j, far in zip(context.senders, distances(own, neighbours), strict=True):
+            known[str(j)] = float(far)
+        context.state["distances"] = known
 
     def __call__(
         self, candidates: list[int], server_round: int, context: Context

@@ -9,7 +9,7 @@ of noise which gossip spreads. Nothing here attacks encrypted messages.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,7 +21,6 @@ from scipy.optimize import brentq, least_squares
 from scipy.sparse.csgraph import shortest_path
 from scipy.special import softmax
 from scipy.stats import norm
-from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
 from gossiplib.core.averaging import Average, Model, Models, weighted_mean
@@ -36,7 +35,6 @@ __all__ = [
     "heard_share",
     "hop_bound",
     "membership",
-    "membership_auc",
     "noise_std",
     "reconstruct",
     "with_mods",
@@ -123,25 +121,6 @@ def membership(task: Task, model: Model, client: int) -> tuple[np.ndarray, np.nd
     return np.arange(len(y)) < trained, -loss.numpy()
 
 
-def membership_auc(task: Task, models: Mapping[int, Model]) -> np.ndarray:
-    """Return how well `membership` tells each client's training examples from others.
-
-    It is the area under the ROC curve for each client, in the order of `models`: the
-    probability that a random training example scores higher than a random other. 0.5 is
-    a guess, 1 gives all away. Clients are independent, examples of one client are not:
-    so take clients for an interval.
-
-    Parameters
-    ----------
-    task : Task
-        Data and kind of the models.
-    models : dict
-        Client -> its model.
-    """
-    judged = [membership(task, model, client) for client, model in models.items()]
-    return np.array([roc_auc_score(*one) for one in judged])
-
-
 def reconstruct(
     before: Model, after: Model, examples: int, lr: float, steps: int = 200
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -211,7 +190,6 @@ def _search(
     x: np.ndarray,
     apart: Callable[[np.ndarray], np.ndarray],
     images: Callable[[np.ndarray], np.ndarray],
-    starts: int = 10,
 ) -> np.ndarray:
     """Return the best x, between 0 and 1, with x = images(apart(x)) as far as can be.
 
@@ -225,7 +203,7 @@ def _search(
         return np.concatenate([10 * again, beyond], axis=1).ravel()
 
     draws, best, least = np.random.default_rng(0), apart(x), math.inf
-    for _ in range(starts):
+    for _ in range(10):  # starts
         start = apart(np.clip(x + 0.3 * draws.standard_normal(x.shape), 0, 1))
         found = least_squares(
             errors, start.ravel(), max_nfev=40, xtol=1e-14, ftol=1e-14, gtol=1e-14

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gossiplib.viz import style
 from gossiplib.viz.display import show
-from gossiplib.viz.style import COLOURS, INK, QUIET, ROLES
+from gossiplib.viz.style import COLOURS, GRAPHS, INK, QUIET, ROLES
 
 if TYPE_CHECKING:  # which few pictures need
     import pandas as pd
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # which few pictures need
 
 __all__ = [
     "COLOURS",
+    "GRAPHS",
     "INK",
     "QUIET",
     "ROLES",
@@ -33,7 +34,6 @@ __all__ = [
     "consensus_distance",
     "guess",
     "heat_map",
-    "label_counts",
     "label_lines",
     "sawtooth",
     "show",
@@ -189,7 +189,7 @@ def _look(name: str, k: int) -> dict[str, Any]:
     k = [*ROLES].index(name) if name in ROLES else k
     kinds = {"color": _FREE, "marker": _MARKERS, "linestyle": _STYLES}
     look: dict[str, Any] = {kind: of[k % len(of)] for kind, of in kinds.items()}
-    return look | {"color": ROLES.get(name.split(",")[0], look["color"])}
+    return look | {"color": (ROLES | GRAPHS).get(name.split(",")[0], look["color"])}
 
 
 def _line(ax: Axes, points: Mapping[int, float], name: str) -> str:
@@ -244,27 +244,20 @@ def sawtooth(distances: Sequence[float], bounds: Sequence[float]) -> Figure:
 
 def heat_map(
     values: np.ndarray,
-    text: Sequence[Sequence[str]] | None = None,
     *,
-    rows: Sequence[str] | None = None,
-    columns: Sequence[str] | None = None,
-    ax: Axes | None = None,
+    ax: Axes,
     label: str = "",
     cmap: str = "cividis",
     least: float | None = None,
 ) -> Figure:
-    """Return a figure of a table of numbers, coloured by value.
+    """Draw a table of numbers into `ax`, coloured by value, and return its figure.
 
     Parameters
     ----------
     values : numpy.ndarray
         Shape (rows, columns). NaN stays white.
-    text : sequence of sequence of str, optional
-        What to write into each cell, of the same shape.
-    rows, columns : sequence of str, optional
-        Their names; by default their numbers.
-    ax : matplotlib.axes.Axes, optional
-        Where to draw; by default a new figure with room for the text.
+    ax : matplotlib.axes.Axes
+        Where to draw.
     label : str
         What the numbers are, beside the colour bar.
     cmap : str
@@ -272,33 +265,9 @@ def heat_map(
     least : float, optional
         Value at the lower end of the colours; by default the least one.
     """
-    height, width = np.shape(values)
-    ax = ax or plt.subplots(figsize=(1.1 * width + 2.6, 0.5 * height + 1.2))[1]
     image = ax.imshow(values, aspect="auto", cmap=cmap, vmin=least)
-    for i, line in enumerate(text or []):
-        for j, words in enumerate(line):
-            ink = "white" if np.mean(image.to_rgba(values[i, j])[:3]) < 0.5 else "black"
-            ax.text(j, i, words, ha="center", va="center", color=ink, fontsize=8)
-    if columns is not None:
-        ax.set_xticks(range(width), columns)
-    if rows is not None:
-        ax.set_yticks(range(height), rows)
     figure = _figure(ax)
     figure.colorbar(image, ax=ax, label=label)
-    return figure
-
-
-def label_counts(counts: np.ndarray) -> Figure:
-    """Return a figure of how many examples of each class each client has.
-
-    The counts, of shape (clients, classes), are those of `Task.label_counts`. They are
-    written down for up to 24 clients.
-    """
-    figure, ax = plt.subplots(figsize=(5.2, 0.22 * len(counts) + 1.4))
-    text = [[str(count or "") for count in line] for line in counts]
-    text = text if len(counts) <= 24 else []
-    heat_map(counts, text, ax=ax, label="training examples", cmap="Blues")
-    ax.set(xlabel="class", ylabel="client", xticks=range(counts.shape[1]))
     return figure
 
 

@@ -10,7 +10,7 @@ import matplotlib
 from cycler import cycler
 from matplotlib.colors import LinearSegmentedColormap
 
-__all__ = ["COLOURS", "INK", "QUIET", "ROLES", "WAVE", "use"]
+__all__ = ["COLOURS", "GRAPHS", "INK", "QUIET", "ROLES", "WAVE", "use"]
 
 #: Okabe and Ito's palette, without its yellow, which is faint on white.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
@@ -24,6 +24,16 @@ ROLES = {
     "central": COLOURS[6],
     "liar": COLOURS[3],
     "guess": COLOURS[6],
+}
+#: Which graph is drawn in which colour, where graphs are compared.
+GRAPHS = {
+    "ring": COLOURS[0],
+    "regular": COLOURS[2],
+    "4-regular": COLOURS[2],
+    "torus": COLOURS[5],
+    "hypercube": COLOURS[5],
+    "star": "#8c6bb1",
+    "complete": INK,
 }
 #: Below and above an average, which is white; light enough for dark words.
 WAVE = LinearSegmentedColormap.from_list("wave", [COLOURS[5], "white", COLOURS[4]])

@@ -78,9 +78,12 @@ def test_bad_devices(numbers, says):
         Devices(*map(np.array, numbers))
 
 
-def test_a_graph_of_another_size():
-    with pytest.raises(ValueError, match="the graph has 5 clients, not 4"):
-        devices(np.ones(4)).rounds(nx.cycle_graph(5), 1, size=1)
+def test_graphs_of_others_than_these_clients():
+    for graph in (nx.cycle_graph(5), nx.cycle_graph([0, 1, 2, 9])):
+        with pytest.raises(ValueError, match="must be the clients 0..3"):
+            devices(np.ones(4)).rounds(graph, 1, size=1)
+    with pytest.raises(TypeError, match="networkx"):
+        devices(np.ones(4)).rounds(lambda t: None, 1, size=1)
 
 
 PACE = Pace(np.array([3, 5, 4, 20, 1, 7, 3, 6]), np.array([1, 4, 2, 9, 1, 3, 2, 1]))

@@ -220,6 +220,15 @@ def test_all_are_heard_once_and_then_the_nearest_and_a_share_is_left_to_chance()
     assert abs(share - theory) < 4 * np.sqrt(0.2 / 4000)
 
 
+def test_likeness_is_over_what_is_learned_as_the_consensus_distance():
+    """Counters do not count, nor what a mask of infinite values hides."""
+    state = RecordDict()
+    own = [np.array([1.0, -np.inf]), np.array([3j]), np.array(7)]
+    other = [np.array([4.0, -np.inf]), np.array([7j]), np.array(900)]
+    LikeModels(2).hear(own, [other], in_round(0, 1, senders=[5], state=state))
+    assert dict(state["distances"]) == {"5": 5.0}
+
+
 @pytest.mark.parametrize(
     ("options", "what"),
     [({"k": 0}, "k must be"), ({"k": 2, "explore": 1.5}, "explore")],
@@ -334,6 +343,9 @@ def test_labels_by_hand():
     assert LikeLabels(told, 2)(everybody, 1, by()) == [2, 3]
     # The mean of all is (.48, .52): with 1 or 4, 0 comes to (.5, .5); then each hurts.
     assert UnlikeLabels(told, 1)(everybody, 1, by()) == [1]
+    assert UnlikeLabels(told, 2)(everybody, 1, by()) == [1, 3]
+    told[3] = 0  # who holds nothing, or tells so, counts as even
+    assert LikeLabels(told, 2)(everybody, 1, by()) == [2, 3]
     assert UnlikeLabels(told, 2)(everybody, 1, by()) == [1, 3]
 
 

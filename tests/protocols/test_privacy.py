@@ -9,7 +9,7 @@ import torch
 from flwr.clientapp.mod import LocalDpMod
 from scipy import integrate, optimize, stats
 from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, roc_auc_score
 
 from gossiplib.core import mixing
 from gossiplib.core.client import gossip
@@ -89,21 +89,16 @@ def test_scores_are_scikit_learn_s_losses():
     assert np.allclose(scores, -np.array(losses), atol=1e-4)
 
 
-def test_auc_is_the_share_of_pairs_in_order():
-    task = digits(N, **TASK)
-    heard = {}
-    run(task.client_app(epochs=5), average=privacy.HonestButCurious(heard))
-    found = privacy.membership_auc(task, heard)
-    for auc, (i, model) in zip(found, heard.items(), strict=True):
-        trained, scores = privacy.membership(task, model, i)
-        wins = scores[trained][:, None] > scores[~trained]
-        assert np.isclose(auc, wins.mean())
+def areas(task, models):
+    """Return for each client the share of pairs that `membership` puts in order."""
+    judged = [privacy.membership(task, model, i) for i, model in models.items()]
+    return np.array([roc_auc_score(*one) for one in judged])
 
 
 def test_a_model_that_saw_nothing_gives_nothing_away():
     task = digits(40, **TASK)
     start = unpack(task.initial_arrays())
-    found = privacy.membership_auc(task, dict.fromkeys(range(40), start))
+    found = areas(task, dict.fromkeys(range(40), start))
     low, high = stats.t.interval(0.99, 39, found.mean(), stats.sem(found))
     assert low < 0.5 < high
 
@@ -114,7 +109,7 @@ def test_a_model_that_learnt_by_heart_gives_much_away():
         task, lambda t: nx.empty_graph(N), 20, epochs=10, evaluate_every=0
     ).node_arrays
     models = {i: unpack(alone[i]) for i in range(N)}
-    assert privacy.membership_auc(task, models).mean() > 0.9
+    assert areas(task, models).mean() > 0.9
 
 
 def test_examples_that_are_not_held_back_are_missed():
@@ -343,6 +338,10 @@ def test_messages_with_common_noise_say_more_together_than_one_by_one():
     share = privacy.heard_share(W, 0, 4)
     assert np.allclose(share[[0, 1, 2, 3, 4, -4, -3, -2, -1]], 1)
     assert np.allclose(share[5:-4], 0, atol=1e-9)
+    # No other graph could hide less: the bound is reached, at each distance.
+    far = np.minimum(np.arange(20), 20 - np.arange(20))
+    reached = [share[far >= k].mean() for k in range(1, 11)]
+    assert np.allclose(privacy.hop_bound(W, 0, 4), reached)
     one_by_one = np.zeros(20)
     for t in range(4):
         for row in np.linalg.matrix_power(W, t)[[1, -1]]:

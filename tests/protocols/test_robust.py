@@ -110,6 +110,13 @@ def test_krum_keeps_no_more_than_may_be_honest():
     assert np.array_equal(flat(most), flat(more))
 
 
+def test_of_equal_scores_krum_takes_its_own_then_the_first_to_come():
+    own, *others = ([np.array([x])] for x in (10.0, 0.0, 11.0, 1.0))  # all 1 from one
+    for keep, mean in ((1, 10.0), (2, 5.0), (3, 7.0)):
+        (found,) = robust.Krum(1, keep)(own, others, even(4), in_round())
+        assert found == pytest.approx(mean)
+
+
 def test_krum_takes_no_lie_far_away_and_needs_f_and_two_neighbours():
     own, *others = models(6)
     others[2] = [a + 1e9 for a in others[2]]

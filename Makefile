@@ -14,7 +14,7 @@
 # make slides     a lecture's slides of 00 to 05, in out/slides
 # make links      write badges, links and install cells from pyproject.toml
 # make house      draw the house, its table and the page of the API
-# make bench      run the benchmarks (OTHERS=path: see tests/benchmarks/vectorized.py)
+# make bench      measure, and write notebooks/speed.md (DECENT=python FLUKE=python)
 #
 # Each installs into .venv what it needs, and no more. Python 3.11 or newer is all that
 # is needed before. For other versions than the tested ones: make CONSTRAINTS=pins test.
@@ -98,7 +98,7 @@ house: .venv/test
 bench: .venv/test
 	.venv/bin/pytest --benchmark-only --benchmark-disable-gc --benchmark-columns=min,median,max tests/benchmarks
 	.venv/bin/python tests/benchmarks/peers.py
-	.venv/bin/python tests/benchmarks/vectorized.py $(if $(OTHERS),--others $(OTHERS))
+	.venv/bin/python tests/benchmarks/engines.py $(if $(DECENT),--decent $(DECENT)) $(if $(FLUKE),--fluke $(FLUKE))
 
 .venv/lab: EXTRAS = lab
 .venv/site: EXTRAS = site

@@ -33,6 +33,7 @@ notebooks/glossary
 notebooks/protocols
 notebooks/failures
 notebooks/house
+notebooks/speed
 notebooks/teachers_guide
 notebooks/teaching/T1_unplugged
 notebooks/teaching/T2_fault_detective

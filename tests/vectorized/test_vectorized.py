@@ -12,6 +12,7 @@ import scipy.sparse
 import torch
 from torch import nn
 
+from benchmarks.by_hand import rounds_of
 from gossiplib.core import mixing
 from gossiplib.core.averaging import SoftmaxDistance, weighted_mean
 from gossiplib.core.client import gossip
@@ -195,6 +196,13 @@ def stack(*layers):
 
 def linear(a, b, **options):
     return lambda: nn.Linear(a, b, **options)
+
+
+def test_a_round_written_by_hand_is_the_same_work():
+    task = digits(40, partition="dealt")
+    options = {"batch_size": 8, "evaluate_every": 0, "observe_every": 0}
+    result = gossip_learning(task, named("regular", 40), 5, **options)
+    assert np.abs(rounds_of(task)(5).numpy() - result.models()).max() < 1e-6
 
 
 STACKS = {

@@ -1,15 +1,16 @@
-"""How fast is the vectorised engine? `make bench` prints tables and writes a figure.
+"""How fast is the vectorised engine? `make bench` writes one page: notebooks/speed.md.
 
-    python tests/benchmarks/vectorized.py [--quick] [--others PYTHON]
+    python tests/benchmarks/engines.py [--quick] [--decent PYTHON] [--fluke PYTHON]
 
 Each row is measured in a process of its own. It lists client updates (a step of local
 training on 8 examples, and a share of an averaging over a 4-regular graph) per second
 of the rounds; with one thread that is, but for interruptions, CPU time. Rows are
 repeated, and the table gives the median. As a machine's speed varies, only rows of
-one run can be compared. They go to gossiplib/data/bench.csv, which notebook 14 shows.
+one run can be compared. They go to gossiplib/data/bench.csv, too, which notebook 14
+shows.
 
-`--others` is the Python of an environment with decent-bench (Python 3.13; `python3.13
--m venv others && others/bin/pip install decent-bench==0.3.0`).
+`--decent` and `--fluke` are the Pythons of environments with decent-bench (0.3.0, for
+Python 3.13) and with fluke-fl (0.8.1). Ours and theirs take turns.
 """
 
 import argparse
@@ -28,11 +29,14 @@ SIZES = {
     "MLP": (100, 1_000, 10_000),
 }
 HIDDEN = {"linear": 0, "MLP": 64}
+#: Up to so many clients a round written by hand takes turns with the engine.
+BY_HAND = 10_000
 
 
-def vectorized(model: str, n: int, threads: int, updates: int) -> dict:
-    """Measure the engine."""
+def vectorized(model: str, n: int, threads: int, updates: int) -> list[dict]:
+    """Measure the engine; where there is one, in turns with a round by hand."""
     import torch
+    from by_hand import rounds_of
 
     from gossiplib.core.topology import named
     from gossiplib.tasks.task import digits
@@ -43,16 +47,50 @@ def vectorized(model: str, n: int, threads: int, updates: int) -> dict:
         digits(n, partition="dealt", hidden=HIDDEN[model]),
         named("regular", n),
     )
+    by_hand = None
+    if model == "linear" and threads == 1 and n <= BY_HAND:
+        by_hand = rounds_of(task)
+        by_hand(max(1, 200_000 // n))
     options = {"batch_size": 8, "evaluate_every": 0, "observe_every": 0}
     if n <= 100_000:
         gossip_learning(task, graph, max(1, 200_000 // n), **options)  # warm up
     rounds = max(3, updates // n)
-    rates = []
+    rates, bounds = [], []
     for _ in range(5 if n <= 10_000 else 1):
         seconds = gossip_learning(task, graph, rounds, **options).seconds
         rates.append(n * rounds / (seconds["train"] + seconds["average"]))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"rate": median(rates), "best": max(rates), "peak_mb": peak // 1000}
+        if by_hand is not None:
+            start = time.perf_counter()
+            by_hand(rounds)
+            bounds.append(n * rounds / (time.perf_counter() - start))
+    found = [{"rate": median(rates), "best": max(rates), "peak_mb": peak()}]
+    if bounds:
+        bound = {"engine": "by hand", "rate": median(bounds), "best": max(bounds)}
+        found.append(bound | {"peak_mb": None})
+    return found
+
+
+def peak() -> int:
+    """Return the megabytes that this process has had at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
+
+
+def million(model: str, n: int, threads: int, updates: int) -> dict:
+    """Measure three rounds from the call of `digits` to the result: n over seconds."""
+    import torch
+
+    torch.set_num_threads(threads)
+    start = time.perf_counter()
+    from gossiplib.core.topology import named, one_peer_exponential
+    from gossiplib.tasks.task import digits
+    from gossiplib.vectorized.engine import gossip_learning
+
+    one_peer = model == "one-peer"
+    graph = one_peer_exponential(n) if one_peer else named(model, n)
+    off = {"evaluate_every": 0, "observe_every": 0}
+    gossip_learning(digits(n, partition="dealt"), graph, 3, batch_size=8, **off)
+    seconds = time.perf_counter() - start
+    return {"rate": seconds, "best": seconds, "peak_mb": peak()}
 
 
 def local_grid(model: str, n: int, threads: int, updates: int) -> dict:
@@ -69,8 +107,35 @@ def local_grid(model: str, n: int, threads: int, updates: int) -> dict:
     rounds = max(1, updates // n)
     seconds = strategy.start(grid, task.initial_arrays(), rounds).seconds
     rate = n * rounds / (seconds["train"] + seconds["average"])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"rate": rate, "best": rate, "peak_mb": peak // 1000}
+    return {"rate": rate, "best": rate, "peak_mb": peak()}
+
+
+def fedavg(model: str, n: int, threads: int, updates: int) -> dict:
+    """Measure Flower's own FedAvg in its simulation, without its start.
+
+    Each client trains in each round, and nobody evaluates. The clock is read where the
+    server's `evaluate_fn` would measure a model, between two rounds.
+    """
+    from flwr.serverapp.strategy import FedAvg
+
+    from gossiplib.system.simulation import run_on_ray
+    from gossiplib.tasks.task import digits
+
+    task, times = digits(n, partition="dealt", hidden=HIDDEN[model]), []
+    strategy = FedAvg(fraction_evaluate=0, min_train_nodes=n, min_available_nodes=n)
+
+    def run(grid: object) -> object:
+        return strategy.start(
+            grid,
+            task.initial_arrays(),
+            num_rounds=max(2, updates // n),
+            evaluate_fn=lambda t, arrays: times.append(time.perf_counter()),
+        )
+
+    run_on_ray(task.client_app(batch_size=8), n, run)
+    # The first round waits for Ray; each of the others ends with the clock.
+    rate = n * (len(times) - 2) / (times[-1] - times[1])
+    return {"rate": rate, "best": rate, "peak_mb": None}
 
 
 def ray(model: str, n: int, threads: int, updates: int) -> dict:
@@ -106,6 +171,27 @@ def spambase(model: str, n: int, threads: int, updates: int) -> dict:
     rates = []
     for _ in range(5):
         seconds = gossip_learning(task, graph, updates // n, **options).seconds
+        rates.append(n * (updates // n) / (seconds["train"] + seconds["average"]))
+    return {"rate": median(rates), "best": max(rates), "peak_mb": None}
+
+
+def one_send(model: str, n: int, threads: int, updates: int) -> dict:
+    """Measure fluke's work: each client sends to one random neighbour a round."""
+    import torch
+
+    from gossiplib.core.mixing import uniform
+    from gossiplib.core.topology import named, push
+    from gossiplib.tasks.task import digits
+    from gossiplib.vectorized.engine import gossip_learning
+
+    torch.set_num_threads(threads)
+    task = digits(n, partition="dealt")
+    schedule, off = push(named("regular", n)), {"evaluate_every": 0, "observe_every": 0}
+    rates = []
+    for _ in range(5):
+        seconds = gossip_learning(
+            task, schedule, updates // n, batch_size=8, weights=uniform, **off
+        ).seconds
         rates.append(n * (updates // n) / (seconds["train"] + seconds["average"]))
     return {"rate": median(rates), "best": max(rates), "peak_mb": None}
 
@@ -162,10 +248,13 @@ def plan(quick: bool) -> list[tuple[str, str, int, int, int]]:
     ]
     rows += [("vectorized", m, n, 2, 400_000) for m in SIZES for n in (1000, 10_000)]
     rows += [("vectorized", "linear", 1_000_000, 2, 0)]
+    rows += [("million", "regular", 1_000_000, 2, 0)]
+    rows += [("million", "ring", 1_000_000, 2, 0), ("million", "one-peer", 2**20, 2, 0)]
     rows += [("local_grid", m, n, 1, 2000) for m in SIZES for n in (100, 1000, 10_000)]
-    rows += [("ray", "linear", 100, 2, 1000)]
+    rows += [(engine, "linear", 100, 2, 1000) for engine in ("ray", "fedavg")]
     rows += [("spambase", "linear", 100, 1, 200_000)]
     rows += [("spambase", "linear", 1000, 1, 1_000_000)]
+    rows += [("one_send", "linear", 100, 1, 50_000)]
     rows += [("cycles", m, 4140, 1, 828_000) for m in ("random_walk", "merge_update")]
     rows += [
         ("mixing", "linear", n, 1, 0) for n in (100, 1000, 10_000, 100_000, 400_000)
@@ -173,7 +262,7 @@ def plan(quick: bool) -> list[tuple[str, str, int, int, int]]:
     return [row for row in rows if not quick or row[2] <= 1000]
 
 
-def measure(row: tuple[str, str, int, int, int]) -> dict:
+def measure(row: tuple[str, str, int, int, int]) -> list[dict]:
     """Measure in a process of its own, with its number of threads."""
     threads = {
         f"{name}_NUM_THREADS": str(row[3]) for name in ("OMP", "MKL", "OPENBLAS")
@@ -187,30 +276,42 @@ def measure(row: tuple[str, str, int, int, int]) -> dict:
     if done.returncode:
         raise SystemExit(done.stderr)
     names = ("engine", "model", "clients", "threads")
-    return dict(zip(names, row, strict=False)) | json.loads(done.stdout.split("\n")[-2])
+    found = json.loads(done.stdout.split("\n")[-2])
+    found = found if isinstance(found, list) else [found]
+    return [dict(zip(names, row, strict=False)) | one for one in found]
 
 
-def decent_bench(python: str, n: int) -> list[dict]:
-    """Measure decent-bench, in its own environment, and ours in turn, on its work."""
-    script = [python, str(HERE / "decent.py"), str(n)]
-    ours, theirs = [], []
+def in_turns(python: str, script: str, other: str, ours: tuple) -> list[dict]:
+    """Measure another library, in its own environment, and ours on the same work."""
+    engine, model, n, *_ = ours
+    rates: dict[str, list[float]] = {engine: [], other: []}
     for _ in range(5):
-        ours.append(measure(("spambase", "linear", n, 1, 1000 * n)))
-        done = subprocess.run(script, capture_output=True, text=True, check=True)
-        theirs.append(float(done.stdout))
-    row = {"model": "linear", "clients": n, "threads": 1, "peak_mb": None}
-    rates = {"spambase": [r["rate"] for r in ours], "decent-bench": theirs}
+        rates[engine].append(measure(ours)[0]["rate"])
+        command = [python, str(HERE / script), str(n)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        rates[other].append(float(done.stdout.split()[-1]))
+    row = {"model": model, "clients": n, "threads": 1, "peak_mb": None}
     return [
         {"engine": name, **row, "rate": median(seen), "best": max(seen)}
         for name, seen in rates.items()
     ]
 
 
+def told(row: dict) -> str:
+    """Return what a row measures, with its unit."""
+    if row["engine"] == "mixing":
+        return f"{row['rate']:.1f} GB/s, copy {row['best']:.1f}"
+    if row["engine"] == "million":
+        return f"{row['rate']:.1f} s"
+    return f"{row['rate']:,.0f}"
+
+
 def main() -> None:
-    """Measure all, print a row at a time, write table and figure."""
+    """Measure all, print a row at a time, write table, figures and page."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--others")
+    parser.add_argument("--decent")
+    parser.add_argument("--fluke")
     parser.add_argument("--row")
     chosen = parser.parse_args()
     if chosen.row:
@@ -220,28 +321,25 @@ def main() -> None:
     print(
         f"{'engine':12} {'model':12} {'clients':>9} threads {'updates/s':>12} peak MB"
     )
-    found, shown = [], 0
-    for engine, model, n, *more in plan(chosen.quick):
-        if engine == "spambase" and chosen.others:
-            found += decent_bench(chosen.others, n)
-        else:
-            found.append(measure((engine, model, n, *more)))
-        for row in found[shown:]:
-            rate = (
-                f"{row['rate']:.1f} GB/s, copy {row['best']:.1f}"
-                if row["engine"] == "mixing"
-                else f"{row['rate']:,.0f}"
-            )
+    others = {
+        "spambase": (chosen.decent, "decent.py", "decent-bench"),
+        "one_send": (chosen.fluke, "fluke_gossip.py", "fluke"),
+    }
+    found = []
+    for row in plan(chosen.quick):
+        python, script, other = others.get(row[0], (None, "", ""))
+        rows = in_turns(python, script, other, row) if python else measure(row)
+        found += rows
+        for one in rows:
             print(
-                f"{row['engine']:12} {row['model']:12} {row['clients']:>9,} "
-                f"{row['threads']:>7} {rate:>12} {row['peak_mb'] or '':>7}",
+                f"{one['engine']:12} {one['model']:12} {one['clients']:>9,} "
+                f"{one['threads']:>7} {told(one):>12} {one['peak_mb'] or '':>7}",
                 flush=True,
             )
-        shown = len(found)
     if not chosen.quick:
-        from figure import write
+        from page import write
 
-        write(found, os.cpu_count())
+        write(found)
 
 
 if __name__ == "__main__":

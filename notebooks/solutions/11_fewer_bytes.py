@@ -25,7 +25,7 @@ def levels_that_fill_seven_bits():
 
 
 def one_bit_each():
-    """11.3: the sign of each number, and the mean size, which is nearest to all."""
+    """11.3: the sign of each number, and the mean magnitude, which is nearest to all."""
 
     def encode(x):
         return [np.array([np.abs(x).mean()]), np.packbits(x > 0)]

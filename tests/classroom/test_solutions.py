@@ -396,7 +396,7 @@ def one_if_any(tokens):
 
 
 def signs(size_of, pack=np.packbits):
-    """Return a codec of notebook 11 that says signs and one size."""
+    """Return a codec of notebook 11 that says signs and one magnitude."""
 
     def encode(x):
         return [np.array([size_of(x)]), pack(x > 0)]
@@ -646,8 +646,8 @@ WRONG = [
     ("11.2", "the largest tenth", lambda: [TopK(0.1), 0.3]),
     ("11.2", "diverges", lambda: [RandomK(0.1), 1.0]),
     ("11.2", "no codec", lambda: [63, 1.0]),
-    ("11.3", "size 1", lambda: signs(lambda x: 1.0)),
-    ("11.3", "the largest size", lambda: signs(lambda x: np.abs(x).max())),
+    ("11.3", "magnitude 1", lambda: signs(lambda x: 1.0)),
+    ("11.3", "the largest magnitude", lambda: signs(lambda x: np.abs(x).max())),
     ("11.3", "a byte each", lambda: signs(lambda x: np.abs(x).mean(), np.uint8)),
     ("11.3", "no signs", lambda: [lambda x: [x.mean()], lambda m, n: np.full(n, *m)]),
     ("11.4", "tells the places", lambda: tenth(drawn, tell=True)),

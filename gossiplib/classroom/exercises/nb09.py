@@ -53,8 +53,8 @@ def _(meetings: Sequence[tuple[int, int]]) -> str:
         x[i] = x[j] = (x[i] + x[j]) / 2
     error = np.abs(x - 1 / 16).max(axis=1)
     done = int((error < 1e-9).sum())
-    hint = f"{done} of 16 clients hold the average. How did a schedule do it?"
-    need(done == 16, hint)
+    hint = "Once two hold the same, whom must they meet, so that four hold the same?"
+    need(done == 16, f"{done} of 16 clients hold the average. {hint}")
     return f"All sixteen are done, after {len(pairs)} meetings."
 
 

@@ -34,8 +34,9 @@ _NOISE = re.compile(
     r"|WARNING *: +(Since flwr|Manually terminating|fraction_evaluate))"
 )
 
-#: What each step of the start, and each command but a run, may take.
-_SECONDS = 60.0
+#: What each step of the start, and each command but a run, may take: far more than it
+#: does, as a machine may be busy.
+_SECONDS = 180.0
 
 #: Where Flower's commands are. They call each other by name.
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -269,7 +270,8 @@ class Deployment(SuperLink):
     ------
     FileNotFoundError, RuntimeError, TimeoutError
         At the start of the block, if Flower's commands are not installed; if a process
-        ends or is refused, or the certificate cannot be used; if a step takes a minute.
+        ends or is refused, or the certificate cannot be used; if a step takes three
+        minutes.
 
     Examples
     --------

@@ -213,6 +213,12 @@ class SuperLink:
         """Return the status of each run, the newest first: "running" and so on."""
         return [run["status"] for run in self._answer(self._ask("list"))["runs"]]
 
+    def stop(self) -> None:
+        """Stop all runs that go on, or of which the SuperLink believes it."""
+        for run in self._answer(self._ask("list"))["runs"]:
+            if not run["status"].startswith("finished"):
+                self._answer(self._ask("stop", str(run["run-id"])))
+
     def _check(self, name: str) -> None:
         """Raise RuntimeError if a run has failed: `flwr run` does not say so."""
         if (run_id := self._run_id(name)) is None:
@@ -330,7 +336,9 @@ class Deployment(SuperLink):
         """Start the SuperLink again, at its address; wait until it answers.
 
         It has its SuperNodes and their messages from its database. The runs that it had
-        do not go on: they have failed when heartbeats were missing for a minute.
+        do not go on: they have failed when heartbeats were missing for a minute. Before
+        that, a SuperNode that fetches a message of theirs may wait for the rest of it:
+        `stop` them.
         """
         self._start_superlink()
 

@@ -217,7 +217,8 @@ class SuperLink:
         """Stop all runs that go on, or of which the SuperLink believes it."""
         for run in self._answer(self._ask("list"))["runs"]:
             if not run["status"].startswith("finished"):
-                self._answer(self._ask("stop", str(run["run-id"])))
+                with contextlib.suppress(RuntimeError):  # it has just ended by itself
+                    self._answer(self._ask("stop", str(run["run-id"])))
 
     def _check(self, name: str) -> None:
         """Raise RuntimeError if a run has failed: `flwr run` does not say so."""

@@ -34,8 +34,9 @@ _NOISE = re.compile(
     r"|WARNING *: +(Since flwr|Manually terminating|fraction_evaluate))"
 )
 
-#: What each step of the start, and each command but a run, may take.
-_SECONDS = 60.0
+#: What each step of the start, and each command but a run, may take: far more than it
+#: does, as a machine may be busy.
+_SECONDS = 180.0
 
 #: Where Flower's commands are. They call each other by name.
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -212,6 +213,13 @@ class SuperLink:
         """Return the status of each run, the newest first: "running" and so on."""
         return [run["status"] for run in self._answer(self._ask("list"))["runs"]]
 
+    def stop(self) -> None:
+        """Stop all runs that go on, or of which the SuperLink believes it."""
+        for run in self._answer(self._ask("list"))["runs"]:
+            if not run["status"].startswith("finished"):
+                with contextlib.suppress(RuntimeError):  # it has just ended by itself
+                    self._answer(self._ask("stop", str(run["run-id"])))
+
     def _check(self, name: str) -> None:
         """Raise RuntimeError if a run has failed: `flwr run` does not say so."""
         if (run_id := self._run_id(name)) is None:
@@ -269,7 +277,8 @@ class Deployment(SuperLink):
     ------
     FileNotFoundError, RuntimeError, TimeoutError
         At the start of the block, if Flower's commands are not installed; if a process
-        ends or is refused, or the certificate cannot be used; if a step takes a minute.
+        ends or is refused, or the certificate cannot be used; if a step takes three
+        minutes.
 
     Examples
     --------
@@ -328,7 +337,9 @@ class Deployment(SuperLink):
         """Start the SuperLink again, at its address; wait until it answers.
 
         It has its SuperNodes and their messages from its database. The runs that it had
-        do not go on: they have failed when heartbeats were missing for a minute.
+        do not go on: they have failed when heartbeats were missing for a minute. Before
+        that, a SuperNode that fetches a message of theirs may wait for the rest of it:
+        `stop` them.
         """
         self._start_superlink()
 

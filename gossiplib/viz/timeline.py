@@ -22,9 +22,11 @@ _STAMP = ["sender", "receiver", "start", "count"]
 
 _LOST: dict[str, Any] = {"label": "a message that is lost", "color": INK}
 _LOST |= {"ls": ":", "lw": 1.2, "marker": "x", "markersize": 6, "markevery": [1]}
-_MARK: dict[str, Any] = {"ls": "", "markersize": 10, "markeredgecolor": "black"}
-_KILLED = _MARK | {"color": COLOURS[1], "marker": "X", "label": "killed"}
+_MARK: dict[str, Any] = {"ls": "", "markersize": 10, "markeredgecolor": "white"}
+_KILLED = _MARK | {"color": INK, "marker": "X", "label": "killed"}
 _LATE = _MARK | {"color": COLOURS[2]}
+#: Of rounds and of peers: colours that no role has (see `style.ROLES`) but gossip's.
+_CYCLE = [COLOURS[k] for k in (0, 5, 2, 4)]
 #: Event -> how it is marked.
 _MARKED = {
     "caught up": _LATE | {"marker": ">", "label": "takes a neighbour's model"},
@@ -112,7 +114,7 @@ def space_time(
 
 def _colour(number: int) -> str:
     """Return the colour of a round or of a peer."""
-    return COLOURS[int(number) % 6]
+    return _CYCLE[int(number) % len(_CYCLE)]
 
 
 def _messages(ax: Axes, table: pd.DataFrame, rows: dict[int, int], by: str) -> None:

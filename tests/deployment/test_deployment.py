@@ -252,6 +252,16 @@ def test_a_port_that_is_taken_is_named(monkeypatch):
     assert not block.folder.exists()
 
 
+def test_stop_stops_the_runs_that_go_on(monkeypatch):
+    block, asked = SuperLink(), []
+    states = ["finished:failed", "running", "pending", "finished:completed"]
+    runs = [{"run-id": str(k), "status": state} for k, state in enumerate(states)]
+    monkeypatch.setattr(block, "_ask", lambda *words: asked.append(words))
+    monkeypatch.setattr(block, "_answer", lambda name: {"runs": runs})
+    block.stop()
+    assert asked == [("list",), ("stop", "1"), ("stop", "2")]
+
+
 def test_supernodes_outlive_a_superlink_that_remembers_them():
     with Deployment(1) as deployment:
         nodes = set(deployment.node_ids.values())

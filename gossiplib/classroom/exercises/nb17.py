@@ -8,10 +8,12 @@ from gossiplib.peers.messages import Mailbox, PeerMessage, Refused, encode
 
 
 @checks("17.1")
-def _(weight: float) -> None:
+def _(weight: float) -> str:
     need(0 < weight < 1, "A weight is above 0 and below 1.")
     need(weight < 0.3, "Your own degree counts too, whatever the neighbour says.")
     need(abs(weight - 1 / 4) < 1e-3, "A lower degree than yours changes nothing.")
+    weights = ", ".join(f"{1 / (1 + max(3, d)):.3g}" for d in (1, 2, 3, 4, 7))
+    return f"If it says 1, 2, 3, 4, 7, it gets {weights}."
 
 
 @checks("17.2")
@@ -58,20 +60,24 @@ def _(influence: Function) -> None:
 
 
 @checks("17.5")
-def _(noise: str, degree: str, ahead: str, again: str) -> None:
+def _(noise: str, degree: str, ahead: str, again: str) -> str:
     need_words((noise, degree, ahead, again), "taken", "refused")
     hint = "Can anybody tell from its numbers who trained a model?"
-    need(noise == _asked(), f"noise: {hint}")
+    need(noise == _asked()[0], f"noise: {hint}")
+    why = []
     for name, answer, odd, hint in (
         ("degree", degree, {"degree": 100}, "How many neighbours can a peer have?"),
         ("ahead", ahead, {"round": 20}, "What if peer 0 was away for a while?"),
         ("again", again, {"round": 2, "count": 1}, "What is a sequence number for?"),
     ):
-        need(answer == _asked(**odd), f"{name}: {hint}")
+        verdict, reason = _asked(**odd)
+        need(answer == verdict, f"{name}: {hint}")
+        why += [f'{name} as "{reason}"'] if reason else []
+    return f"The mailbox has counted {' and '.join(why)}."
 
 
-def _asked(**odd: int) -> str:
-    """Return what a mailbox in round 3 does with a neighbour's second message."""
+def _asked(**odd: int) -> tuple[str, str]:
+    """Return what a mailbox in round 3 does with a neighbour's second message, why."""
     model = ArrayRecord([np.random.default_rng(0).normal(size=(64, 10))])
     box = Mailbox(num_clients=8, max_bytes=20_000, num_rounds=30)
     box.expect(model)
@@ -82,6 +88,6 @@ def _asked(**odd: int) -> str:
     header |= {"round": 3, "count": 2} | odd
     try:
         box.put(1, encode(PeerMessage(**header, arrays=model)))
-    except Refused:
-        return "refused"
-    return "taken"
+    except Refused as refused:
+        return "refused", str(refused)
+    return "taken", ""

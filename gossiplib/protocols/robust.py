@@ -110,10 +110,10 @@ class Krum:
     arXiv:1703.02757); of equal scores the own model's comes first, then the order of
     the neighbours decides. It is made for n > 2 f + 2.
 
-    A server that takes one gradient still moves the one model that all train. Clients
-    that take one *model* throw all others away: Multi-Krum, the mean of several models
-    with the smallest scores, is closer to gossip. A client with fewer than f + 2
-    neighbours has no score, and keeps its own model.
+    A client that takes one model throws all others away. Where all hear the same, they
+    take the same, and mostly that of the same few clients: the others' data are lost.
+    Multi-Krum, the mean of several models with the smallest scores, is closer to
+    gossip. A client with fewer than f + 2 neighbours has no score, and keeps its own.
 
     Parameters
     ----------

@@ -41,8 +41,9 @@ def _(not_cut: nx.Graph, brought_together: nx.Graph) -> str:
         need(nx.is_connected(honest), hint)
     apart = _apart_with_a_yes_man(brought_together)
     hint = f"(b): still {apart:.2f} apart. How many voices bring news to each client?"
-    need(apart < 0.05, hint)
-    return f"Measured: (a) {_apart_with_a_yes_man(not_cut):.2f} apart, (b) {apart:.2f}."
+    need(apart < 0.01, hint)  # as are all that ever meet; the others stay at 1
+    first = _apart_with_a_yes_man(not_cut)
+    return f"Measured: (a) {first:.2f} apart, (b) {apart:.4f}."
 
 
 def _need_two_groups(part: str, graph: nx.Graph) -> None:

@@ -1,24 +1,37 @@
-"""Make a lecture's slides of notebooks: `make slides`, 00 to 05, into out/slides.
+"""Make slides of the notebooks, into out/slides: `make slides`.
 
-    python tests/slides.py [NUMBER ...]
+    python tests/slides.py [--to FOLDER] [NUMBER ...]
 
-A heading begins a slide, a picture a slide below it. Of the text there is the first
-paragraph, of the code what a reader writes; guesses are asked for, exercises left out.
-The pages hold their pictures and players; reveal.js comes from the network when a page
-is opened.
+`lecture.html` is for 90 minutes: the sections of Part I that the teacher's guide goes
+through. The others, one a notebook, are for a day or a term. A heading begins a slide,
+a picture a slide below it. Of the text there is the first paragraph, of the code what a
+reader writes; guesses are asked for, exercises left out. The pages hold their pictures
+and players; reveal.js comes from the network when a page is opened.
 """
 
+import argparse
 import re
-import sys
+from pathlib import Path
 
 from nbconvert import SlidesExporter
 from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell, new_notebook
 from traitlets.config import Config
 
-from notebooks import ROOT, find, read
+from notebooks import ROOT, find, read, teaching
 
 OUT = ROOT / "out" / "slides"
-NUMBERS = [f"{k:02d}" for k in range(6)]
+#: Notebook -> the headings of its sections in the lecture.
+LECTURE = {
+    "00": ["00 - What is gossip learning?", "A two arrives"],
+    "02": ["From a graph to W", "The spectral gap", "Why one number: the slow wave"],
+    "03": ["A rumour", "Theory's line", "A graph that changes"],
+    "05": [
+        "From FedAvg to Gossip: one line",
+        "Training pulls apart, averaging pulls together",
+    ],
+    "T1": ["A liar"],
+}
 #: What ends a lecture, and stays in the notebook.
 END = re.compile(r"^## (Exercises|References)", re.MULTILINE)
 #: Cells without a place on a slide.
@@ -29,10 +42,23 @@ MOST_LINES = 16
 FOLDED = "hide-input"
 
 
+def parted(cells: list[NotebookNode]) -> list[NotebookNode]:
+    """Return cells in which each heading begins a cell of its own."""
+    made = []
+    for cell in cells:
+        if cell.cell_type != "markdown":
+            made.append(cell)
+            continue
+        for part in re.split(r"^(?=##+ )", cell.source, flags=re.MULTILINE):
+            if part.strip():
+                made.append(new_markdown_cell(part.strip()))
+    return made
+
+
 def slides(notebook: NotebookNode) -> NotebookNode:
     """Return a notebook of slides."""
     made = []
-    for cell in notebook.cells:
+    for cell in parted(notebook.cells):
         if cell.cell_type == "markdown" and END.search(cell.source):
             break
         kind, folded = "-", FOLDED in cell.metadata.get("tags", [])
@@ -57,6 +83,28 @@ def slides(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
+def lecture() -> NotebookNode:
+    """Return the slides of the lecture: the sections of `LECTURE`.
+
+    Raises
+    ------
+    ValueError
+        If a notebook has no such heading.
+    """
+    made = []
+    for number, wanted in LECTURE.items():
+        (path,) = find(ROOT, [number]) or teaching(ROOT, [number])
+        shown, missing = False, set(wanted)
+        for cell in slides(read(path)).cells:
+            if heading := re.match(r"##? (.+)", cell.source):
+                shown = heading[1] in wanted
+                missing.discard(heading[1])
+            made += [cell] if shown else []
+        if missing:
+            raise ValueError(f"{path.name} has no section {', '.join(missing)}")
+    return new_notebook(cells=made)
+
+
 def exporter() -> SlidesExporter:
     """Return what makes a page of a notebook of slides."""
     folded = {"enabled": True, "remove_input_tags": [FOLDED]}
@@ -67,14 +115,24 @@ def exporter() -> SlidesExporter:
     return made
 
 
-def main(*numbers: str) -> None:
-    """Write a page of slides for each notebook."""
-    OUT.mkdir(parents=True, exist_ok=True)
-    for path in find(ROOT, numbers or NUMBERS):
-        page, _ = exporter().from_notebook_node(slides(read(path)))
-        (OUT / f"{path.stem}.html").write_text(page)
-    print(f"Slides are in {OUT.relative_to(ROOT)}: open one with a network.")
+def main() -> None:
+    """Do what the command line asks."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--to", type=Path, default=OUT, help="the folder")
+    parser.add_argument("numbers", nargs="*", help="for example 02 T1; default: all")
+    given = parser.parse_args()
+    made = {
+        path.stem: slides(read(path))
+        for path in find(ROOT, given.numbers) + teaching(ROOT, given.numbers)
+    }
+    if not given.numbers:
+        made["lecture"] = lecture()
+    given.to.mkdir(parents=True, exist_ok=True)
+    for name, notebook in made.items():
+        page, _ = exporter().from_notebook_node(notebook)
+        (given.to / f"{name}.html").write_text(page, "utf-8")
+    print(f"Slides are in {given.to}: open one with a network.")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -12,6 +12,7 @@ and players; reveal.js comes from the network when a page is opened.
 import argparse
 import re
 from pathlib import Path
+from typing import Any
 
 from nbconvert import SlidesExporter
 from nbformat import NotebookNode
@@ -55,9 +56,25 @@ def parted(cells: list[NotebookNode]) -> list[NotebookNode]:
     return made
 
 
+def height(cell: NotebookNode) -> float:
+    """Return about how much of a slide a cell takes; 1 is all of it."""
+    if cell.cell_type == "markdown":
+        rows = sum(1 + len(line) / 100 for line in cell.source.splitlines())
+        return 0.04 * rows
+    lines = (
+        0 if FOLDED in cell.metadata.get("tags", []) else cell.source.count("\n") + 2
+    )
+    for output in cell.outputs:
+        data = output.get("data", {})
+        if "image/png" in data:
+            return 0.7
+        lines += output.get("text", data.get("text/plain", "")).count("\n") + 2
+    return 0.03 * lines
+
+
 def slides(notebook: NotebookNode) -> NotebookNode:
     """Return a notebook of slides."""
-    made = []
+    made, full = [], 0.0
     for cell in parted(notebook.cells):
         if cell.cell_type == "markdown" and END.search(cell.source):
             break
@@ -77,6 +94,9 @@ def slides(notebook: NotebookNode) -> NotebookNode:
             folded or cell.source.count("\n") >= MOST_LINES
         ):
             cell.metadata["tags"] = [FOLDED]
+        full = height(cell) + (0 if kind in ("slide", "subslide") else full)
+        if full > 1 and kind in ("-", "fragment"):  # there is no room for it
+            kind, full = "subslide", height(cell)
         cell.metadata["slideshow"] = {"slide_type": kind}
         made.append(cell)
     notebook.cells = made
@@ -99,6 +119,7 @@ def lecture() -> NotebookNode:
             if heading := re.match(r"##? (.+)", cell.source):
                 shown = heading[1] in wanted
                 missing.discard(heading[1])
+            cell.id = f"{number}-{cell.id}"  # each once
             made += [cell] if shown else []
         if missing:
             raise ValueError(f"{path.name} has no section {', '.join(missing)}")
@@ -108,7 +129,8 @@ def lecture() -> NotebookNode:
 def exporter() -> SlidesExporter:
     """Return what makes a page of a notebook of slides."""
     folded = {"enabled": True, "remove_input_tags": [FOLDED]}
-    texts = {"preprocessors": ["gossiplib.viz._alt.AltText"]}
+    texts: dict[str, Any] = {"preprocessors": ["gossiplib.viz._alt.AltText"]}
+    texts["reveal_scroll"] = True  # where one cell is longer than a slide
     settings = {"TagRemovePreprocessor": folded, "SlidesExporter": texts}
     made = SlidesExporter(config=Config(settings))
     made.exclude_input_prompt = made.exclude_output_prompt = True

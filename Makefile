@@ -8,10 +8,10 @@
 # make budget     measure the notebooks; fails over budget; writes README.md's table
 # make colab      run the notebooks with Colab's versions (OTHER=python3.13)
 # make binder     run them as on Binder, within 2 GiB and one processor (OTHER=python3.12)
-# make assignment build an nbgrader course of the exercises in out/course
+# make assignment the students' copy in out/student, an nbgrader course in out/course
 # make site       render the series as pages in out/site/html, offline
 # make pins       ask the registry whether constraints.txt can be installed anywhere
-# make slides     a lecture's slides of 00 to 05, in out/slides
+# make slides     a lecture's slides, and a day's: one page a notebook, in out/slides
 # make links      write badges, links and install cells from pyproject.toml
 # make house      draw the house, its table and the page of the API
 # make bench      run the benchmarks (OTHERS=path: see tests/benchmarks/vectorized.py)

@@ -40,7 +40,7 @@ th, td { border: 1px solid black; padding: 1mm 2mm; text-align: right }
 .card td { height: 7mm }
 </style></head>
 <body>
-<svg width="0" height="0" aria-hidden="true"><defs>
+<svg width="0" height="0" style="position: absolute" aria-hidden="true"><defs>
 <marker id="tip" viewBox="0 0 9 8" refX="9" refY="4" markerWidth="9" markerHeight="8"
  orient="auto"><path d="M0 0 L9 4 L0 8 z" fill="black" stroke="none"/></marker>
 </defs></svg>

@@ -27,7 +27,7 @@ from gossiplib.classroom.diagnosis import (
 )
 from gossiplib.classroom.unplugged import as_written, game, page
 from links import tagged
-from notebooks import READING_TIME, ROOT, find, read, stated, teaching
+from notebooks import READING_TIME, ROOT, find, name, question, read, stated, teaching
 from test_notebooks import CHECKED, LINES, MACHINE, WARNING, text_of
 
 NOTEBOOKS = teaching(ROOT)
@@ -351,7 +351,7 @@ def test_state_of_the_notebooks(path):
 def test_the_guides_links_lead_somewhere():
     text = GUIDE.read_text("utf-8")
     targets = re.findall(r"\]\(([^)]+)\)", text)
-    headings = re.findall(r"(?m)^## (.+)$", text)
+    headings = re.findall(r"(?m)^##+ (.+)$", text)
     anchors = {
         "#" + re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-"): h
         for h in headings
@@ -361,3 +361,20 @@ def test_the_guides_links_lead_somewhere():
     assert {t for t in files if not (GUIDE.parent / t).exists()} == set()
     notebooks = {p.relative_to(GUIDE.parent).as_posix() for p in find(ROOT) + NOTEBOOKS}
     assert notebooks - files == set(), "the guide tells nothing of them"
+
+
+def test_the_guides_table_has_each_notebooks_question_and_minutes():
+    rows = [line.split(" | ") for line in GUIDE.read_text("utf-8").splitlines()]
+    rows = {row[0]: row for row in rows if len(row) == 5 and "](" in row[0]}
+    for path in NOTEBOOKS + find(ROOT):
+        notebook, where = read(path), path.relative_to(GUIDE.parent).as_posix()
+        asked = question(notebook).removeprefix(f"{path.stem[:2]} - ")
+        first = f"| [{name(path)}]({where}): {asked}"
+        assert first in rows, f"the guide's table lacks: {first}"
+        (minutes,) = stated(notebook, READING_TIME)
+        assert rows[first][1] == f"{minutes}", f"{path.name} takes {minutes} minutes"
+
+
+def test_the_first_part_of_the_guide_is_read_in_a_quarter_of_an_hour():
+    text = GUIDE.read_text("utf-8").split("## To look up")[0]
+    assert len(re.sub(r"(?s)```.*?```", "", text).split()) < 15 * 200

@@ -37,12 +37,11 @@ CONFIG = """\
 c = get_config()
 c.CourseDirectory.course_id = "gossip-learning"
 # The notebooks have placeholders of their own: nothing takes a solution's place.
-c.ClearSolutions.code_stub = {"python": ""}
+c.ClearSolutions.code_stub = dict(python="")
 c.Execute.timeout = 300  # seconds that a cell may take
 # What a learning platform hands out: "Ada Lovelace_4711_..._02_the_graph.ipynb".
 c.FileNameCollectorPlugin.named_regexp = (
-    r"^(?:.*/)?(?P<student_id>[^/_]+)_[^/]*?"
-    r"(?P<file_id>[0-9]{2}(?:_[a-z]+)+)[^/]*[.]ipynb$"
+    "^(?:.*/)?(?P<student_id>[^/_]+)_[^/]*?(?P<file_id>{names})[^/]*[.]ipynb$"
 )
 """
 TEST = """\
@@ -238,7 +237,8 @@ def build(course: Path, paths: list[Path]) -> list[str]:
     A notebook without exercises becomes none.
     """
     course.mkdir(parents=True, exist_ok=True)
-    (course / "nbgrader_config.py").write_text(CONFIG, "utf-8")
+    config = CONFIG.format(names="|".join(path.stem for path in find(ROOT)))
+    (course / "nbgrader_config.py").write_text(config, "utf-8")
     made = []
     for path in paths:
         notebook = assignment(path)

@@ -18,7 +18,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from assignments import CONFIG, assignment, build, copy, exercise, solution
+from assignments import assignment, build, copy, exercise, solution
 from gossiplib.classroom.checking import checks_of
 from notebooks import ROOT, find, read
 
@@ -116,12 +116,14 @@ def test_solutions_need_nothing_else(tmp_path):
         ("a_b/ada_02_the_graph_of_clients-copy.ipynb", "ada"),
     ],
 )
-def test_what_a_platform_hands_out_is_found(handed_out, student):
+def test_what_a_platform_hands_out_is_found(handed_out, student, tmp_path):
+    build(tmp_path, [])
     config = SimpleNamespace()
     for name in ("CourseDirectory", "ClearSolutions", "Execute"):
         setattr(config, name, SimpleNamespace())
     config.FileNameCollectorPlugin = SimpleNamespace()
-    exec(CONFIG, {"get_config": lambda: config})
+    text = (tmp_path / "nbgrader_config.py").read_text("utf-8")
+    exec(text, {"get_config": lambda: config})
     found = re.match(config.FileNameCollectorPlugin.named_regexp, handed_out)
     assert found["student_id"].startswith(student)
     assert found["file_id"] == "02_the_graph_of_clients"

@@ -34,7 +34,7 @@ export FLWR_HOME = $(CURDIR)/.venv/flwr
 .PHONY: lab run peers deploy test notebooks portable budget colab binder assignment site slides pins links house bench
 
 lab: .venv/lab
-	@.venv/bin/jupyter trust notebooks/*.ipynb >/dev/null  # or their players do not play
+	@.venv/bin/jupyter trust notebooks/*.ipynb notebooks/teaching/*.ipynb >/dev/null  # or their players do not play
 	.venv/bin/jupyter lab --allow-root --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 run: .venv/lab

@@ -8,10 +8,10 @@
 # make budget     measure the notebooks; fails over budget; writes README.md's table
 # make colab      run the notebooks with Colab's versions (OTHER=python3.13)
 # make binder     run them as on Binder, within 2 GiB and one processor (OTHER=python3.12)
-# make assignment build an nbgrader course of the exercises in out/course
+# make assignment the students' copy in out/student, an nbgrader course in out/course
 # make site       render the series as pages in out/site/html, offline
 # make pins       ask the registry whether constraints.txt can be installed anywhere
-# make slides     a lecture's slides of 00 to 05, in out/slides
+# make slides     a lecture's slides, and a day's: one page a notebook, in out/slides
 # make links      write badges, links and install cells from pyproject.toml
 # make house      draw the house, its table and the page of the API
 # make bench      measure, and write notebooks/speed.md (DECENT=python FLUKE=python)
@@ -34,7 +34,7 @@ export FLWR_HOME = $(CURDIR)/.venv/flwr
 .PHONY: lab run peers deploy test notebooks portable budget colab binder assignment site slides pins links house bench
 
 lab: .venv/lab
-	@.venv/bin/jupyter trust notebooks/*.ipynb >/dev/null  # or their players do not play
+	@.venv/bin/jupyter trust notebooks/*.ipynb notebooks/teaching/*.ipynb >/dev/null  # or their players do not play
 	.venv/bin/jupyter lab --allow-root --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 run: .venv/lab

@@ -1,6 +1,11 @@
-"""Build an nbgrader course from the notebooks and the solutions: `make assignment`.
+"""Build what students get, and an nbgrader course: `make assignment`.
 
-    python tests/assignments.py [--course FOLDER] [NUMBER ...]
+    python tests/assignments.py [--course FOLDER] [--student FOLDER] [NUMBER ...]
+
+For reading: a copy of the series without outputs, so that a guess is a guess. It holds
+neither solutions nor the teacher's guide, and no link to them.
+
+For grading: a course of nbgrader, from the notebooks and the solutions.
 
 An exercise stands in its notebook, its solution in notebooks/solutions, its check in
 gossiplib. This puts the three together in the form that nbgrader asks for, so none of
@@ -17,21 +22,27 @@ with one comment more for each exercise.
 
 import argparse
 import ast
+import re
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 import nbformat
 from nbformat import NotebookNode
 
-from notebooks import ROOT, find, read
+from notebooks import ROOT, find, read, teaching, write
 
-COURSE = ROOT / "out" / "course"
+COURSE, STUDENT = ROOT / "out" / "course", ROOT / "out" / "student"
 CONFIG = """\
 c = get_config()
 c.CourseDirectory.course_id = "gossip-learning"
 # The notebooks have placeholders of their own: nothing takes a solution's place.
-c.ClearSolutions.code_stub = {"python": ""}
+c.ClearSolutions.code_stub = dict(python="")
 c.Execute.timeout = 300  # seconds that a cell may take
+# What a learning platform hands out: "Ada Lovelace_4711_..._02_the_graph.ipynb".
+c.FileNameCollectorPlugin.named_regexp = (
+    "^(?:.*/)?(?P<student_id>[^/_]+)_[^/]*?(?P<file_id>{names})[^/]*[.]ipynb$"
+)
 """
 TEST = """\
 # One point if the check above says "right!".
@@ -226,7 +237,8 @@ def build(course: Path, paths: list[Path]) -> list[str]:
     A notebook without exercises becomes none.
     """
     course.mkdir(parents=True, exist_ok=True)
-    (course / "nbgrader_config.py").write_text(CONFIG, "utf-8")
+    config = CONFIG.format(names="|".join(path.stem for path in find(ROOT)))
+    (course / "nbgrader_config.py").write_text(config, "utf-8")
     made = []
     for path in paths:
         notebook = assignment(path)
@@ -238,17 +250,46 @@ def build(course: Path, paths: list[Path]) -> list[str]:
     return made
 
 
+def copy(folder: Path, paths: list[Path]) -> None:
+    """Write the students' copy: notebooks without outputs, T2 and the glossary.
+
+    A link to what is not in it becomes plain text.
+    """
+    folder = folder.resolve()
+    detective, glossary = teaching(ROOT, ["T2"])[0], ROOT / "notebooks" / "glossary.md"
+    files = {p: folder / p.relative_to(ROOT / "notebooks") for p in (*paths, detective)}
+    (folder / "teaching").mkdir(parents=True, exist_ok=True)
+    shutil.copy(glossary, folder)
+    there = {folder / glossary.name, *files.values()}
+    for path, target in files.items():
+        notebook = read(path)
+
+        def known(link: re.Match[str], here: Path = target.parent) -> str:
+            away = link[2].startswith(("http", "#"))
+            return link[0] if away or (here / link[2]).resolve() in there else link[1]
+
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
+            else:
+                cell.source = re.sub(r"\[([^]]+)\]\(([^)]+)\)", known, cell.source)
+        write(notebook, target)
+
+
 def main() -> None:
     """Do what the command line asks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--course", type=Path, default=COURSE, help="its folder")
+    parser.add_argument("--student", type=Path, default=STUDENT, help="their copy")
     parser.add_argument("numbers", nargs="*", help="for example 02 03; default: all")
     given = parser.parse_args()
     if not (paths := find(ROOT, given.numbers)):
         parser.error("no such notebook")
+    copy(given.student, paths)
+    print(f"{given.student} has the notebooks without outputs, for students.")
     made = build(given.course, paths)
     print(f"{given.course / 'source'} has the assignments {', '.join(made)}.")
-    print("What students get of one, without solutions, comes next:\n")
+    print("What students hand in comes next, without solutions:\n")
     print("source .venv/bin/activate")
     print(f"cd {given.course}")
     print(f"nbgrader generate_assignment {made[0]}    # release/{made[0]}")

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .checking import check as check, verdict as verdict
     from .diagnosis import (
         CLIENTS as CLIENTS,
+        COLUMNS as COLUMNS,
         KINDS as KINDS,
         by_link as by_link,
         by_round as by_round,

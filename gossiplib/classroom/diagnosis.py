@@ -7,6 +7,7 @@ numpy, so that a fault can sit anywhere in it: in training, in what is said, in 
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import Any
 
 import matplotlib.pyplot as plt
 import networkx as nx
@@ -19,7 +20,8 @@ from scipy.special import softmax
 from gossiplib.core import mixing, topology
 from gossiplib.system.numbers import rng as stream
 from gossiplib.tasks.task import digits
-from gossiplib.viz import drawings, plots
+from gossiplib.viz import drawings
+from gossiplib.viz.style import WAVE
 
 CLIENTS, ROUNDS = 12, 30
 
@@ -33,6 +35,18 @@ KINDS = {
     "lossy link": "most messages on a link are lost; name either end",
     "cut": "no message crosses between two parts; name a client of the smaller part",
 }
+
+#: Column of a case's table -> what it is.
+WORDS = {
+    "test": "accuracy on the test set",
+    "norm": "length of its model",
+    "heard": "share of models that came",
+    "own": "accuracy on its own data",
+    "step": "how far training moved it",
+    "shift": "how far averaging moved it",
+}
+#: Level -> the columns that are shown. On level 2 nobody looks into the clients.
+COLUMNS = {1: list(WORDS), 2: list(WORDS)[:3]}
 
 #: Share of messages that any link loses.
 LOSS = 0.05
@@ -72,12 +86,12 @@ def case(seed: int) -> Case:
     """Return what an observer sees of a run with the fault that belongs to a `seed`.
 
     `graph`: who should talk to whom. `table`: one row for each round and client, with
-    "heard", the models that reached it; "step" and "shift", how far training and
-    averaging moved its model (Euclidean distance); "norm", the model's length after the
-    round; "own" and "test", its accuracy on its own training data and on the common
-    test set. `arrived`: messages that client i heard from client j, shape (n, n).
-    `distance`: the mean distance of these models from that of i, over its length; NaN
-    where nothing arrived. `check` takes one of `KINDS`, and where.
+    "heard", the share of its neighbours' models that reached it; "step" and "shift",
+    how far training and averaging moved its model (Euclidean distance); "norm", the
+    model's length after the round; "own" and "test", its accuracy on its own training
+    data and on the common test set. `arrived`: messages that client i heard from client
+    j, shape (n, n). `distance`: the mean distance of these models from that of i, over
+    its length; NaN where nothing arrived. `check` takes one of `KINDS`, and where.
     """
     rng = stream(seed, use="detective")
     name = rng.choice(["torus", "regular", "small-world"])
@@ -143,6 +157,7 @@ def _run(
         x, y = data[broken]
         data[broken] = x, (y + 1) % 10
     W, loss = mixing.metropolis(graph), np.full((CLIENTS, CLIENTS), LOSS)
+    degrees = (W > 0).sum(axis=1) - 1  # without the own model
     inside = np.isin(np.arange(CLIENTS), culprits)
     if kind == "lossy link":
         loss[np.ix_(inside, inside)] = 0.7
@@ -168,7 +183,8 @@ def _run(
             mixed[broken] = models[broken]
         arrived += here
         far += here * _length(sent - trained[:, None]) / _length(trained)[:, None]
-        seen = {"round": t, "client": range(CLIENTS), "heard": here.sum(axis=1)}
+        heard = here.sum(axis=1) / degrees
+        seen = {"round": t, "client": range(CLIENTS), "heard": heard}
         seen |= {"step": _length(trained - models), "shift": _length(mixed - trained)}
         own = [float(_accuracy(mixed[i], *data[i])) for i in range(CLIENTS)]
         seen |= {"norm": _length(mixed), "own": own, "test": _accuracy(mixed, *test)}
@@ -178,39 +194,57 @@ def _run(
         return pd.concat(tables, ignore_index=True), arrived.astype(int), far / arrived
 
 
-def by_round(seen: Case) -> Figure:
-    """Return maps of the table in `seen`, one a column: clients down, rounds across."""
-    titles = {
-        "test": "accuracy on the common test set",
-        "own": "accuracy on its own training data",
-        "step": "step: training moved it by",
-        "shift": "shift: averaging moved it by",
-        "norm": "length of its model",
-        "heard": "models that reached it",
-    }
-    figure, axes = plt.subplots(2, 3, figsize=(11, 6), layout="constrained")
-    for ax, (column, title) in zip(axes.flat, titles.items(), strict=True):
+def by_round(seen: Case, *, level: int = 1) -> Figure:
+    """Return maps of the table in `seen`, one a column: clients down, rounds across.
+
+    A map shows how far a client is from the median client of the round, where the usual
+    distance in that map is 1. On `level` 2 the columns that only the client itself can
+    know are left out; see `COLUMNS`.
+    """
+    columns, rows = COLUMNS[level], len(COLUMNS[level]) // 3
+    figure, axes = plt.subplots(
+        rows, 3, figsize=(9.2, 0.4 + 2.7 * rows), layout="constrained"
+    )
+    for ax, column in zip(axes.flat, columns, strict=True):
         values = seen.table.pivot(index="client", columns="round", values=column)
-        _map(ax, values, title, "round")
+        apart = values.sub(values.median(axis=0), axis="columns").to_numpy()
+        usual = np.abs(apart[np.abs(apart) > 0]).mean()
+        look: dict[str, Any] = {"cmap": WAVE, "vmin": -4, "vmax": 4}
+        image = ax.imshow(apart / usual, aspect="auto", **look)
+        ax.set_title(f"{column}: {WORDS[column]}", fontsize=9)
         ax.set_xticks(range(4, ROUNDS, 5), range(5, ROUNDS + 1, 5))
+        ax.set(yticks=range(CLIENTS))
+        ax.tick_params(labelsize=8)
+    for ax in axes.reshape(-1, 3)[-1]:
+        ax.set_xlabel("round")
+    for ax in axes.reshape(-1, 3)[:, 0]:
+        ax.set_ylabel("client")
+    bar = figure.colorbar(image, ax=axes, aspect=15 * rows, ticks=[-4, 0, 4])
+    bar.ax.set_yticklabels(["far\nbelow", "median\nclient", "far\nabove"])
     return figure
 
 
 def by_link(seen: Case) -> Figure:
     """Return a figure of the links in `seen`: planned, what arrived, how far off."""
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
-    drawings.graph(seen.graph, ax=axes[0], title="who should talk to whom")
+    figure = plt.figure(figsize=(9.2, 6.9), layout="constrained")
+    places: Any = [["graph", "graph"], ["arrived", "distance"]]
+    axes = figure.subplot_mosaic(places, height_ratios=[0.8, 1])
+    drawings.graph(seen.graph, ax=axes["graph"], title="who should talk to whom")
     linked = nx.to_numpy_array(seen.graph, nodelist=range(CLIENTS)) > 0
     arrived = np.where(linked, seen.arrived, np.nan)
-    _map(axes[1], arrived, f"models that arrived in {ROUNDS} rounds", "from client")
-    _map(axes[2], seen.distance, "their mean distance from the own", "from client")
-    for ax in axes[1:]:
-        ax.set_xticks(range(CLIENTS))
+    title = f"models that arrived, of {ROUNDS}"
+    _map(axes["arrived"], arrived, title, "{:.0f}", ROUNDS)
+    title = "how far they were from its own, in its lengths"
+    _map(axes["distance"], seen.distance, title, "{:.2f}", 2)
     return figure
 
 
-def _map(ax: Axes, values: np.ndarray, title: str, across: str) -> None:
-    plots.heat_map(values, ax=ax, least=0)
+def _map(ax: Axes, values: np.ndarray, title: str, digits: str, top: float) -> None:
+    ax.imshow(values, cmap="Blues", vmin=0, vmax=2 * top)  # for dark numbers
+    for i, j in np.argwhere(np.isfinite(values)):
+        words: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7}
+        ax.text(j, i, digits.format(values[i, j]), **words)
     ax.set_title(title, fontsize=9)
-    ax.set(xlabel=across, ylabel="client", yticks=range(CLIENTS))
-    ax.tick_params(labelsize=7)
+    ax.set(xlabel="from client", ylabel="at client")
+    ax.set(xticks=range(CLIENTS), yticks=range(CLIENTS))
+    ax.tick_params(labelsize=8)

@@ -25,17 +25,30 @@ PAGE = Template("""\
 body { font: 11pt sans-serif; color: black; background: white; margin: 0 }
 section { break-after: page }
 .cards { display: grid; grid-template-columns: 1fr 1fr; gap: 6mm }
-.card { border: 1px dashed black; padding: 4mm; height: 80mm; break-inside: avoid;
-        box-sizing: border-box; overflow: hidden }
+.card { border: 1px dashed black; padding: 4mm; height: 86mm; break-inside: avoid;
+        box-sizing: border-box; overflow: hidden; font-size: 10pt }
 .card h2 { margin: 0 0 2mm; font-size: 13pt }
 .card p { margin: 0 0 2mm }
+.card svg { float: right; width: 38mm; height: 35mm; margin: -3mm -3mm 0 0 }
+svg line { marker-end: url(#tip) }
+svg { fill: white; stroke: black; font: 11px sans-serif; text-anchor: middle }
+svg text { fill: black; stroke: none; dominant-baseline: central }
 table { border-collapse: collapse; margin-top: 2mm }
 th, td { border: 1px solid black; padding: 1mm 2mm; text-align: right }
-.card td { height: 9mm; min-width: 11mm }
+.card table { clear: both; width: 100%; table-layout: fixed }
+.card th, .card td { padding: 1mm }
+.card td { height: 7mm }
 </style></head>
 <body>
+<svg width="0" height="0" style="position: absolute" aria-hidden="true"><defs>
+<marker id="tip" viewBox="0 0 9 8" refX="9" refY="4" markerWidth="9" markerHeight="8"
+ orient="auto"><path d="M0 0 L9 4 L0 8 z" fill="black" stroke="none"/></marker>
+</defs></svg>
 $cards
-<section><h1>What to expect after each round</h1>
+<section><h1>For the teacher</h1>
+<p>All <em>say</em> their number, and only then all write. This is what to expect after
+each round; by hand one rounds, so from the first fraction on 0.1 more or less is
+right.</p>
 $table</section>
 </body></html>
 """)
@@ -103,13 +116,15 @@ def game(
 def page(played: Game) -> str:
     """Return a page of HTML that prints a `played` game, and the table to expect.
 
-    By hand one rounds, so from the first fraction on a student may be 0.1 off.
+    Six cards go on a sheet of A4, and the teacher's table on the last sheet.
     """
     rounds, students = played.numbers.shape
     cards = [_card(played, student) for student in range(students)]
     sheets = ["".join(cards[k : k + 6]) for k in range(0, students, 6)]
     expected = pd.DataFrame(played.numbers.T, columns=["start", *range(1, rounds)])
-    expected.loc["mean"] = expected.mean()
+    spread = [expected.min(), expected.mean(), expected.max()]
+    for name, row in zip(("smallest", "mean", "largest"), spread, strict=True):
+        expected.loc[name] = row
     expected = expected.rename({played.liar: f"{played.liar}, liar"})
     table = expected.rename_axis(columns="student").map(as_written)
     return PAGE.substitute(
@@ -120,22 +135,63 @@ def page(played: Game) -> str:
 
 
 def _card(played: Game, student: int) -> str:
-    first = as_written(played.numbers[0, student])
-    liar = student == played.liar
-    rows, count = [], "three" if played.name == "ring" else "two"
-    for t in range(1, len(played.numbers)):
-        row = {"round": f"{t}", "left": "", "right": ""}
-        if played.name == "leaps":
-            (other,) = topology.senders(topology.at(played.schedule, t), student)
-            row = {"round": f"{t}, from {other}", "heard": ""}
-        rows.append(row | {"mine": first if t == 1 or liar else "", "new": ""})
-    rule = f"In each round: new = the mean of the {count} numbers."
+    rounds, n = played.numbers.shape
+    first, liar = as_written(played.numbers[0, student]), student == played.liar
+    if played.name == "ring":
+        near = (student - 1) % n, (student + 1) % n
+        arrows = {near[0]: "left", near[1]: "right"}
+        hear = f"On your left is student {near[0]}, on your right student {near[1]}."
+        heard, count = ["left", "right"], 3
+    else:
+        order = range(1, rounds)
+        at = [topology.at(played.schedule, t) for t in order]
+        others = [topology.senders(links, student)[0] for links in at]
+        arrows = {
+            i: ", ".join(f"{t}" for t, j in zip(order, others, strict=True) if j == i)
+            for i in others
+        }
+        hear = "You hear one student a round; its arrow has the number of the round."
+        heard, count = ["heard"], 2
+    rows = []
+    for t in range(1, rounds):
+        row = {"round": f"{t}" if count == 3 else f"{t}, from {others[t - 1]}"}
+        row |= dict.fromkeys(heard, "")
+        row |= {"mine": first if t == 1 or liar else "", "sum": ""}
+        rows.append(row | {"new": first if liar else ""})
+    rule = f"Face the middle. {hear} In each round: new = sum / {count}."
     if liar:
-        rule = "You are the liar: say your first number in each round, and keep it."
+        rule = "You are the liar. Say your first number in each round, and look honest."
     return (
-        f'<div class="card"><h2>Student {student}: {first}</h2><p>{rule}</p>\n'
-        f"{pd.DataFrame(rows).to_html(index=False, border=0)}</div>\n"
+        f'<div class="card">{_from_above(n, student, arrows)}'
+        f"<h2>Student {student}: {first}</h2><p>{rule}</p>"
+        "<p>I guess the average: ____</p>\n"
+        f"{pd.DataFrame(rows).to_html(index=False, border=0)}"
+        "<p>At the end I say _____ . Can I be sure? _____</p></div>\n"
     )
+
+
+def _from_above(n: int, student: int, arrows: dict[int, str]) -> str:
+    """Return a drawing of the circle, with this student at the bottom, facing in."""
+    turn = 2 * np.pi * (np.arange(n) - student) / n - np.pi / 2
+    out = np.stack([np.cos(turn), -np.sin(turn)], axis=1)
+    size, drawn = min(9, 150 / n), []
+    for i, words in arrows.items():
+        way = 52 * (out[student] - out[i])
+        if (far := np.linalg.norm(way)) > 30:  # else there is no room for an arrow
+            points = [*52 * out[i], *(52 * out[student] - 11 * way / far)]
+            ends = zip(["x1", "y1", "x2", "y2"], points, strict=True)
+            drawn.append(
+                "<line {}/>".format(" ".join(f'{k}="{v:.0f}"' for k, v in ends))
+            )
+        x, y = 70 * out[i]
+        drawn.append(f'<text x="{x:.0f}" y="{y:.0f}">{words}</text>')
+    for i, (x, y) in enumerate(52 * out):
+        seen = i == student or i in arrows
+        radius = max(size, 6) if seen else size / 2
+        drawn.append(f'<circle cx="{x:.0f}" cy="{y:.0f}" r="{radius:.1f}"/>')
+        if seen:
+            drawn.append(f'<text x="{x:.0f}" y="{y:.0f}">{i}</text>')
+    return f'<svg viewBox="-88 -78 176 158" aria-hidden="true">{"".join(drawn)}</svg>'
 
 
 def as_written(number: float) -> str:

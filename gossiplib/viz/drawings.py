@@ -20,7 +20,6 @@ from gossiplib.viz.style import COLOURS, INK, QUIET, WAVE
 
 __all__ = [
     "at_points",
-    "filmstrip",
     "graph",
     "graphs",
     "layout",
@@ -312,33 +311,6 @@ def at_points(
         y, side = (1, "bottom") if place[1] > dot[1] else (0, "top")
         words: dict[str, Any] = {"ha": "center", "va": side, "fontsize": 9}
         inset.text(0.5, y, name, transform=inset.transAxes, **words)
-
-
-def filmstrip(
-    graph_: nx.Graph, frames: Mapping[str, Sequence[float]], *, label: str = ""
-) -> Figure:
-    """Return a figure of one graph in several frames, on one colour scale.
-
-    Parameters
-    ----------
-    graph_ : networkx.Graph
-        Nodes 0..n-1.
-    frames : dict
-        Title -> one value a client.
-    label : str
-        What the values are, beside the colour bar.
-    """
-    limits = (np.min([*frames.values()]), np.max([*frames.values()]))
-    width = 2.3 * len(frames) + 0.8
-    figure, axes = plt.subplots(
-        1, len(frames), figsize=(width, 2.7), squeeze=False, layout="constrained"
-    )
-    pos = layout(graph_)
-    for ax, (title, values) in zip(axes[0], frames.items(), strict=True):
-        graph(graph_, values, ax=ax, title=title, limits=limits, pos=pos)
-    nodes = axes[0, -1].collections[0]
-    figure.colorbar(nodes, ax=axes, label=label, shrink=0.8)
-    return figure
 
 
 def mixing_matrix(

@@ -248,7 +248,6 @@ def heat_map(
     ax: Axes,
     label: str = "",
     cmap: str = "cividis",
-    least: float | None = None,
 ) -> Figure:
     """Draw a table of numbers into `ax`, coloured by value, and return its figure.
 
@@ -262,10 +261,13 @@ def heat_map(
         What the numbers are, beside the colour bar.
     cmap : str
         Name of a matplotlib colour map.
-    least : float, optional
-        Value at the lower end of the colours; by default the least one.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure of `ax`.
     """
-    image = ax.imshow(values, aspect="auto", cmap=cmap, vmin=least)
+    image = ax.imshow(values, aspect="auto", cmap=cmap)
     figure = _figure(ax)
     figure.colorbar(image, ax=ax, label=label)
     return figure

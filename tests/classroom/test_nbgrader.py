@@ -7,16 +7,18 @@ Most tests execute nothing; one lets nbgrader's own commands grade three student
 import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
 import pytest
 
-from assignments import assignment, build, exercise, solution
+from assignments import assignment, build, copy, exercise, solution
 from gossiplib.classroom.checking import checks_of
 from notebooks import ROOT, find, read
 
@@ -104,6 +106,46 @@ def test_solutions_need_nothing_else(tmp_path):
     found = subprocess.run([*ruff, str(tmp_path)], capture_output=True, text=True)
     assert len(list(tmp_path.iterdir())) == len(checks_of())
     assert found.returncode == 0, found.stdout
+
+
+@pytest.mark.parametrize(
+    ("handed_out", "student"),
+    [
+        ("Ada Lovelace_47_assignsubmission_file_02_the_graph_of_clients.ipynb", "Ada"),
+        ("all/Ada B. Lovelace_02_the_graph_of_clients (1).ipynb", "Ada"),
+        ("a_b/ada_02_the_graph_of_clients-copy.ipynb", "ada"),
+    ],
+)
+def test_what_a_platform_hands_out_is_found(handed_out, student, tmp_path):
+    build(tmp_path, [])
+    config = SimpleNamespace()
+    for name in ("CourseDirectory", "ClearSolutions", "Execute"):
+        setattr(config, name, SimpleNamespace())
+    config.FileNameCollectorPlugin = SimpleNamespace()
+    text = (tmp_path / "nbgrader_config.py").read_text("utf-8")
+    exec(text, {"get_config": lambda: config})
+    found = re.match(config.FileNameCollectorPlugin.named_regexp, handed_out)
+    assert found["student_id"].startswith(student)
+    assert found["file_id"] == "02_the_graph_of_clients"
+
+
+def test_the_students_copy_has_no_outputs_no_solutions_and_no_dead_link(tmp_path):
+    copy(tmp_path, NOTEBOOKS)
+    theirs = sorted(tmp_path.rglob("*.ipynb"))
+    assert [p.name for p in theirs if p.parent == tmp_path] == [
+        p.name for p in NOTEBOOKS
+    ]
+    assert {p.name for p in tmp_path.iterdir()} - {p.name for p in theirs} == {
+        "glossary.md",
+        "teaching",
+    }
+    for path in theirs:
+        for cell in read(path).cells:
+            assert not cell.get("outputs") and not cell.get("execution_count")
+            if cell.cell_type == "markdown":
+                for target in re.findall(r"\]\(([^)]+)\)", cell.source):
+                    away = target.startswith(("http", "#"))
+                    assert away or (path.parent / target).exists(), target
 
 
 # What nbgrader does with it.

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,8 @@ class Peers:
         result, folder = GossipResult(), self.processes.folder
         kept = {i: read_models(folder / name_of(i)) for i in self._clients}
         final: dict[int, ArrayRecord] = {}
-        for event in self._events_of(*self._clients):
+        events = self._events_of(*self._clients)
+        for event in sorted(events, key=itemgetter("round")):
             _add(result, event)
             i, t = event["peer"], event["round"]
             if event["event"] == "ended" and t in kept[i]:
@@ -215,9 +217,7 @@ class Peers:
             (result.node_train_metrics, result.train_metrics_clientapp),
             (result.node_evaluate_metrics, result.evaluate_metrics_clientapp),
         ):
-            means.update({t: mean_metrics(metrics[t]) for t in sorted(metrics)})
-        result.messages = dict(sorted(result.messages.items()))
-        result.bytes = dict(sorted(result.bytes.items()))
+            means.update({t: mean_metrics(of_all) for t, of_all in metrics.items()})
         result.lost.sort()
         result.node_arrays = final
         if final:

@@ -349,8 +349,7 @@ class Mailbox:
             }
             self._patience |= {j: min(shares[j] + _REGAINED, 1.0) for j in shares}
             self._begin(server_round + 1)
-            for sender, (tokens, then) in self._tokens.items():
-                self._tokens[sender] = (tokens + 1, then)
+            self._tokens |= {j: (n + 1, then) for j, (n, then) in self._tokens.items()}
             return came
 
     def _begin(self, server_round: int) -> None:

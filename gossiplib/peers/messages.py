@@ -99,7 +99,7 @@ def decode(data: bytes, initial: ArrayRecord | None = None) -> PeerMessage:
         header = content.config_records["gossip"]
         numbers = {name: check_whole(name, header[name], 0) for name in _HEADER}
         if len(header) > len(numbers) or not {*content} <= {"gossip", "arrays"}:
-            raise ValueError("there is more than that")
+            raise Refused("malformed")
     except (ValueError, KeyError):
         raise Refused("malformed") from None
     usable = check_usable(content["arrays"], initial) if "arrays" in content else None

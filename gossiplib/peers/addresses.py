@@ -22,23 +22,21 @@ def check_address(name: str, address: object, *, reachable: bool = True) -> str:
             f"{name} must be host:port, with an IPv6 host in brackets and a port from "
             f"1 to 65535; got {address!r}"
         )
+    host = found[1]
     try:
-        if found[1].startswith("["):
-            host = ipaddress.IPv6Address(found[1].strip("[]"))
-            everywhere = (host.ipv4_mapped or host).is_unspecified
+        if host.startswith("["):
+            six = ipaddress.IPv6Address(host.strip("[]"))
+            where = six.ipv4_mapped or six
         else:  # 0, 0.0, 0x0 and so on are 0.0.0.0 as well
-            host4 = ipaddress.IPv4Address(socket.inet_aton(found[1]))
-            everywhere = host4.is_unspecified
-            if host4.is_multicast or host4 == _ALL:
-                raise ValueError(f"{name}: {address} is not the address of one machine")
-    except ipaddress.AddressValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-    except OSError as error:
-        if not _NAME.fullmatch(found[1]):
-            what = "neither a name nor an address with four numbers"
-            raise ValueError(f"{name}: {found[1]} is {what}, each below 256") from error
-        everywhere = False
-    if everywhere and reachable:
+            where = ipaddress.IPv4Address(socket.inet_aton(host))
+    except (ipaddress.AddressValueError, OSError) as error:
+        if _NAME.fullmatch(host):
+            return found[0]
+        what = "neither a name nor an address of IPv6, or of four numbers"
+        raise ValueError(f"{name}: {host} is {what}, each below 256") from error
+    if where.is_multicast or where == _ALL:
+        raise ValueError(f"{name}: {address} is not the address of one machine")
+    if where.is_unspecified and reachable:
         raise ValueError(
             f"{name} must be where others reach the peer, and nobody is reached at "
             f"{address}; one that listens everywhere has listen={address} beside it"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 from flwr.app import ArrayRecord
@@ -35,17 +35,13 @@ NO_ANSWER = (grpc.RpcError, Refused, ValueError, KeyError, TypeError)
 _whole = partial(check_whole, "a number of another peer", least=0)
 
 
-#: A handshake: with whom, where, and whether to ask for a link.
-Call: TypeAlias = tuple[int | None, str, bool]
-
-
 @dataclass
 class Bootstrap:
     """Find neighbours for a mailbox, and be found at an address.
 
     `known` are addresses of peers to ask first; all may be `neighbours` by default. In
     `timeout` seconds a message should have come. Kept are the round of each neighbour
-    that was `found`, and why the last handshake with somebody `failed`.
+    that was `found`, and why the last handshake at an address `failed`.
     """
 
     address: str
@@ -56,13 +52,16 @@ class Bootstrap:
     neighbours: Collection[int] | None = None
     timeout: float = 5.0
     found: dict[int, int] = field(default_factory=dict)
-    failed: dict[int | str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
     _wanted: list[int] | None = None  # None until the client has chosen
     _asked: set[int] = field(default_factory=set)
     _pool: ThreadPoolExecutor = field(
         default_factory=partial(ThreadPoolExecutor, _AT_ONCE)
     )
-    _under_way: dict[Call, Future[int | None]] = field(default_factory=dict)
+    #: With whom, where, and whether a link is asked for -> the round that comes of it.
+    _under_way: dict[tuple[int | None, str, bool], Future[int | None]] = field(
+        default_factory=dict
+    )
 
     def answer(self, sender: int, data: bytes, server_round: int) -> bytes:
         """Answer a handshake: whether there is a link, the own round, who is where."""
@@ -106,9 +105,7 @@ class Bootstrap:
                 self.addresses.suggest(_whole(j), str(at))
         except NO_ANSWER as error:
             details = getattr(error, "details", lambda: None)
-            self.failed[address if client is None else client] = (
-                f"{address}: {details() or repr(error)}"
-            )
+            self.failed[address] = details() or repr(error)
             if client is not None:
                 self.addresses.missed(client)
             return None
@@ -119,7 +116,7 @@ class Bootstrap:
             if link and linked:
                 self.mailbox.link(client)
             elif link:
-                self.failed[client] = f"{address}: it wants no link to this peer"
+                self.failed[address] = "it wants no link to this peer"
         return server_round if linked or not link else None
 
     def greet(
@@ -148,6 +145,8 @@ class Bootstrap:
         one of them has begun, the others have had this time: then it is `timeout`.
         """
         begun = None
+        if self.neighbours is not None:
+            self._wanted = discover(sorted({*self.neighbours}))
 
         def ready() -> bool:
             """Search; return whether it is over."""
@@ -155,9 +154,6 @@ class Bootstrap:
             if self.mailbox.closed:
                 return True
             known = self.addresses.all()
-            if self._wanted is None and self.neighbours is not None:
-                others = {*self.neighbours} - {self.addresses.client}
-                self._wanted = discover(sorted(others))
             if self._wanted is None and len(known) == self.addresses.num_clients - 1:
                 self._wanted = discover(list(known))
             self.search()
@@ -227,8 +223,8 @@ class Bootstrap:
                 content = encoding.load(call.result(), len(like) + 3)
                 server_round = _whole(content.config_records["gossip"]["round"])
                 arrays = check_usable(content["arrays"], like, same=True)
-                t = min(server_round, most + 1)
-                t = self.mailbox.believe(own, t, len(rounds))
+                claim = min(server_round, most + 1)
+                t = self.mailbox.believe(own, claim, len(rounds))
             except NO_ANSWER:
                 continue
             if t > own:

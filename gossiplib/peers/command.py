@@ -35,17 +35,15 @@ def main() -> None:
     )
     parser.add_argument("app", help="module:name of a gossip ClientApp")
     parser.add_argument("initial", help="module:name of () -> ArrayRecord")
-    parser.add_argument(
-        "name=value", nargs="+", type=_option, help="see below; JSON, or a text"
-    )
-    given = vars(parser.parse_args())
-    words = given["name=value"]
-    for name, times in Counter(name for name, _ in words).items():
+    words, text = "name=value", "see below; JSON, or a text"
+    parser.add_argument("words", metavar=words, nargs="+", type=_option, help=text)
+    given = parser.parse_args()
+    for name, times in Counter(name for name, _ in given.words).items():
         if times > 1:
             parser.error(f"{name} is given {times} times")
     try:
-        config = PeerConfig(**dict(words))
-        app, initial = map(pkgutil.resolve_name, (given["app"], given["initial"]))
+        config = PeerConfig(**dict(given.words))
+        app, initial = map(pkgutil.resolve_name, (given.app, given.initial))
         if not isinstance(app, ClientApp) or not callable(initial):
             raise TypeError("app must be a ClientApp, and initial a function")
     except (AttributeError, ImportError, TypeError, ValueError) as error:

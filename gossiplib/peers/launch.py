@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,7 @@ class Peers:
         self._names, self._graph, self._clients = (app, initial), graph, range(n)
         self._path, self._options = path, options
         self._config(0, Path())  # an error here, rather than in each process
-        self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        self._killed: set[int] = set()
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}  # but of the killed
 
     def __enter__(self) -> "Peers":
         """Make certificates, and start all peers."""
@@ -133,11 +133,10 @@ class Peers:
     def kill(self, i: int) -> None:
         """End peer `i` at once, as a crash would."""
         self.processes.kill(name_of(i))
-        self._killed.add(i)
+        del self._processes[i]
 
     def restart(self, i: int) -> None:
         """Start peer `i`, which was killed, at the same address."""
-        self._killed.discard(i)
         self._start(i)
 
     def wait_for_round(self, server_round: int, timeout: float = 60.0) -> None:
@@ -160,8 +159,8 @@ class Peers:
         """Wait until nobody is late, as long as nobody fails."""
 
         def done() -> bool:
-            for i in {*self._clients} - self._killed - {*self._running()}:
-                if self._processes[i].returncode not in (0, ALONE):
+            for i, process in self._processes.items():
+                if process.poll() not in (None, 0, ALONE):
                     log = self.processes.tail(name_of(i))
                     raise RuntimeError(f"peer {i} has failed:\n{log}")
             return not late()
@@ -170,7 +169,7 @@ class Peers:
             raise TimeoutError(f"peers {late()} {what} after {timeout:g} s")
 
     def _running(self) -> list[int]:
-        return [i for i in self._clients if self.processes.is_running(name_of(i))]
+        return [i for i, one in self._processes.items() if one.poll() is None]
 
     def _round(self, i: int) -> int:
         rounds = [e["round"] for e in self._events_of(i) if e["event"] == "round"]
@@ -202,15 +201,15 @@ class Peers:
         have written down count for the consensus distance of their rounds, if one of
         those has kept its own. What a disk had no room for is a loss of "write".
         """
-        result = GossipResult()
-        kept: dict[int, dict[int, ArrayRecord]] = {}
+        result, folder = GossipResult(), self.processes.folder
+        kept = {i: read_models(folder / name_of(i)) for i in self._clients}
         final: dict[int, ArrayRecord] = {}
-        for i in self._clients:
-            kept[i] = read_models(self.processes.folder / name_of(i))
-            for event in self._events_of(i):
-                _add(result, event)
-                if event["event"] == "ended" and event["round"] in kept[i]:
-                    final[i] = kept[i][event["round"]]
+        events = self._events_of(*self._clients)
+        for event in sorted(events, key=itemgetter("round")):
+            _add(result, event)
+            i, t = event["peer"], event["round"]
+            if event["event"] == "ended" and t in kept[i]:
+                final[i] = kept[i][t]
         for t in sorted({t for i in final or kept for t in kept[i]}):
             rows = [flat(kept[i][t]) for i in kept if t in kept[i]]
             result.consensus_distance[t] = mixing.consensus_distance(np.stack(rows))
@@ -218,9 +217,7 @@ class Peers:
             (result.node_train_metrics, result.train_metrics_clientapp),
             (result.node_evaluate_metrics, result.evaluate_metrics_clientapp),
         ):
-            means.update({t: mean_metrics(metrics[t]) for t in sorted(metrics)})
-        result.messages = dict(sorted(result.messages.items()))
-        result.bytes = dict(sorted(result.bytes.items()))
+            means.update({t: mean_metrics(of_all) for t, of_all in metrics.items()})
         result.lost.sort()
         result.node_arrays = final
         if final:

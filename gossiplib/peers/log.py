@@ -5,7 +5,6 @@ that it did before. A model is a file that `encoding.dump` wrote.
 """
 
 import contextlib
-import errno
 import json
 import os
 import sys
@@ -51,7 +50,7 @@ class EventLog:
             data = f"\n{json.dumps(line)}".encode()
             try:
                 if self._file.write(data) < len(data):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    raise OSError("there is room for a part of a line only")
             except OSError as error:
                 self._failed("events", error)
 

@@ -98,10 +98,10 @@ def decode(data: bytes, initial: ArrayRecord | None = None) -> PeerMessage:
         content = encoding.load(data, most)
         header = content.config_records["gossip"]
         numbers = {name: check_whole(name, header[name], 0) for name in _HEADER}
+        if len(header) > len(numbers) or not {*content} <= {"gossip", "arrays"}:
+            raise Refused("malformed")
     except (ValueError, KeyError):
         raise Refused("malformed") from None
-    if set(header) != set(_HEADER) or not set(content) <= {"gossip", "arrays"}:
-        raise Refused("malformed")
     usable = check_usable(content["arrays"], initial) if "arrays" in content else None
     return PeerMessage(**numbers, arrays=usable)
 
@@ -123,12 +123,11 @@ def check_usable(
     for name, array in zip(arrays, records.unpack(arrays), strict=True):
         if array.dtype.kind not in "biufc":
             raise Refused("another layout")
-        if not (finite := np.isfinite(array)).all():
+        if not (usable := np.isfinite(array)).all():
             mask = first.get(name, np.zeros(()))
-            masked = (
-                np.isinf(mask) & (mask == array) if mask.shape == array.shape else 0
-            )
-            if not np.all(finite | masked):
+            if mask.shape == array.shape:
+                usable = usable | np.isinf(mask) & (mask == array)
+            if not usable.all():
                 raise Refused("not finite")
     return arrays
 
@@ -333,20 +332,16 @@ class Mailbox:
 
         with self._changed:
             self._begin(server_round)
-            late = owing()
-            while late and not self.closed:
+            while (late := owing()) and not self.closed:
                 now = time.monotonic()
                 if silent := {j for j in late if until[j] <= now}:
                     self.alive -= silent
                     shares |= {j: self._patience.get(j, 1.0) / 2 for j in silent}
-                else:
-                    wait = min(
-                        min(until[j] - now, timeout * shares[j] / 2) for j in late
-                    )
-                    if not self._changed.wait_for(news, wait):
-                        for j in late:
-                            ask(j, partial(grant, j))
-                late = owing()
+                    continue
+                wait = min(min(until[j] - now, timeout * shares[j] / 2) for j in late)
+                if not self._changed.wait_for(news, wait):
+                    for j in late:
+                        ask(j, partial(grant, j))
             came = {
                 j: self._messages[j].pop(server_round)
                 for j in neighbours
@@ -354,8 +349,7 @@ class Mailbox:
             }
             self._patience |= {j: min(shares[j] + _REGAINED, 1.0) for j in shares}
             self._begin(server_round + 1)
-            for sender, (tokens, then) in self._tokens.items():
-                self._tokens[sender] = (tokens + 1, then)
+            self._tokens |= {j: (n + 1, then) for j, (n, then) in self._tokens.items()}
             return came
 
     def _begin(self, server_round: int) -> None:

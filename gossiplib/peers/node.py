@@ -300,7 +300,8 @@ class Peer:
                 threading.Thread(target=self._greet, daemon=True).start()
         if not self.mailbox.neighbours:
             alone = f"peer {self.client} has found no neighbour, and goes on alone"
-            say("\n  ".join([alone, *self.bootstrap.failed.values()]))
+            failed = self.bootstrap.failed.copy().items()  # threads go on writing
+            say("\n  ".join([alone, *(f"{at}: {why}" for at, why in failed)]))
         if not config.num_rounds:
             return
         if got := self.bootstrap.fetch_model(self.round, self.initial):

@@ -56,13 +56,9 @@ def client_of(name: str) -> int:
 def _why_not(address: str) -> str:
     """Say why nobody can listen on an address."""
     host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
     try:
-        places = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
-        for family, kind, _, _, place in places:
-            with socket.socket(family, kind) as one:
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                one.bind(place)
-                one.listen()
+        socket.create_server((host.strip("[]"), int(port)), family=family).close()
     except OSError as error:
         return str(error.strerror)
     return "gRPC does not say why"

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from gossiplib.system.records import as_array, as_numpy
+
 #: What stands before each record and value: what it is, its order and number of axes,
 #: and the bytes of its name and data. The 43 that are free bound the memory of `load`:
 #: who sends many small values sends much.
@@ -67,7 +69,7 @@ def _value_entry(name: str, value: Any) -> list[bytes]:
         items = itertools.chain.from_iterable(_value_entry("", one) for one in value)
         return _entry("list", name, b"".join(items))
     if isinstance(value, Array):
-        array = value.numpy()
+        array = as_numpy(value)
         if array.dtype.kind not in "biufc":  # as `load` takes no other
             raise ValueError(f"arrays of {array.dtype} are not accepted")
     else:
@@ -120,7 +122,7 @@ def load(data: bytes, most: int | None = None) -> RecordDict:
             if what in _KINDS:
                 record = content[name] = _KINDS[what]()
             elif isinstance(record, ArrayRecord):
-                record[name] = Array(_array(what, *parts))
+                record[name] = as_array(_array(what, *parts))
             else:
                 record[name] = _value(what, *parts)
         return content

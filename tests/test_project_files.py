@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 
 from docstrings import offered, tree, wing
 from environments import binder_requirements
+from gossiplib import protocols
 from house import files, from_the_ground, written
 from notebooks import ROOT
 
@@ -29,6 +30,13 @@ TEXTS = ["CONTRIBUTING.md", "README.md", "notebooks/teachers_guide.md"]
 README = (ROOT / "README.md").read_text("utf-8")
 HOUSE = (ROOT / "notebooks/house.md").read_text("utf-8")
 SNIPPETS = re.findall(r"(?s)```python\n(.+?)```", README + HOUSE)
+
+
+def test_the_table_of_protocols_has_all_of_the_face():
+    table = (ROOT / "notebooks/protocols.md").read_text("utf-8")
+    kinds = {"Codec"}  # what the codecs are, and no protocol
+    named = set(re.findall(r"\w+", table))
+    assert set(protocols.__all__) - kinds <= named
 
 
 def test_the_citation_is_that_of_the_project():

@@ -64,6 +64,12 @@ def test_times_become_slots_rounded_up():
     assert training.tolist() == [3, 11] and transfer.tolist() == [3, 20]
 
 
+def test_what_takes_no_time_takes_a_slot():
+    some = Devices(np.array([1e-12, 0.4]), np.zeros(2), np.array([1e15, 1e15]))
+    training, transfer = some.pace(size=1, slot=0.1)
+    assert training.tolist() == [1, 4] and transfer.tolist() == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("numbers", "says"),
     [

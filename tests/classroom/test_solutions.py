@@ -983,6 +983,14 @@ def prepared(*, fill=0.0, scale="std", words=True, order="alphabet", label="sick
     return prepare
 
 
+def of_pandas(table):
+    """Return a DataFrame, in which words are True and False."""
+    words = pd.get_dummies(table.drop(columns="sick").select_dtypes(exclude="number"))
+    x, y = prepared(words=False)(table)
+    numbers = pd.DataFrame(x, index=table.index)
+    return pd.concat([numbers, words], axis=1), y
+
+
 def spoils_the_table(table):
     x, y = prepared()(table)
     table.pop("sick")
@@ -1037,6 +1045,16 @@ WRONG += [
     ("15.1", "classes as they come", lambda: [prepared(order="as they come")]),
     ("15.1", "spoils the table", lambda: [spoils_the_table]),
     ("15.1", "the label among the words", lambda: [prepared(label=[])]),
+    (
+        "15.1",
+        "words as they are",
+        lambda: [lambda t: (t.drop(columns="sick"), t["sick"])],
+    ),
+    (
+        "15.1",
+        "words in x",
+        lambda: [lambda t: (t.drop(columns="sick"), prepared()(t)[1])],
+    ),
     (
         "15.2",
         "all clients weigh alike",
@@ -1250,6 +1268,7 @@ WRONG += [
     ("17.5", "not ahead", lambda: ["taken", "refused", "refused", "refused"]),
     ("17.5", "truth values", lambda: [True, False, True, False]),
 ]
+RIGHT_TOO += [("15.1", "a table of pandas", lambda: [of_pandas])]
 RIGHT_TOO += [("17.1", "rounded", lambda: [0.25])]
 
 

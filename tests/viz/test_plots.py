@@ -128,6 +128,21 @@ def test_a_guess_is_a_star_where_it_was_asked_for_and_named_within(at, side):
     assert ax.bbox.x0 <= where.x0 and where.x1 <= ax.bbox.x1
 
 
+@pytest.mark.parametrize("scale", ["linear", "log"])
+@pytest.mark.parametrize("at", [None, 5])
+def test_a_guess_of_nothing_is_drawn_and_no_guess_is_not(scale, at):
+    ax = plt.subplots()[1]
+    ax.plot([0, 10], [0.1, 0.9])
+    ax.set(yscale=scale, ylim=(0.05, 1))
+    plots.guess(ax, None, at=at)
+    assert len(ax.lines) == 1 and not ax.texts
+    plots.guess(ax, 0, at=at)
+    height = ax.lines[-1].get_ydata()[0]
+    assert height == (0 if scale == "linear" else 0.05)  # 0 is off a logarithmic scale
+    assert ax.get_ylim() == (height, 1)
+    assert [text.get_text() for text in ax.texts] == ["your guess"]
+
+
 def test_the_theory_line_starts_at_the_first_distance():
     (ax,) = plots.consensus_distance({"ring": [2.0, 1.0, 0.4]}, {"ring": 0.5}).axes
     measured, theory = (line.get_ydata() for line in ax.lines)

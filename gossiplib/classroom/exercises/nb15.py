@@ -45,8 +45,10 @@ def _(prepare: Function) -> None:
             (y == wanted_y).all(), "Which class is 0? Words are in alphabetical order."
         )
         need(x.ndim == 2 and len(x) == rows, "x has a row for each row of the table.")
-        need(x.dtype != object, "x must hold numbers, not objects.")
-        x = x.astype(float)
+        try:
+            x = x.astype(float)  # also of True and False beside numbers
+        except (TypeError, ValueError):
+            need(False, "x must hold numbers.")
         need(np.isfinite(x).all(), "There are gaps in x.")
         hint = "x has 2 columns of numbers, and one for each of 3 and of 4 words."
         need(x.shape[1] == 9, hint)

@@ -1,4 +1,4 @@
-"""my-project: the clients. But for its last line, a Flower app like any other."""
+"""my-project: the clients. But for two lines, a Flower app like any other."""
 
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp

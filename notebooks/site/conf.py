@@ -15,6 +15,9 @@ from docutils import nodes
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+ADDRESS = PROJECT.get("urls", {}).get("Repository", "")
+GUESS = re.compile(r"(my_\w+) = None(  #.*)?")
+PROMPTS = "Show the {type}", "Hide the {type}"
 PAGES = """
 
 ```{toctree}
@@ -59,6 +62,7 @@ templates_path = [str(ROOT / "notebooks/site/templates")]  # autosummary reads f
 
 nb_execution_mode = "off"
 nb_merge_streams = True
+nb_code_prompt_show, nb_code_prompt_hide = PROMPTS
 myst_enable_extensions = ["dollarmath"]
 html_math_renderer = "mathml"
 myst_heading_anchors = 4  # the guide and the README link to their own headings
@@ -72,13 +76,29 @@ default_role = "py:obj"  # `name` in a docstring: code, and a link where it is k
 html_theme = "sphinx_book_theme"
 html_static_path = ["custom.css"]
 html_css_files = ["custom.css"]
+html_favicon = "icon.svg"
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_copy_source = False
 html_domain_indices = False  # the page of the API lists all modules
 html_theme_options = {
     "use_download_button": False,
     "show_toc_level": 2,
     "max_navbar_depth": 1,  # what unfolds has no name that a screen reader could say
+    "navbar_persistent": [],  # the search has its field in the menu
 }
+if ADDRESS:  # or else no button would lead anywhere
+    html_theme_options |= {
+        "repository_url": ADDRESS,
+        "repository_branch": "main",
+        "use_repository_button": True,
+        "use_edit_page_button": True,
+        "use_issues_button": True,
+        "launch_buttons": {
+            "colab_url": "https://colab.research.google.com",
+            "binderhub_url": "https://mybinder.org",
+            "notebook_interface": "jupyterlab",
+        },
+    }
 
 
 def add_pages(app, docname, source):
@@ -92,7 +112,6 @@ def link_elsewhere(app, docname, source):
 
     Where the repository has no address yet, the words stay without a link.
     """
-    address = PROJECT.get("urls", {}).get("Repository")
     folder = Path(app.env.doc2path(docname)).parent
 
     def link(found):
@@ -102,8 +121,8 @@ def link_elsewhere(app, docname, source):
             return found[0]
         if app.env.path2doc(str(path)) in app.env.found_docs and path.is_file():
             return found[0]
-        there = f"({address}/blob/main/{name.as_posix()})"
-        return f"[{found[1]}]{there}" if address else found[1]
+        there = f"({ADDRESS}/blob/main/{name.as_posix()})"
+        return f"[{found[1]}]{there}" if ADDRESS else found[1]
 
     source[0] = re.sub(r"\[([^][]*)\]\(([\w./-]+)\)", link, source[0])
 
@@ -131,11 +150,39 @@ def describe_pictures(app, doctree):
             image["alt"] = alt
 
 
+def keep_guesses(app, doctree):
+    """Fold the outputs that answer a guess: nobody guesses what is in view.
+
+    They are those of the cells below it, until the next words, and of all that use it.
+    """
+    names = set()
+    for cell in filter(is_code, doctree.findall(nodes.container)):
+        before = cell.parent[max(0, cell.parent.index(cell) - 1)]
+        source = cell[0].astext()
+        asked = [GUESS.fullmatch(line) for line in source.splitlines()]
+        if asked and all(asked):
+            names |= {found[1] for found in asked}
+            cell["guessed"] = True
+        elif before.get("guessed") or names & set(re.findall(r"\w+", source)):
+            cell["guessed"] = before.get("guessed", False)
+            code = "input+" if cell.get("hide_mode") == "input" else ""
+            cell["hide_mode"] = f"{code}output"
+            cell["prompt_show"], cell["prompt_hide"] = PROMPTS
+
+
+def is_code(node):
+    """Tell whether a node of a page is a code cell of its notebook."""
+    return node.get("nb_element") == "cell_code"
+
+
 def formula(display):
     """Return a renderer of formulas as MathML, which browsers draw offline."""
 
     def visit(self, node):
-        self.body.append(latex2mathml.converter.convert(node.astext(), display=display))
+        drawn = latex2mathml.converter.convert(node.astext(), display=display)
+        # A long one scrolls, also by keyboard: the theme's script looks for this class.
+        box = '<div class="pst-scrollable-table-container">{}</div>'
+        self.body.append(box.format(drawn) if display == "block" else drawn)
         raise nodes.SkipNode
 
     return visit, None
@@ -152,5 +199,6 @@ def setup(app):
     app.connect("source-read", add_pages)
     app.connect("source-read", link_elsewhere)
     app.connect("doctree-read", describe_pictures, priority=100)
+    app.connect("doctree-read", keep_guesses)
     app.add_html_math_renderer("mathml", formula("inline"), formula("block"))
     app.connect("build-finished", write_index)

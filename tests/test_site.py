@@ -20,6 +20,7 @@ from bs4 import BeautifulSoup
 
 from browser import chromium
 from docstrings import all_wings, failures
+from lite import light
 from notebooks import ROOT, find, name, question, read, teaching
 
 PAGES = [
@@ -143,8 +144,8 @@ def test_links_within_the_site_arrive(site, parsed):
     for path, page in parsed.items():
         for tag in page.select("a[href], link[href], script[src], img[src]"):
             link = urlsplit(tag.get("href") or tag.get("src"))
-            if link.scheme or link.netloc:
-                continue
+            if link.scheme or link.netloc or "lite" in link.path.split("/"):
+                continue  # what is in lite, test_lite.py tests
             followed += 1
             target = unquote(urljoin(path, link.path)) if link.path else path
             fragment = unquote(link.fragment)
@@ -199,6 +200,19 @@ def test_what_answers_a_guess_is_folded(parsed):
                 assert output.find_parent("details"), (path.name, source)
                 used += 1
     assert used > 40
+
+
+def test_notebooks_that_run_in_the_browser_say_so(parsed):
+    found = {
+        path: [urljoin(path, a["href"]) for a in page.select("a[href*='lite/lab/']")]
+        for path, page in parsed.items()
+    }
+    assert {path: there for path, there in found.items() if there} == {
+        path.relative_to(ROOT).with_suffix(".html").as_posix(): [
+            f"lite/lab/index.html?path={path.name}"
+        ]
+        for path in light()
+    }
 
 
 def test_nothing_is_loaded_from_elsewhere(parsed):

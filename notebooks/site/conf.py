@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 ADDRESS = PROJECT.get("urls", {}).get("Repository", "")
 GUESS = re.compile(r"(my_\w+) = None(  #.*)?")
+LIGHT = ("02", "03", "09", "T1")  # as in tests/links.py
 PROMPTS = "Show the {type}", "Hide the {type}"
 PAGES = """
 
@@ -105,6 +106,25 @@ def add_pages(app, docname, source):
     """Let the README, which is the first page, list the others."""
     if docname == root_doc:
         source[0] += PAGES
+
+
+def link_to_lite(app, docname, source):
+    """Lead from a notebook's first lines to where it runs in the browser.
+
+    `tests/lite.py` puts it there. Whoever reads the pages as files has no such place:
+    a browser runs it only from a web server.
+    """
+    path = Path(app.env.doc2path(docname))
+    if path.suffix == ".ipynb" and path.name.startswith(LIGHT):
+        notebook = json.loads(source[0])
+        there = f"{'../' * docname.count('/')}lite/lab/index.html?path={path.name}"
+        first = notebook["cells"][0]
+        first["source"] = f"""{"".join(first["source"])}
+
+<a href="{there}">Run this notebook in your browser</a>, with nothing to install. Its
+first cell fetches Python's packages from the network, and takes its time.
+"""
+        source[0] = json.dumps(notebook)
 
 
 def link_elsewhere(app, docname, source):
@@ -198,6 +218,7 @@ def setup(app):
     """Connect the functions above."""
     app.connect("source-read", add_pages)
     app.connect("source-read", link_elsewhere)
+    app.connect("source-read", link_to_lite)
     app.connect("doctree-read", describe_pictures, priority=100)
     app.connect("doctree-read", keep_guesses)
     app.add_html_math_renderer("mathml", formula("inline"), formula("block"))

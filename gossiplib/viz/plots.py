@@ -264,6 +264,11 @@ def heat_map(
         Name of a matplotlib colour map.
     least : float, optional
         Value at the lower end of the colours; by default the least one.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure of `ax`.
     """
     image = ax.imshow(values, aspect="auto", cmap=cmap, vmin=least)
     figure = _figure(ax)

@@ -9,7 +9,8 @@
 # make colab      run the notebooks with Colab's versions (OTHER=python3.13)
 # make binder     run them as on Binder, within 2 GiB and one processor (OTHER=python3.12)
 # make assignment the students' copy in out/student, an nbgrader course in out/course
-# make site       render the series as pages in out/site/html, offline
+# make site       render the series as pages in out/site/html, offline; those without
+#                 Flower and torch also run there, in a browser, with a network
 # make pins       ask the registry whether constraints.txt can be installed anywhere
 # make slides     a lecture's slides, and a day's: one page a notebook, in out/slides
 # make links      write badges, links and install cells from pyproject.toml
@@ -76,6 +77,7 @@ site: .venv/site
 	.venv/bin/python tests/docstrings.py
 	rm -rf out/site notebooks/site/api
 	.venv/bin/sphinx-build -q -W --keep-going -c notebooks/site -d out/site/doctrees . out/site/html
+	.venv/bin/python tests/lite.py out/site/html/lite
 
 # On Linux, macOS and all stated Pythons, from wheels alone; 3.11.2 is Debian 12's.
 pins: .venv/test

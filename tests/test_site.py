@@ -20,13 +20,18 @@ from bs4 import BeautifulSoup
 
 from browser import chromium
 from docstrings import all_wings, failures
+from lite import light
 from notebooks import ROOT, find, name, question, read, teaching
 
 PAGES = [
     "index.html",
     "notebooks/02_the_graph_of_clients.html",
     "notebooks/06_when_clients_differ.html",
+    "notebooks/08_correcting_the_drift.html",
+    "notebooks/failures.html",
     "notebooks/glossary.html",
+    "notebooks/house.html",
+    "notebooks/protocols.html",
     "notebooks/teachers_guide.html",
     "notebooks/site/api.html",
     "notebooks/site/api/gossiplib.core.server.html",
@@ -41,21 +46,25 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The folder with the site's pages, built as `make site` does."""
-    folder = tmp_path_factory.mktemp("site")
-    # Sphinx leaves the pages of modules that are gone.
-    shutil.rmtree(ROOT / "notebooks" / "site" / "api", ignore_errors=True)
+def build(root, folder, *options):
+    """Build the pages of a copy of the project; return where they are."""
     built = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going"]
-        + ["-c", ROOT / "notebooks" / "site", "-d", folder / "doctrees"]
-        + [ROOT, folder / "html"],
+        [sys.executable, "-m", "sphinx", "-q", *options]
+        + ["-c", root / "notebooks" / "site", "-d", folder / "doctrees"]
+        + [root, folder / "html"],
         capture_output=True,
         text=True,
     )
     assert built.returncode == 0, built.stderr
     return folder / "html"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder with the site's pages, built as `make site` does."""
+    # Sphinx leaves the pages of modules that are gone.
+    shutil.rmtree(ROOT / "notebooks" / "site" / "api", ignore_errors=True)
+    return build(ROOT, tmp_path_factory.mktemp("site"), "-W", "--keep-going")
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +144,8 @@ def test_links_within_the_site_arrive(site, parsed):
     for path, page in parsed.items():
         for tag in page.select("a[href], link[href], script[src], img[src]"):
             link = urlsplit(tag.get("href") or tag.get("src"))
-            if link.scheme or link.netloc:
-                continue
+            if link.scheme or link.netloc or "lite" in link.path.split("/"):
+                continue  # what is in lite, test_lite.py tests
             followed += 1
             target = unquote(urljoin(path, link.path)) if link.path else path
             fragment = unquote(link.fragment)
@@ -145,6 +154,65 @@ def test_links_within_the_site_arrive(site, parsed):
             elif fragment and target in ids and fragment not in ids[target]:
                 broken.append((path, f"{target}#{fragment}"))
     assert broken == [] and followed > 1000
+
+
+def test_buttons_lead_to_the_repository_where_it_has_an_address(parsed, tmp_path):
+    page = "notebooks/02_the_graph_of_clients"
+    (tmp_path / "notebooks").mkdir()
+    for file in ("README.md", f"{page}.ipynb"):
+        shutil.copy(ROOT / file, tmp_path / file)
+    shutil.copytree(ROOT / "notebooks" / "site", tmp_path / "notebooks" / "site")
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    text = re.sub("(?m)^Repository = .*\n", "", text)
+    line = '[project.urls]\nRepository = "https://github.com/someone/gossip"'
+    told = text.replace("[project.urls]", line)
+    (tmp_path / "pyproject.toml").write_text(told, "utf-8")
+    # The other pages are not there, so links to them are warnings.
+    built = build(
+        tmp_path, tmp_path / "out", "-Q", "-D", "exclude_patterns=*/site/api*"
+    )
+    found = BeautifulSoup((built / f"{page}.html").read_bytes(), "html.parser")
+    buttons = [a["href"] for a in found.select(".article-header-buttons a[href]")]
+    there, colab = "someone/gossip", "https://colab.research.google.com/github"
+    assert [href.split("?title")[0] for href in buttons] == [
+        f"https://mybinder.org/v2/gh/{there}/main?urlpath=lab/tree/{page}.ipynb",
+        f"{colab}/{there}/blob/main/{page}.ipynb",
+        f"https://github.com/{there}",
+        f"https://github.com/{there}/edit/main/{page}.ipynb",
+        f"https://github.com/{there}/issues/new",
+    ]
+    if "Repository =" not in (ROOT / "pyproject.toml").read_text("utf-8"):
+        assert parsed[f"{page}.html"].select(".article-header-buttons a[href]") == []
+
+
+def test_what_answers_a_guess_is_folded(parsed):
+    used = 0
+    for path in find(ROOT):
+        page = parsed[path.relative_to(ROOT).with_suffix(".html").as_posix()]
+        guesses = set()
+        for cell in page.select("div.cell"):
+            source = cell.select_one(".cell_input").get_text().strip()
+            asked = re.findall(r"(?m)^(my_\w+) = None", source)
+            output = cell.select_one(".cell_output")
+            if len(asked) == len(source.splitlines()):
+                guesses |= set(asked)
+            elif output and guesses & set(re.findall(r"\w+", source)):
+                assert output.find_parent("details"), (path.name, source)
+                used += 1
+    assert used > 40
+
+
+def test_notebooks_that_run_in_the_browser_say_so(parsed):
+    found = {
+        path: [urljoin(path, a["href"]) for a in page.select("a[href*='lite/lab/']")]
+        for path, page in parsed.items()
+    }
+    assert {path: there for path, there in found.items() if there} == {
+        path.relative_to(ROOT).with_suffix(".html").as_posix(): [
+            f"lite/lab/index.html?path={path.name}"
+        ]
+        for path in light()
+    }
 
 
 def test_nothing_is_loaded_from_elsewhere(parsed):
@@ -199,6 +267,36 @@ def test_axe_finds_nothing_serious(browser, address, theme):
         ]
     page.close()
     assert found == []
+
+
+def test_a_small_screen_has_all_within_its_width(browser, address, parsed):
+    page = browser.new_page(viewport={"width": 400, "height": 800})
+    wide = []
+    for where in parsed:
+        if "/api/" not in where:
+            page.goto(address + where)
+            width = page.evaluate("document.documentElement.scrollWidth")
+            wide += [(where, width)] if width > 400 else []
+    page.close()
+    assert wide == [], wide
+
+
+def test_players_move_and_questions_answer_without_a_kernel(browser, address):
+    page = browser.new_page()
+    page.goto(f"{address}notebooks/02_the_graph_of_clients.html")
+    player = page.locator("figure.player").first
+    output, colour = player.locator("output"), "e => getComputedStyle(e).fill"
+    client = player.locator("#clients use").first
+    before = output.inner_text(), client.evaluate(colour)
+    player.get_by_role("button", name="play").click()
+    player.get_by_text("round 3", exact=True).wait_for()
+    player.get_by_role("button", name="pause").click()
+    assert output.inner_text() != before[0] and client.evaluate(colour) != before[1]
+    asked = page.locator("details", has=page.locator("summary", has_text="?")).last
+    closed = asked.bounding_box()["height"]
+    asked.locator("summary").click()
+    assert asked.bounding_box()["height"] > closed
+    page.close()
 
 
 def test_one_can_search(browser, address):

@@ -15,6 +15,10 @@ from docutils import nodes
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+ADDRESS = PROJECT.get("urls", {}).get("Repository", "")
+GUESS = re.compile(r"(my_\w+) = None(  #.*)?")
+LIGHT = ("02", "03", "09", "T1")  # as in tests/links.py
+PROMPTS = "Show the {type}", "Hide the {type}"
 PAGES = """
 
 ```{toctree}
@@ -60,6 +64,7 @@ templates_path = [str(ROOT / "notebooks/site/templates")]  # autosummary reads f
 
 nb_execution_mode = "off"
 nb_merge_streams = True
+nb_code_prompt_show, nb_code_prompt_hide = PROMPTS
 myst_enable_extensions = ["dollarmath"]
 html_math_renderer = "mathml"
 myst_heading_anchors = 4  # the guide and the README link to their own headings
@@ -73,13 +78,29 @@ default_role = "py:obj"  # `name` in a docstring: code, and a link where it is k
 html_theme = "sphinx_book_theme"
 html_static_path = ["custom.css"]
 html_css_files = ["custom.css"]
+html_favicon = "icon.svg"
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_copy_source = False
 html_domain_indices = False  # the page of the API lists all modules
 html_theme_options = {
     "use_download_button": False,
     "show_toc_level": 2,
     "max_navbar_depth": 1,  # what unfolds has no name that a screen reader could say
+    "navbar_persistent": [],  # the search has its field in the menu
 }
+if ADDRESS:  # or else no button would lead anywhere
+    html_theme_options |= {
+        "repository_url": ADDRESS,
+        "repository_branch": "main",
+        "use_repository_button": True,
+        "use_edit_page_button": True,
+        "use_issues_button": True,
+        "launch_buttons": {
+            "colab_url": "https://colab.research.google.com",
+            "binderhub_url": "https://mybinder.org",
+            "notebook_interface": "jupyterlab",
+        },
+    }
 
 
 def add_pages(app, docname, source):
@@ -88,12 +109,30 @@ def add_pages(app, docname, source):
         source[0] += PAGES
 
 
+def link_to_lite(app, docname, source):
+    """Lead from a notebook's first lines to where it runs in the browser.
+
+    `tests/lite.py` puts it there. Whoever reads the pages as files has no such place:
+    a browser runs it only from a web server.
+    """
+    path = Path(app.env.doc2path(docname))
+    if path.suffix == ".ipynb" and path.name.startswith(LIGHT):
+        notebook = json.loads(source[0])
+        there = f"{'../' * docname.count('/')}lite/lab/index.html?path={path.name}"
+        first = notebook["cells"][0]
+        first["source"] = f"""{"".join(first["source"])}
+
+<a href="{there}">Run this notebook in your browser</a>, with nothing to install. Its
+first cell fetches Python's packages from the network, and takes its time.
+"""
+        source[0] = json.dumps(notebook)
+
+
 def link_elsewhere(app, docname, source):
     """Link to the repository where a page links to a file that is no page here.
 
     Where the repository has no address yet, the words stay without a link.
     """
-    address = PROJECT.get("urls", {}).get("Repository")
     folder = Path(app.env.doc2path(docname)).parent
 
     def link(found):
@@ -103,8 +142,8 @@ def link_elsewhere(app, docname, source):
             return found[0]
         if app.env.path2doc(str(path)) in app.env.found_docs and path.is_file():
             return found[0]
-        there = f"({address}/blob/main/{name.as_posix()})"
-        return f"[{found[1]}]{there}" if address else found[1]
+        there = f"({ADDRESS}/blob/main/{name.as_posix()})"
+        return f"[{found[1]}]{there}" if ADDRESS else found[1]
 
     source[0] = re.sub(r"\[([^][]*)\]\(([\w./-]+)\)", link, source[0])
 
@@ -132,11 +171,39 @@ def describe_pictures(app, doctree):
             image["alt"] = alt
 
 
+def keep_guesses(app, doctree):
+    """Fold the outputs that answer a guess: nobody guesses what is in view.
+
+    They are those of the cells below it, until the next words, and of all that use it.
+    """
+    names = set()
+    for cell in filter(is_code, doctree.findall(nodes.container)):
+        before = cell.parent[max(0, cell.parent.index(cell) - 1)]
+        source = cell[0].astext()
+        asked = [GUESS.fullmatch(line) for line in source.splitlines()]
+        if asked and all(asked):
+            names |= {found[1] for found in asked}
+            cell["guessed"] = True
+        elif before.get("guessed") or names & set(re.findall(r"\w+", source)):
+            cell["guessed"] = before.get("guessed", False)
+            code = "input+" if cell.get("hide_mode") == "input" else ""
+            cell["hide_mode"] = f"{code}output"
+            cell["prompt_show"], cell["prompt_hide"] = PROMPTS
+
+
+def is_code(node):
+    """Tell whether a node of a page is a code cell of its notebook."""
+    return node.get("nb_element") == "cell_code"
+
+
 def formula(display):
     """Return a renderer of formulas as MathML, which browsers draw offline."""
 
     def visit(self, node):
-        self.body.append(latex2mathml.converter.convert(node.astext(), display=display))
+        drawn = latex2mathml.converter.convert(node.astext(), display=display)
+        # A long one scrolls, also by keyboard: the theme's script looks for this class.
+        box = '<div class="pst-scrollable-table-container">{}</div>'
+        self.body.append(box.format(drawn) if display == "block" else drawn)
         raise nodes.SkipNode
 
     return visit, None
@@ -152,6 +219,8 @@ def setup(app):
     """Connect the functions above."""
     app.connect("source-read", add_pages)
     app.connect("source-read", link_elsewhere)
+    app.connect("source-read", link_to_lite)
     app.connect("doctree-read", describe_pictures, priority=100)
+    app.connect("doctree-read", keep_guesses)
     app.add_html_math_renderer("mathml", formula("inline"), formula("block"))
     app.connect("build-finished", write_index)

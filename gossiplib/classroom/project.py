@@ -260,13 +260,18 @@ class Score(NamedTuple):
         )
 
 
-def quantise(model: Model, turn: RoundContext) -> Model:
+def quantise(model: Model, batch: tuple[int, ...] = ()) -> Model:
     """Return a message of a byte a number: a unit, and each array in whole units.
 
-    The unit is a 127th of the largest number of the model; of many clients, each has
-    its own. What is rounded is off by half a unit at most.
+    The unit is a 127th of the largest number of the model; of many clients, whose axis
+    is `batch`, each has its own. What is rounded is off by half a unit at most.
+
+    Examples
+    --------
+    >>> quantise([np.array([127.0, -63.6])])
+    [np.float64(1.0), array([127, -64], dtype=int8)]
     """
-    top = np.abs(ravel(model, turn.batch)).max(axis=-1)
+    top = np.abs(ravel(model, batch)).max(axis=-1)
     unit = np.where(top > 0, top, 1) / 127
     return [unit, *(np.rint(a / per_client(unit, a)).astype(np.int8) for a in model)]
 

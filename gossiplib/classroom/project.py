@@ -263,8 +263,20 @@ class Score(NamedTuple):
 def quantise(model: Model, batch: tuple[int, ...] = ()) -> Model:
     """Return a message of a byte a number: a unit, and each array in whole units.
 
-    The unit is a 127th of the largest number of the model; of many clients, whose axis
-    is `batch`, each has its own. What is rounded is off by half a unit at most.
+    The unit is a 127th of the largest number of the model. What is rounded is off by
+    half a unit at most.
+
+    Parameters
+    ----------
+    model : list of numpy.ndarray
+        Arrays of floats, of shapes ``(*batch, ...)``.
+    batch : tuple of int
+        As in `RoundContext`: () for one client, (clients,) for many at once.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        The unit, shape `batch`, and arrays of int8, of the shapes of the model's.
 
     Examples
     --------
@@ -277,7 +289,18 @@ def quantise(model: Model, batch: tuple[int, ...] = ()) -> Model:
 
 
 def restore(message: Model) -> Model:
-    """Return the model that a message of `quantise` tells of."""
+    """Return the model that a message of `quantise` tells of.
+
+    Parameters
+    ----------
+    message : list of numpy.ndarray
+        What `quantise` returned.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        The model, in float32.
+    """
     unit, *arrays = message
     return [(a * per_client(unit, a)).astype(np.float32) for a in arrays]
 

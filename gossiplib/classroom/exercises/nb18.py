@@ -26,7 +26,7 @@ def _(rounds: float) -> str:
     hint = "That is more than the budget. A link carries a message each way, and a "
     need(rounds <= fit, hint + "round for which it is not enough is none.")
     need(rounds + 1 > fit, "More rounds fit: what does not arrive costs nothing.")
-    return f"The budget is enough for {fit:.1f}: the last part of a round is lost."
+    return f"The budget is enough for {fit:.1f} rounds, and part of a round is none."
 
 
 @checks("18.3")

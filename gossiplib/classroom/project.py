@@ -252,9 +252,10 @@ class Score(NamedTuple):
         mean, spent, rounds = np.mean(numbers, axis=0)
         worst = [outcome.worst for outcome in self.outcomes]
         early = " (then its budget was spent)" if rounds < self.planned else ""
+        spread = f", from {min(worst):.3f} to {max(worst):.3f} over {len(worst)} seeds"
         return (
-            f"worst honest client {self.worst:.3f}, from {min(worst):.3f} to "
-            f"{max(worst):.3f} over {len(worst)} seeds\nmean honest client {mean:.3f}\n"
+            f"worst honest client {self.worst:.3f}{spread if len(worst) > 1 else ''}\n"
+            f"mean honest client {mean:.3f}\n"
             f"{spent:.2f} of {NETWORK.budget / 1e6:.2f} MB, {rounds:.0f} of "
             f"{self.planned} rounds{early}"
         )

@@ -208,11 +208,12 @@ def merge(
 
 
 def judge(folder: str | os.PathLike[str], seeds: Sequence[int]) -> Board:
-    """Return the last board: what each entry in a folder reaches on `seeds`.
+    """Return the last board: what each entry in a `folder` reaches on `seeds`.
 
     Each NAME.py needs a NAME.jsonl beside it, with a valid row of that entry, of any
-    seeds; the row's name is taken. The entries are programs of others: look at them
-    before, and run them where they can do no harm.
+    seeds; the row's name is taken. What cannot be run is named, and the others go on.
+    The entries are programs of others: look at them before, and run them where they can
+    do no harm.
     """
     valid, refused = [], set()
     for path in sorted(Path(folder).glob("*.py")):
@@ -221,10 +222,12 @@ def judge(folder: str | os.PathLike[str], seeds: Sequence[int]) -> Board:
         try:
             source = project.source_of(path.read_text(encoding="utf-8-sig"))
             entries = {row["entry"]: row["name"] for row in claims.rows}
-            if _hash(source) not in entries:
-                raise ValueError("no valid row beside it is of this entry")
-            row = make_row(entries[_hash(source)], project.score(source, seeds))
-            valid.append((row, _shown(path.name)))
+            if name := entries.get(_hash(source)):
+                row = make_row(name, project.score(source, seeds))
+                valid.append((row, _shown(path.name)))
+            else:
+                text = "no valid row beside it is of this entry"
+                refused.add(f"{_shown(path.name)}: {text}")
         except (ValueError, OSError) as error:
             refused.add(f"{_shown(path.name)}: {_shown(str(error)):.300}")
     return _board(valid, refused)
@@ -278,7 +281,7 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def figure(rows: Sequence[Row], mine: str = "", *, names: bool = True) -> Figure:
-    """Return a figure of rows in their order: a dot a network, and a bar at the mean.
+    """Return a figure of `rows` in their order: a dot a network, a bar at the mean.
 
     The team called `mine` is picked out. Without `names` it alone is named.
     """

@@ -8,6 +8,7 @@ when a notebook takes too long or too much memory.
 """
 
 import argparse
+import ast
 import contextlib
 import re
 import sys
@@ -69,6 +70,15 @@ def write(notebook: NotebookNode, path: Path) -> None:
     }
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     nbformat.write(notebook, path)
+
+
+def function(notebook: NotebookNode, name: str) -> str:
+    """Return the source of a function that a notebook's code cells define."""
+    for text in (c.source for c in notebook.cells if c.cell_type == "code"):
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.FunctionDef) and node.name == name:
+                return ast.get_source_segment(text, node) or ""
+    raise ValueError(f"no cell defines {name}")
 
 
 def question(notebook: NotebookNode) -> str:

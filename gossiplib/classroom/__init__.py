@@ -16,7 +16,12 @@ if TYPE_CHECKING:
         case as case,
     )
     from .observed import Observed as Observed
-    from .project import Plan as Plan, score as score
+    from .project import (
+        Plan as Plan,
+        quantise as quantise,
+        restore as restore,
+        score as score,
+    )
     from .unplugged import as_written as as_written, game as game, page as page
 
 __getattr__, __dir__, __all__ = face(__name__)

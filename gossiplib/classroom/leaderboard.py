@@ -1,10 +1,12 @@
 """The leaderboard of the project: rows that can be checked, from many students.
 
-A *row* is one line of JSON: who, which entry (its SHA-256), which version of the
-yardstick, what the entry reached for each seed, and a checksum over all of it.
-`check_row` finds what was edited or cut short. But anyone who can read this file can
-make a new checksum: only `verify`, which runs the entry again, tells a score, and the
-row that it measures is the one for the board. Nothing here tells who wrote an entry.
+A team hands in two files, NAME.py, its entry, and NAME.jsonl, with its *row*. That is
+one line of JSON: who, which entry (its SHA-256), which version of the yardstick, what
+the entry reached for each seed, and a checksum over all of it. `merge` reads the rows
+of all, and runs nothing: the open board, of what teams say. Anyone who can read this
+file can make a new checksum, so only `verify`, which runs the entry again, tells
+whether a row is true. The last board is made by `judge`, with seeds that no team knew.
+Nothing here tells who wrote an entry.
 
 Another processor may round sums otherwise, and the models that come of it read some
 images otherwise: on one network, by up to 0.042 for the worst client (measured: four
@@ -27,8 +29,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from gossiplib.classroom import project
-from gossiplib.classroom.project import FINAL, EntryError, Outcome, Score
-from gossiplib.viz.plots import COLOURS
+from gossiplib.classroom.project import OPEN, EntryError, Outcome, Score
+from gossiplib.viz.plots import INK, QUIET, ROLES
 
 Row: TypeAlias = dict[str, Any]
 
@@ -84,10 +86,10 @@ def _checksum(row: Row) -> str:
         raise ValueError("it has a value that no row has") from None
 
 
-def check_row(row: Row, seeds: Sequence[int] | None = FINAL) -> None:
+def check_row(row: Row, seeds: Sequence[int] | None = OPEN) -> None:
     """Raise ValueError, which names what is wrong, unless a `row` is valid.
 
-    Its `seeds` must be these, by default those that count; None admits any.
+    Its `seeds` must be these, by default those of the open board; None admits any.
     """
     keys = ["name", "version", "entry", "outcomes", "checksum"]
     if not isinstance(row, dict) or row.keys() != {*keys}:
@@ -101,7 +103,7 @@ def check_row(row: Row, seeds: Sequence[int] | None = FINAL) -> None:
         raise ValueError("its entry is not named by a SHA-256")
     found = [outcome.seed for outcome in _outcomes_of(row)]
     if seeds is not None and found != list(seeds):
-        text = f"its seeds are {found!s:.80}; those that count are {list(seeds)}"
+        text = f"its seeds are {found!s:.80}; those of the board are {list(seeds)}"
         raise ValueError(text)
 
 
@@ -172,13 +174,13 @@ def verify(row: Row, entry: Callable[..., Any] | str) -> Verdict:
 
 
 def merge(
-    paths: Iterable[str | os.PathLike[str]], seeds: Sequence[int] = FINAL
+    paths: Iterable[str | os.PathLike[str]], seeds: Sequence[int] | None = OPEN
 ) -> Board:
     """Return the best valid row for each name in some files, and what was refused.
 
     Neither the order of the `paths` and rows matters, nor how often one comes. Of names
     that look alike, the one with the best row stays, and the others are named. By
-    default, rows must have the `seeds` that count.
+    default, rows must have the `seeds` of the open board.
     """
     valid, refused = [], set()
     if isinstance(paths, str | os.PathLike):  # a text has characters, not paths
@@ -202,6 +204,37 @@ def merge(
                 name = row.get("name") if isinstance(row, dict) else None
                 whose = f" ({_shown(name):.40})" if isinstance(name, str) else ""
                 refused.add(f"{where}{whose}: {error}")
+    return _board(valid, refused)
+
+
+def judge(folder: str | os.PathLike[str], seeds: Sequence[int]) -> Board:
+    """Return the last board: what each entry in a `folder` reaches on `seeds`.
+
+    Each NAME.py needs a NAME.jsonl beside it, with a valid row of that entry, of any
+    seeds; the row's name is taken. What cannot be run is named, and the others go on.
+    The entries are programs of others: look at them before, and run them where they can
+    do no harm.
+    """
+    valid, refused = [], set()
+    for path in sorted(Path(folder).glob("*.py")):
+        claims = merge([path.with_suffix(".jsonl")], seeds=None)
+        refused |= {*claims.refused}
+        try:
+            source = project.source_of(path.read_text(encoding="utf-8-sig"))
+            entries = {row["entry"]: row["name"] for row in claims.rows}
+            if name := entries.get(_hash(source)):
+                row = make_row(name, project.score(source, seeds))
+                valid.append((row, _shown(path.name)))
+            else:
+                text = "no valid row beside it is of this entry"
+                refused.add(f"{_shown(path.name)}: {text}")
+        except (ValueError, OSError) as error:
+            refused.add(f"{_shown(path.name)}: {_shown(str(error)):.300}")
+    return _board(valid, refused)
+
+
+def _board(valid: list[tuple[Row, str]], refused: set[str]) -> Board:
+    """Return a board of valid rows, each with where it stands."""
     best: dict[str, Row] = {}
     for row, where in sorted(valid, key=lambda one: rank(one[0])):
         name, first = row["name"], best.setdefault(_looks(row["name"]), row)["name"]
@@ -247,24 +280,27 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
     return pd.DataFrame(lines, index=pd.RangeIndex(1, len(lines) + 1))
 
 
-def figure(rows: Sequence[Row]) -> Figure:
-    """Return a figure of rows: worst client over bytes, mean and range over seeds."""
-    fig, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
-    lines: list[Any] = []
-    for k, row in enumerate(table(rows).to_dict("records")):
-        worst = row["worst client"]
-        below_above = [[worst - row["lowest"]], [row["highest"] - worst]]
-        style: dict[str, Any] = {"marker": "osD^vPX"[k % 7], "capsize": 3}
-        style |= {"color": COLOURS[k % len(COLOURS)]}
-        lines.append(ax.errorbar(row["MB"], worst, below_above, **style))
-    budget = project.NETWORK.budget / 1e6
-    lines.append(ax.axvline(budget, color="black", linestyle=":", linewidth=1))
-    names = [*(row["name"] for row in rows), "budget"]
-    legend = fig.legend(lines, "?" * len(lines), loc="outside right upper")
-    # A name is no formula ("$"), and none is left out ("_").
-    for text, name in zip(legend.get_texts(), names, strict=True):
-        text.set(text=name, parse_math=False, fontsize=8)
-    ax.set(xlabel="MB that reached clients", ylabel="accuracy of the worst client")
-    ax.set(xlim=(0, 1.05 * budget), ylim=(0, 1))
-    ax.grid(alpha=0.3)
+def figure(rows: Sequence[Row], mine: str = "", *, names: bool = True) -> Figure:
+    """Return a figure of `rows` in their order: a dot a network, a bar at the mean.
+
+    The team called `mine` is picked out. Without `names` it alone is named.
+    """
+    size = (7.2, 0.27 * len(rows) + 0.9)
+    fig, ax = plt.subplots(figsize=size, layout="constrained")
+    beside: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "va": "center"}
+    for k, row in enumerate(rows, 1):
+        worst, own = [one["worst"] for one in row["outcomes"]], row["name"] == mine
+        look: Any = {"color": ROLES["gossip"] if own else INK}
+        words = beside | look | {"weight": "bold" if own else "normal"}
+        ax.axhspan(k - 0.5, k + 0.5, color="#f4f4f4", lw=0, zorder=0, alpha=k % 2)
+        ax.plot(worst, [k] * len(worst), "o", alpha=0.45, ms=5, mew=0, **look)
+        ax.plot([np.mean(worst)] * 2, [k - 0.36, k + 0.36], lw=3, **look)
+        # A name is no formula ("$").
+        name = f"{row['name']}  {k}" if names or own else str(k)
+        ax.text(-0.015, k, name, ha="right", parse_math=False, **words)
+        ax.text(1.015, k, f"{np.mean(worst):.2f}", **words)
+    ax.set(yticks=[], ylim=(max(len(rows), 1) + 0.5, 0.5))
+    ax.spines["left"].set_visible(False)
+    ax.set_xlabel("accuracy of the worst client: a dot a network, a bar at the mean")
+    ax.grid(True, axis="x", color=QUIET, alpha=0.35)
     return fig

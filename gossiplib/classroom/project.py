@@ -1,14 +1,15 @@
 """The project of notebook 18: a problem with a yardstick.
 
 Sixteen clients read digits over a hostile network, with a budget of bytes. Images are
-spread unevenly (Dirichlet, α = 0.5), links are lost, clients are offline, and two lie:
-they say minus what they have learned. An *entry* is a function that plans how they
-gossip. When the budget is spent, the network is dark, and all keep their models.
+spread unevenly (Dirichlet, α = 0.5), links are lost, clients are offline, and four lie:
+two say minus what they have learned, and two learn labels that are forged. An *entry*
+is a function that plans how they gossip. When the budget is spent, the network is dark,
+and all keep their models.
 
 `score` runs the *source* of the entry, alone, so that what is hashed is what was run.
 Python cannot stop a program that is made to cheat: it may pass models from client to
-client in a global variable, and pay no bytes for them, or it may look up the seeds
-below. Read the best entries before you praise them.
+client in a global variable, and pay no bytes for them. Read the best entries before you
+praise them.
 """
 
 import ast
@@ -34,12 +35,13 @@ from gossiplib.core.checkpoint import fingerprint
 from gossiplib.core.context import RoundContext
 from gossiplib.protocols import codecs, compressed, push_sum, robust
 from gossiplib.system.numbers import check_whole, rng
-from gossiplib.system.records import array_bytes
+from gossiplib.system.records import array_bytes, ravel
+from gossiplib.tasks.poisoning import poisoned
 from gossiplib.tasks.task import Task, digits
 from gossiplib.vectorized.engine import gossip_learning
 
-#: Seconds after which a run is given up: nothing may hang.
-SECONDS = 120
+#: Seconds after which the run of one network is given up.
+SECONDS = 60
 
 
 class EntryError(ValueError):
@@ -53,7 +55,7 @@ class Network:
     Attributes
     ----------
     num_clients, num_liars : int
-        Clients in all, and how many of them lie.
+        Clients in all, and how many of them lie, half of them in either way.
     budget, model_bytes : int
         Bytes that may reach clients in all rounds together, and those of a whole model.
     lost_links, online : float
@@ -61,8 +63,8 @@ class Network:
     """
 
     num_clients: int = 16
-    num_liars: int = 2
-    budget: int = 4_000_000
+    num_liars: int = 4
+    budget: int = 2_000_000
     model_bytes: int = 10_152
     lost_links: float = 0.1
     online: float = 0.95
@@ -71,15 +73,18 @@ class Network:
 NETWORK = Network()
 
 
+def liars(seed: int) -> dict[str, list[int]]:
+    """Return who lies in the network of a seed, and how."""
+    drawn = rng(seed, use="liars").choice(NETWORK.num_clients, NETWORK.num_liars, False)
+    half = NETWORK.num_liars // 2
+    kinds = {"sign flip": drawn[:half], "label flipping": drawn[half:]}
+    return {kind: sorted(who.tolist()) for kind, who in kinds.items()}
+
+
 def task_of(seed: int) -> Task:
     """Return the data of the network of a seed, a copy that nobody else holds."""
-    return digits(NETWORK.num_clients, alpha=0.5, hidden=32, holdout=0, seed=seed)
-
-
-def liars(seed: int) -> np.ndarray:
-    """Return who lies in the network of a seed."""
-    drawn = rng(seed, use="liars")
-    return np.sort(drawn.choice(NETWORK.num_clients, NETWORK.num_liars, replace=False))
+    task = digits(NETWORK.num_clients, alpha=0.5, hidden=32, holdout=0, seed=seed)
+    return poisoned(task, liars(seed)["label flipping"], lambda x, y: (x, 9 - y))
 
 
 def rough(schedule: topology.Schedule, seed: int) -> topology.Schedule:
@@ -126,7 +131,7 @@ class _Lies:
     """The average function that the engine sees: the plan's, and liars who use it."""
 
     average: Average
-    liars: np.ndarray
+    liars: list[int]  # who say minus what they have learned
     budget: _Budget
 
     def send(self, model: Model, turn: RoundContext) -> Model:
@@ -148,11 +153,11 @@ class _Lies:
 
 
 #: Of this yardstick. Scores of two versions cannot be compared.
-VERSION = 1
-#: Seeds to practise on, and those of the final score.
-PRACTICE, FINAL = (0,), (1, 2, 3, 4, 5)
+VERSION = 2
+#: Seeds to practise on, and those of the open board. Who judges has other ones.
+PRACTICE, OPEN = (0,), (1, 2, 3, 4, 5)
 #: Passes over its own data that a client may plan, in all rounds together.
-PASSES = 400
+PASSES = 200
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,7 @@ class Plan:
         Who hears whom: a graph, or a function from the round (1, 2, ...) to one.
     num_rounds, epochs, batch_size : int
         Rounds, passes of a client over its data in each, and examples in a batch: 8 or
-        more, and 400 passes or fewer in all rounds together.
+        more, and `PASSES` or fewer in all rounds together.
     average, weights : callable
         An average function, see `averaging.Average`; graph -> mixing matrix, shape
         (clients, clients).
@@ -247,18 +252,65 @@ class Score(NamedTuple):
         mean, spent, rounds = np.mean(numbers, axis=0)
         worst = [outcome.worst for outcome in self.outcomes]
         early = " (then its budget was spent)" if rounds < self.planned else ""
+        spread = f", from {min(worst):.3f} to {max(worst):.3f} over {len(worst)} seeds"
         return (
-            f"worst honest client {self.worst:.3f}, from {min(worst):.3f} to "
-            f"{max(worst):.3f} over {len(worst)} seeds\nmean honest client {mean:.3f}\n"
+            f"worst honest client {self.worst:.3f}{spread if len(worst) > 1 else ''}\n"
+            f"mean honest client {mean:.3f}\n"
             f"{spent:.2f} of {NETWORK.budget / 1e6:.2f} MB, {rounds:.0f} of "
             f"{self.planned} rounds{early}"
         )
+
+
+def quantise(model: Model, batch: tuple[int, ...] = ()) -> Model:
+    """Return a message of a byte a number: a unit, and each array in whole units.
+
+    The unit is a 127th of the largest number of the model. What is rounded is off by
+    half a unit at most.
+
+    Parameters
+    ----------
+    model : list of numpy.ndarray
+        Arrays of floats, of shapes ``(*batch, ...)``.
+    batch : tuple of int
+        As in `RoundContext`: () for one client, (clients,) for many at once.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        The unit, shape `batch`, and arrays of int8, of the shapes of the model's.
+
+    Examples
+    --------
+    >>> quantise([np.array([127.0, -63.6])])
+    [np.float64(1.0), array([127, -64], dtype=int8)]
+    """
+    top = np.abs(ravel(model, batch)).max(axis=-1)
+    unit = np.where(top > 0, top, 1) / 127
+    return [unit, *(np.rint(a / per_client(unit, a)).astype(np.int8) for a in model)]
+
+
+def restore(message: Model) -> Model:
+    """Return the model that a message of `quantise` tells of.
+
+    Parameters
+    ----------
+    message : list of numpy.ndarray
+        What `quantise` returned.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        The model, in float32.
+    """
+    unit, *arrays = message
+    return [(a * per_client(unit, a)).astype(np.float32) for a in arrays]
 
 
 #: What the source of an entry can name without importing it.
 NAMES: dict[str, Any] = {"Plan": Plan, "np": np, "nx": nx, "averaging": averaging}
 NAMES |= {"codecs": codecs, "compressed": compressed, "mixing": mixing}
 NAMES |= {"push_sum": push_sum, "robust": robust, "topology": topology}
+NAMES |= {"quantise": quantise, "restore": restore}
 
 
 def source_of(entry: Callable[..., Any] | str) -> str:
@@ -278,7 +330,7 @@ def source_of(entry: Callable[..., Any] | str) -> str:
     return textwrap.dedent(source).strip() + "\n"
 
 
-def score(entry: Callable[..., Any] | str, seeds: Sequence[int] = FINAL) -> Score:
+def score(entry: Callable[..., Any] | str, seeds: Sequence[int] = OPEN) -> Score:
     """Return what an entry reaches on the networks of some seeds: print it.
 
     Parameters
@@ -287,7 +339,7 @@ def score(entry: Callable[..., Any] | str, seeds: Sequence[int] = FINAL) -> Scor
         network -> Plan; or the source of such a function. It must be complete in
         itself: it can name only `NAMES`, and what it imports or defines inside.
     seeds : sequence of int
-        By default those that count. `PRACTICE` has one, to try things on.
+        By default those of the open board. `PRACTICE` has one, to try things on.
 
     Raises
     ------
@@ -338,10 +390,10 @@ def _plan(source: str) -> Plan:
 
 
 def _run(plan: Plan, seed: int) -> Outcome:
-    task, lying, budget = task_of(seed), liars(seed), _Budget(plan.schedule, seed)
-    before = state_of(task)
+    task, who, budget = task_of(seed), liars(seed), _Budget(plan.schedule, seed)
+    before, lies = state_of(task), _Lies(plan.average, who["sign flip"], budget)
     options = vars(plan) | {"evaluate_fn": task.evaluate_fn, "device": "cpu"}
-    options |= {"schedule": budget, "average": _Lies(plan.average, lying, budget)}
+    options |= {"schedule": budget, "average": lies}
     with _blame():
         result = gossip_learning(task, **options, evaluate_every=0, observe_every=0)
         if state_of(task) != before:
@@ -352,7 +404,7 @@ def _run(plan: Plan, seed: int) -> Outcome:
         text += ": the first round alone is over it, or messages became longer later"
         raise EntryError(text)
     found = result.node_server_metrics[plan.num_rounds]
-    honest = [i for i in range(NETWORK.num_clients) if i not in lying]
+    honest = {*range(NETWORK.num_clients)}.difference(*who.values())
     # A client that was never online has no model, and reads nothing.
     accuracy = [found[i]["accuracy"] if i in found else 0.0 for i in honest]
     worst, mean = (round(float(f(accuracy)), 4) for f in (np.min, np.mean))
@@ -379,43 +431,3 @@ def _blame() -> Iterator[None]:
             )
             text += "or defined inside the function"
         raise EntryError(text) from error
-
-
-# Four entries, to start from and to beat. Each adds one idea to the one before, and is
-# complete in itself, since nothing but its source is run: what it names is in NAMES.
-
-
-def start(network):
-    """Gossip in a network as in notebook 05: a ring, whole models, weighted mean."""
-    ring = topology.named("ring", network.num_clients)
-    return Plan(ring, num_rounds=20)
-
-
-def at_home(network):
-    """Learn more between two messages, as they are dear in this network."""
-    ring = topology.named("ring", network.num_clients)
-    return Plan(ring, num_rounds=20, epochs=8)
-
-
-def wary(network):
-    """Trust nobody in the network (notebook 12): the median, among six neighbours."""
-    graph = nx.random_regular_graph(6, network.num_clients, seed=1)
-    return Plan(graph, num_rounds=20, average=robust.coordinate_median, epochs=8)
-
-
-def brief(network):
-    """Spare the network: a byte a number (notebook 11), ten neighbours, the median."""
-
-    class Bytes:
-        def send(self, model, turn):
-            first = len(turn.batch)  # one axis if many clients
-            most = [np.abs(a).max(axis=tuple(range(first, a.ndim))) for a in model]
-            unit = np.max(most, axis=0) / 127
-            return [unit, *(np.rint(a.T / unit).T.astype(np.int8) for a in model)]
-
-        def __call__(self, own, neighbours, weights, turn):
-            heard = [[(a.T * unit).T for a in said] for unit, *said in neighbours]
-            return robust.coordinate_median(own, heard)
-
-    graph = nx.random_regular_graph(10, network.num_clients, seed=1)
-    return Plan(graph, num_rounds=20, average=Bytes(), epochs=8)

@@ -22,7 +22,7 @@ from gossiplib.protocols import privacy, robust
 from gossiplib.protocols.codecs import Qsgd, RandomK, TopK
 from gossiplib.protocols.neighbours import LikeModels
 from gossiplib.vectorized.engine import gossip_learning
-from notebooks import ROOT, find, read
+from notebooks import ROOT, find, function, read
 
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.py"))
 EXERCISES = list(checks_of())
@@ -1275,6 +1275,11 @@ RIGHT_TOO += [("17.1", "rounded", lambda: [0.25])]
 # Notebook 18.
 
 
+def printed(name):
+    """Return the source of an entry that the notebook prints."""
+    return function(read(*find(ROOT, ["18"])), name)
+
+
 def trimmed(most, *, axis=0, dtype=True, ends=(1, 1)):
     """Trim up to `most` values at each end."""
 
@@ -1301,14 +1306,14 @@ def in_float64(own, neighbours, weights, context):
 
 
 WRONG += [
-    ("18.1", "as many", lambda: [2]),
-    ("18.1", "an even number of models", lambda: [3]),
-    ("18.1", "too many", lambda: [5]),
-    ("18.1", "not whole", lambda: [4.5]),
-    ("18.2", "without losses", lambda: [12]),
-    ("18.2", "one way", lambda: [29]),
-    ("18.2", "not whole", lambda: [14.8]),
-    ("18.2", "one end", lambda: [13]),
+    ("18.1", "as many", lambda: [4]),
+    ("18.1", "an even number of models", lambda: [7]),
+    ("18.1", "too many", lambda: [9]),
+    ("18.1", "not whole", lambda: [8.5]),
+    ("18.2", "without losses", lambda: [8]),
+    ("18.2", "one way", lambda: [20]),
+    ("18.2", "not whole", lambda: [10.3]),
+    ("18.2", "one end", lambda: [9]),
     ("18.3", "the mean", lambda: [trimmed(0)]),
     ("18.3", "one at each end", lambda: [trimmed(1)]),
     ("18.3", "the median", lambda: [trimmed(9)]),
@@ -1316,18 +1321,26 @@ WRONG += [
     ("18.3", "another axis", lambda: [trimmed(2, axis=-1)]),
     ("18.3", "in place", lambda: [trims_in_place]),
     ("18.3", "float64", lambda: [in_float64]),
-    ("18.4", "verify finds all", lambda: ["vvvvv"]),
-    ("18.4", "merge runs entries", lambda: ["mmmpp"]),
-    ("18.4", "merge knows who wrote it", lambda: ["mvmmp"]),
-    ("18.4", "verify knows who wrote it", lambda: ["mvmvp"]),
-    ("18.4", "verify reads programs", lambda: ["mvmpv"]),
-    ("18.4", "any seeds will do", lambda: ["mvvpp"]),
+    ("18.4", "verify finds all", lambda: ["vvvvvv"]),
+    ("18.4", "merge runs entries", lambda: ["mmmptp"]),
+    ("18.4", "merge knows who wrote it", lambda: ["mvmmtp"]),
+    ("18.4", "verify knows who wrote it", lambda: ["mvmvtp"]),
+    ("18.4", "verify reads programs", lambda: ["mvmptv"]),
+    ("18.4", "any seeds will do", lambda: ["mvvptp"]),
+    ("18.4", "verify knows chance", lambda: ["mvmpvp"]),
+    ("18.4", "other seeds show a global variable", lambda: ["mvmptt"]),
     ("18.4", "too few", lambda: ["mv"]),
+    ("18.5", "the start", lambda: [printed("start")]),
+    ("18.5", "the last one printed", lambda: [printed("together")]),
 ]
 RAISES += [
     ("18.3", "of gossiplib", lambda: [robust.TrimmedMean(2)], "more links"),
+    ("18.5", "a plan", lambda: [3], "written in a cell"),
 ]
-RIGHT_TOO += [("18.1", "of numpy", lambda: [np.int64(4)])]
+RIGHT_TOO += [
+    ("18.1", "of numpy", lambda: [np.int64(8)]),
+    ("18.4", "with spaces", lambda: ["M V M P T P"]),
+]
 
 
 def cases(*rows):

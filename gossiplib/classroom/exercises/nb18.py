@@ -2,25 +2,31 @@
 
 import numpy as np
 
+from gossiplib.classroom import project
 from gossiplib.classroom.checking import Function, checks, need, untouched
+
+LIARS = project.NETWORK.num_liars
+#: What exercise 18.5 asks for: more than the notebook's last entry reaches.
+ENOUGH = 0.85
 
 
 @checks("18.1")
 def _(neighbours: float) -> None:
     need(neighbours % 1 == 0 and neighbours > 0, "Neighbours are whole.")
     models = 1 + int(neighbours)  # the median is honest if lies are less than half
-    need(2 * 2 < models, "Two lies that agree can still move the middle.")
-    need(2 * 2 >= models - 1, "Fewer are enough: the own model counts, too.")
+    need(2 * LIARS < models, "Lies that all agree can still move the middle.")
+    need(2 * LIARS >= models - 1, "Fewer are enough: the own model counts, too.")
 
 
 @checks("18.2")
-def _(rounds: float) -> None:
+def _(rounds: float) -> str:
     need(rounds % 1 == 0, "Count whole rounds.")
     need(rounds > 0, "The budget is enough for some.")
-    fit = 4_000_000 / (16 * 8 * 0.9 * 0.95**2 * 2600)
+    fit = project.NETWORK.budget / (16 * 10 * 0.9 * 0.95**2 * 1500)
     hint = "That is more than the budget. A link carries a message each way, and a "
     need(rounds <= fit, hint + "round for which it is not enough is none.")
     need(rounds + 1 > fit, "More rounds fit: what does not arrive costs nothing.")
+    return f"The budget is enough for {fit:.1f} rounds, and part of a round is none."
 
 
 @checks("18.3")
@@ -50,17 +56,28 @@ def _(average: Function) -> None:
 @checks("18.4")
 def _(stopped_by: str) -> None:
     letters = "".join(str(stopped_by).lower().split())
-    right = len(letters) == 5 and set(letters) <= set("mvp")
-    need(right, "Five letters of m, v and p.")
+    right = len(letters) == 6 and set(letters) <= set("mvtp")
+    need(right, "Six letters of m, v, t and p.")
     hints = (
         "(a) again: does the checksum still fit?",
         "(b) again: the row is whole, and its number is not what the entry reaches.",
         "(c) again: the row says its seeds.",
         "(d) again: all that the row says is true of that entry.",
-        "(e) again: the entry reaches its score again, and pays few bytes again.",
+        "(e) again: all is true, but would it be good on another five?",
+        "(f) again: the entry reaches its score on any seeds, and pays few bytes.",
     )
-    for said, wanted, hint in zip(letters, "mvmpp", hints, strict=True):
+    for said, wanted, hint in zip(letters, "mvmptp", hints, strict=True):
         need(said == wanted, f"Look at {hint}")
+
+
+@checks("18.5")
+def _(entry: Function) -> str:
+    reached = project.score(entry)
+    told = f"{reached.worst:.3f} on the open board"
+    hint = f"It reaches {told}. Where does its budget go, and whom does it believe?"
+    need(reached.worst > ENOUGH, hint)
+    rounds = np.mean([outcome.rounds for outcome in reached.outcomes])
+    return f"It reaches {told}, in {rounds:.0f} rounds."
 
 
 def _kept(layer: list[np.ndarray]) -> np.ndarray:

@@ -112,7 +112,7 @@ bench: .venv/test
 .venv/lab .venv/site .venv/test: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	@echo "Installing into .venv: 2 to 3 GB on disk, some 2 to 10 minutes, once ..."
-	$(PYTHON) -m venv .venv
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv  # another Python would break it
 	@.venv/bin/pip install --constraint $(CONSTRAINTS) --no-deps --retries 1 --index-url $(TORCH) torch \
 	|| echo "$(TORCH) has no PyTorch for us: PyPI's follows, on Linux 7 GB"
 	.venv/bin/pip install --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'

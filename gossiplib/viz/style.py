@@ -27,9 +27,9 @@ ROLES = {
 }
 #: Which graph is drawn in which colour, where graphs are compared.
 GRAPHS = {
-    "ring": COLOURS[0],
-    "regular": COLOURS[2],
-    "4-regular": COLOURS[2],
+    "ring": COLOURS[2],
+    "regular": COLOURS[0],  # the series' own graph: that of gossip where it is alone
+    "4-regular": COLOURS[0],
     "torus": COLOURS[5],
     "hypercube": COLOURS[5],
     "star": "#8c6bb1",

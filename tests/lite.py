@@ -9,6 +9,7 @@ like; gossiplib comes from here, without its dependencies, since neither Flower 
 torch runs there.
 """
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -50,6 +51,10 @@ def copy_of(path: Path) -> NotebookNode:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+        else:  # of links to other files, which are not there, the words
+            cell.source = re.sub(
+                r"\[([^][]*)\]\((?!https?://|#)[^)]*\)", r"\1", cell.source
+            )
     return notebook
 
 

@@ -22,7 +22,6 @@ with one comment more for each exercise.
 
 import argparse
 import ast
-import re
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +29,7 @@ from typing import NamedTuple
 import nbformat
 from nbformat import NotebookNode
 
-from notebooks import ROOT, find, read, teaching, write
+from notebooks import ROOT, find, read, teaching, unanswered, write
 
 COURSE, STUDENT = ROOT / "out" / "course", ROOT / "out" / "student"
 CONFIG = """\
@@ -262,18 +261,11 @@ def copy(folder: Path, paths: list[Path]) -> None:
     shutil.copy(glossary, folder)
     there = {folder / glossary.name, *files.values()}
     for path, target in files.items():
-        notebook = read(path)
 
-        def known(link: re.Match[str], here: Path = target.parent) -> str:
-            away = link[2].startswith(("http", "#"))
-            return link[0] if away or (here / link[2]).resolve() in there else link[1]
+        def known(link: str, here: Path = target.parent) -> bool:
+            return (here / link).resolve() in there
 
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                cell.outputs, cell.execution_count = [], None
-            else:
-                cell.source = re.sub(r"\[([^]]+)\]\(([^)]+)\)", known, cell.source)
-        write(notebook, target)
+        write(unanswered(read(path), known), target)
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ like; gossiplib comes from here, without its dependencies, since neither Flower 
 torch runs there.
 """
 
-import re
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from nbformat import NotebookNode
 
 import gossiplib
 from links import WITHOUT_FLOWER, install_cell, put, tagged
-from notebooks import ROOT, find, read, teaching
+from notebooks import ROOT, find, read, teaching, unanswered
 
 #: What a notebook needs beside gossiplib: Pyodide's own, and ipywidgets from PyPI.
 PACKAGES = ("ipywidgets", "lazy_loader", "matplotlib", "networkx", "pandas")
@@ -48,14 +47,7 @@ def copy_of(path: Path) -> NotebookNode:
 %pip install --quiet --no-deps gossiplib
 
 {install_cell("", gossiplib.__version__, flower=False)}"""
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-        else:  # of links to other files, which are not there, the words
-            cell.source = re.sub(
-                r"\[([^][]*)\]\((?!https?://|#)[^)]*\)", r"\1", cell.source
-            )
-    return notebook
+    return unanswered(notebook, lambda link: False)
 
 
 def build(folder: Path) -> None:

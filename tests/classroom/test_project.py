@@ -151,10 +151,9 @@ def test_a_better_idea_has_a_better_score_and_the_last_printed_one_leaves_room()
     """Over the five networks; rounding elsewhere moves one by 0.04 (`leaderboard`)."""
     sources = (START, AT_HOME, TOGETHER, TRIMMED, KRUM, HALF)
     worst = [[o.worst for o in scored(source, OPEN).outcomes] for source in sources]
-    gains = np.diff(worst, axis=0).mean(axis=1)
-    assert (gains[[0, 1]] > 0.15).all() and (gains > 0).all()
-    start, _, printed, *_, best = np.mean(worst, axis=1)
-    assert start < 0.3 and printed < 0.83 and best > 0.9
+    start, at_home, printed, *better, best = np.mean(worst, axis=1)
+    assert min(at_home - start, printed - at_home) > 0.15
+    assert start < 0.3 and min(better) > printed and best > printed + 0.08
     assert (np.array(worst[-1]) > worst[2]).all()
 
 

@@ -199,13 +199,8 @@ def test_the_command_prints_the_page():
 # The fault detective.
 
 
-def solve(seen):
-    """Diagnose a case from what a student sees; return a kind and a client."""
-    late = seen.table[seen.table["round"] > 10].groupby("client").mean()
-    still = late.index[late["step"] == 0]
-    if len(still):
-        moved = late["shift"][still[0]] > 0
-        return ("no training" if moved else "frozen"), int(still[0])
+def on_the_links(seen):
+    """Diagnose a case from what the links show, which is the same on both levels."""
     works = nx.Graph((i, j) for i, j in seen.graph.edges if seen.arrived[i, j])
     works.add_nodes_from(seen.graph)
     if not nx.is_connected(works):
@@ -217,6 +212,18 @@ def solve(seen):
     told = np.nanmin(seen.distance, axis=0)
     if told.max() > 1.5:  # farther away than a model is long
         return "liar", int(told.argmax())
+    return None
+
+
+def solve(seen):
+    """Diagnose a case from what a student sees; return a kind and a client."""
+    late = seen.table[seen.table["round"] > 10].groupby("client").mean()
+    still = late.index[late["step"] == 0]
+    if len(still):
+        moved = late["shift"][still[0]] > 0
+        return ("no training" if moved else "frozen"), int(still[0])
+    if diagnosis := on_the_links(seen):
+        return diagnosis
     if late["own"].min() < 0.5:
         return "labels", int(late["own"].idxmin())
     assert late["norm"].min() < 0.9 * late["norm"].nsmallest(2).iloc[-1]
@@ -243,21 +250,13 @@ def test_rules_solve_sixty_cases(cases):
 def solve_from_outside(seen):
     """Diagnose a case from what is seen on level 2, and on the links."""
     late = seen.table[seen.table["round"] > 10].groupby("client")[COLUMNS[2]].mean()
-    works = nx.Graph((i, j) for i, j in seen.graph.edges if seen.arrived[i, j])
-    works.add_nodes_from(seen.graph)
-    if not nx.is_connected(works):
-        return "cut", min(min(nx.connected_components(works), key=len))
-    both = {e: seen.arrived[e] + seen.arrived[e[::-1]] for e in seen.graph.edges}
-    link = min(both, key=both.get)
-    if both[link] < ROUNDS:
-        return "lossy link", link[0]
-    told = np.nanmin(seen.distance, axis=0)
-    if told.max() > 1.5:
-        return "liar", int(told.argmax())
+    if diagnosis := on_the_links(seen):
+        return diagnosis
     if late["test"].min() < 0.5:
         return "frozen", int(late["test"].idxmin())
     if late["norm"].min() < 0.9 * late["norm"].nsmallest(2).iloc[-1]:
         return "weights", int(late["norm"].idxmin())
+    told = np.nanmin(seen.distance, axis=0)
     if told.max() > 1.25 * np.sort(told)[-2]:
         return "labels", int(told.argmax())
     return "no training", int(told.argmin())  # a guess: nothing shows who

@@ -145,7 +145,7 @@ def _most_liars() -> list[int]:
     "One liar: what share of the mean is its model?",
     "Four liars: how large was the share before?",
     same=0.2,
-    told="Called 7: {0:+.0%} with the middle, {1:+.0%} by one liar, {2:+.0%} by four.",
+    told="Called 7: {0:+.2f} with the middle, {1:+.2f} by one liar, {2:+.2f} by four.",
 )
 def _() -> list[float]:
     """Return how much more stamped images are called 7 than in notebook 12."""

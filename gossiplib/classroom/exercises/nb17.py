@@ -3,12 +3,19 @@
 import numpy as np
 from flwr.app import ArrayRecord
 
-from gossiplib.classroom.checking import Function, checks, need, need_words
+from gossiplib.classroom.checking import (
+    Function,
+    checks,
+    need,
+    need_number,
+    need_words,
+)
 from gossiplib.peers.messages import Mailbox, PeerMessage, Refused, encode
 
 
 @checks("17.1")
 def _(weight: float) -> str:
+    need_number(weight)
     need(0 < weight < 1, "A weight is above 0 and below 1.")
     need(weight < 0.3, "Your own degree counts too, whatever the neighbour says.")
     need(abs(weight - 1 / 4) < 1e-3, "A lower degree than yours changes nothing.")

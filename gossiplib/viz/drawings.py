@@ -149,16 +149,15 @@ def graph(
     look: dict[str, Any] = {"ax": ax, "node_size": area, "edge_color": QUIET}
     look |= {"arrowsize": 6} if graph.is_directed() else {"arrowstyle": "-"}
     wide = 1.0 if len(links) < 4 * n else 0.4
-    for curved in (False, True):
-        some = [e for e in links if _hides(graph, e) is curved]
+    for bend in (0, 0.28, -0.28):
+        some = [e for e in links if _bend(graph, e) == bend]
         width = [wide if widths is None else widths[e] for e in some]
-        bend = "arc3,rad=0.28" if curved else "arc3"
         more: dict[str, Any] = {"edgelist": some, "width": width}
-        more["connectionstyle"] = bend
+        more["connectionstyle"] = f"arc3,rad={bend}"
         if some:
             nx.draw_networkx_edges(graph, pos, arrows=True, **look | more)
     if door:
-        more = {"edgelist": list(door), "edge_color": COLOURS[1], "width": 4}
+        more = {"edgelist": list(door), "edge_color": INK, "width": 4}
         nx.draw_networkx_edges(graph, pos, arrows=True, **look | more)
     shown = np.full(n, np.nan) if values is None else np.asarray(values, float)
     colours = plt.get_cmap(cmap).with_extremes(
@@ -198,13 +197,15 @@ def graph(
     return cast(Figure, ax.figure)
 
 
-def _hides(graph: nx.Graph, link: tuple[int, int]) -> bool:
-    """Tell whether a link would lie on others, and is drawn bent: round a torus."""
-    if graph.graph.get("name") != "torus":
-        return False
-    columns = _columns(graph)
-    (a, b), (c, d) = (divmod(i, columns) for i in link)
-    return abs(a - c) + abs(b - d) > 1
+def _bend(graph: nx.Graph, link: tuple[int, int]) -> float:
+    """Return how far a link is drawn bent: where it would lie on others."""
+    (a, b), name = link, graph.graph.get("name")
+    if name == "small-world" and abs(a - b) in (2, len(graph) - 2):
+        return 0.28 if (b - a) % len(graph) == 2 else -0.28  # inwards on the circle
+    if name == "torus":
+        (a, b), (c, d) = (divmod(i, _columns(graph)) for i in link)
+        return 0.28 if abs(a - c) + abs(b - d) > 1 else 0
+    return 0
 
 
 def graphs(
@@ -339,7 +340,7 @@ def mixing_matrix(
     image = ax.imshow(W, cmap=cmap, vmin=low, vmax=top)
     ax.figure.colorbar(image, ax=ax, label="weight", shrink=0.8)
     for i, j in [*door, *(link[::-1] for link in door)]:
-        box = Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, color=COLOURS[1], lw=2.5)
+        box = Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, color=INK, lw=2.5)
         ax.add_patch(box)
     ax.set(xlabel="model of client j", ylabel="client i", title=title)
     return cast(Figure, ax.figure)

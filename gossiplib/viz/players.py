@@ -154,11 +154,14 @@ def recolour(
     figure = drawings.graphs(graphs, start, limits=limits, cmap=cmap)
     for ax in figure.axes[: len(graphs)]:
         ax.collections[-1].set_gid("clients")
-    still, page = png(figure, scale=1, box=None), io.StringIO()
+    page = io.StringIO()
     plain: Any = {"svg.fonttype": "none", "svg.hashsalt": ""}
     plain["font.sans-serif"] = "DejaVu Sans"
     with plt.rc_context(plain):
         figure.savefig(page, format="svg")
+    # The still has no slider that names the frame.
+    figure.text(0.004, 0.01, [*frames][first], weight="bold")
+    still = png(figure, scale=1, box=None)
     plt.close(figure)
     svg = re.sub(r"<(metadata|style).*?</\1>", "", page.getvalue(), flags=re.DOTALL)
     svg = re.sub(r"(\.\d)\d{2,}", r"\1", svg)  # a tenth of a point is enough

@@ -39,6 +39,7 @@ from processes import HEAVY, private_environment
 CHECKED = 3
 AROUND = ("README.md", "CITATION.cff", "pyproject.toml")
 LINES = 20
+SHOWN = ("show", "play", "recolour")
 BYTES = 1_000_000
 MACHINE = re.compile(r"/(root|work|home|tmp|Users)/|site-packages|[A-Z]:\\Users")
 WARNING = re.compile(r"warning", re.IGNORECASE)
@@ -181,6 +182,29 @@ def test_pictures_have_alt_text(outputs):
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
     alt = [o.metadata.get("image/png", {}).get("alt", "").strip() for o in pictures]
     assert all(alt)
+
+
+def test_what_is_stored_is_of_the_code_above_it(code):
+    for cell in code:
+        calls = ast.walk(ast.parse(TransformerManager().transform_cell(cell.source)))
+        texts = [
+            argument.value
+            for call in calls
+            if isinstance(call, ast.Call)
+            and getattr(call.func, "attr", getattr(call.func, "id", "")) in SHOWN
+            for argument in call.args
+            if isinstance(getattr(argument, "value", None), str)
+        ]
+        shown = [o.metadata for o in cell.outputs if "data" in o]
+        stored = [metadata.get("image/png", {}).get("alt") for metadata in shown]
+        assert set(texts) <= set(stored), "run `make notebooks`"
+
+
+def test_a_cell_is_folded_in_the_notebook_and_on_pages(code):
+    for cell in code:
+        tags = cell.metadata.get("tags", ())
+        hidden = cell.metadata.get("jupyter", {}).get("source_hidden", False)
+        assert hidden == ("hide-input" in tags) or "install" in tags, cell.source[:80]
 
 
 @pytest.mark.parametrize("template", ["lab", "classic"])

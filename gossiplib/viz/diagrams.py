@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from gossiplib.viz.style import COLOURS, INK, QUIET
+from gossiplib.viz.style import COLOURS, INK, QUIET, ROLES
 
 __all__ = ["sequence", "states"]
 
@@ -27,7 +27,8 @@ def sequence(
     Parameters
     ----------
     actors : sequence of str
-        Who takes part, from left to right.
+        Who takes part, from left to right. Servers and clients, known by their names,
+        and what they send have the colours of their roles.
     steps : sequence
         In the order of time: (from, to, words) is a message, or what an actor does
         itself if it goes to the sender; a text alone is the title of what follows.
@@ -60,7 +61,7 @@ def sequence(
             (a, y),
             arrowprops={
                 "arrowstyle": "-|>",
-                "color": COLOURS[0],
+                "color": _colour(source),
                 "shrinkA": 0,
                 "shrinkB": 0,
                 "linestyle": "--" if reply else "-",
@@ -110,7 +111,7 @@ def states(columns: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Figure:
         )
         for line, (name, value) in enumerate(kept):
             new = before.get(name) != value
-            colour = COLOURS[1] if new and k else INK
+            colour = COLOURS[2] if new and k else INK
             ax.text(x + 0.08, line + 0.3, name, fontsize=8, color=QUIET, va="center")
             ax.text(x + 0.08, line + 0.66, value, fontsize=9, color=colour, va="center")
         before = dict(kept)
@@ -120,5 +121,12 @@ def states(columns: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Figure:
 
 
 def _box(ax: Axes, x: float, y: float, words: str) -> None:
-    look = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": INK}
+    look = {"boxstyle": "round,pad=0.35", "facecolor": "white", "linewidth": 2}
+    look |= {"edgecolor": _colour(words)}
     ax.text(x, y, words, ha="center", va="center", fontsize=10, bbox=look)
+
+
+def _colour(actor: str) -> str:
+    """Return the colour of an actor's role, if its name tells one."""
+    roles = [ROLES[role] for role in ("server", "client") if role in actor.lower()]
+    return roles[0] if roles else INK

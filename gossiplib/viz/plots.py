@@ -135,7 +135,8 @@ def guess(ax: Axes, value: float | None, at: float | None = None) -> None:
             "xycoords": ("axes fraction", "data"),
         }
     else:
-        ax.plot([at], [value], "*", color=ROLES["guess"], markersize=13, zorder=9)
+        star: dict[str, Any] = {"color": ROLES["guess"], "markersize": 13, "zorder": 9}
+        ax.plot([at], [value], "*", clip_on=False, **star)  # whole, at an edge too
         ax.autoscale_view()  # which is put off, else
         place = ax.transAxes.inverted().transform(ax.transData.transform((at, value)))
         where = {"xy": (at, value), "ha": "left" if place[0] < 0.3 else "right"}

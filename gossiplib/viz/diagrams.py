@@ -36,9 +36,16 @@ def sequence(
         The words of messages that are replies, and dashed; by default all that go to
         the left.
     """
-    height = 0.36 * len(steps) + 0.7
-    figure, ax = plt.subplots(figsize=(3.2 * len(actors) + 0.2, height))
-    place = {name: 3.2 * k for k, name in enumerate(actors)}
+    order = {name: k for k, name in enumerate(actors)}
+    apart, right = 1.6, 0.8  # as near as their words allow, for narrow pages
+    for source, target, words in (step for step in steps if not isinstance(step, str)):
+        reach, wide = abs(order[source] - order[target]), 0.08 * len(words)
+        apart = max(apart, wide / max(1, reach) + 0.5)
+        if source == target == actors[-1]:
+            right = max(right, wide + 0.4)
+    width = 1.1 + apart * (len(actors) - 1) + right
+    figure, ax = plt.subplots(figsize=(width, 0.36 * len(steps) + 0.7))
+    place = {name: apart * k for name, k in order.items()}
     bottom = len(steps) + 0.3
     for name, x in place.items():
         ax.plot([x, x], [0, bottom], color=QUIET, linewidth=1, zorder=0)
@@ -75,7 +82,7 @@ def sequence(
             "bbox": over,
         }
         ax.text((a + b) / 2, y - 0.1, words, **middle)
-    ax.set(xlim=(-1.1, place[actors[-1]] + 2.3), ylim=(bottom, -0.8))
+    ax.set(xlim=(-1.1, width - 1.1), ylim=(bottom, -0.8))
     ax.set_axis_off()
     return figure
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from gossiplib.viz.style import COLOURS, INK, QUIET
+from gossiplib.viz.style import COLOURS, INK, QUIET, ROLES
 
 __all__ = ["sequence", "states"]
 
@@ -27,7 +27,8 @@ def sequence(
     Parameters
     ----------
     actors : sequence of str
-        Who takes part, from left to right.
+        Who takes part, from left to right. Servers and clients, known by their names,
+        and what they send have the colours of their roles.
     steps : sequence
         In the order of time: (from, to, words) is a message, or what an actor does
         itself if it goes to the sender; a text alone is the title of what follows.
@@ -35,9 +36,16 @@ def sequence(
         The words of messages that are replies, and dashed; by default all that go to
         the left.
     """
-    height = 0.36 * len(steps) + 0.7
-    figure, ax = plt.subplots(figsize=(3.2 * len(actors) + 0.2, height))
-    place = {name: 3.2 * k for k, name in enumerate(actors)}
+    order = {name: k for k, name in enumerate(actors)}
+    apart, right = 1.6, 0.8  # as near as their words allow, for narrow pages
+    for source, target, words in (step for step in steps if not isinstance(step, str)):
+        reach, wide = abs(order[source] - order[target]), 0.08 * len(words)
+        apart = max(apart, wide / max(1, reach) + 0.5)
+        if source == target == actors[-1]:
+            right = max(right, wide + 0.4)
+    width = 1.1 + apart * (len(actors) - 1) + right
+    figure, ax = plt.subplots(figsize=(width, 0.36 * len(steps) + 0.7))
+    place = {name: apart * k for name, k in order.items()}
     bottom = len(steps) + 0.3
     for name, x in place.items():
         ax.plot([x, x], [0, bottom], color=QUIET, linewidth=1, zorder=0)
@@ -60,7 +68,7 @@ def sequence(
             (a, y),
             arrowprops={
                 "arrowstyle": "-|>",
-                "color": COLOURS[0],
+                "color": _colour(source),
                 "shrinkA": 0,
                 "shrinkB": 0,
                 "linestyle": "--" if reply else "-",
@@ -74,7 +82,7 @@ def sequence(
             "bbox": over,
         }
         ax.text((a + b) / 2, y - 0.1, words, **middle)
-    ax.set(xlim=(-1.1, place[actors[-1]] + 2.3), ylim=(bottom, -0.8))
+    ax.set(xlim=(-1.1, width - 1.1), ylim=(bottom, -0.8))
     ax.set_axis_off()
     return figure
 
@@ -110,7 +118,7 @@ def states(columns: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Figure:
         )
         for line, (name, value) in enumerate(kept):
             new = before.get(name) != value
-            colour = COLOURS[1] if new and k else INK
+            colour = COLOURS[2] if new and k else INK
             ax.text(x + 0.08, line + 0.3, name, fontsize=8, color=QUIET, va="center")
             ax.text(x + 0.08, line + 0.66, value, fontsize=9, color=colour, va="center")
         before = dict(kept)
@@ -120,5 +128,12 @@ def states(columns: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Figure:
 
 
 def _box(ax: Axes, x: float, y: float, words: str) -> None:
-    look = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": INK}
+    look = {"boxstyle": "round,pad=0.35", "facecolor": "white", "linewidth": 2}
+    look |= {"edgecolor": _colour(words)}
     ax.text(x, y, words, ha="center", va="center", fontsize=10, bbox=look)
+
+
+def _colour(actor: str) -> str:
+    """Return the colour of an actor's role, if its name tells one."""
+    roles = [ROLES[role] for role in ("server", "client") if role in actor.lower()]
+    return roles[0] if roles else INK

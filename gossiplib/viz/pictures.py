@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gossiplib.viz import style
-from gossiplib.viz.style import COLOURS
+from gossiplib.viz.style import COLOURS, INK
 
 __all__ = ["answers", "holdings", "images"]
 
@@ -38,8 +38,8 @@ def images(
         Whether values have a sign, as weights have: above 0 is blue, below red, and
         each row has its own scale. Otherwise black is the largest of all.
     beside : dict, optional
-        Title -> a picture to compare with, as tall as all rows. It has no sign, and the
-        rows then have one scale, and as many pictures each.
+        Title -> a picture to compare with, framed, as tall as all rows. It has no sign,
+        and the rows then have one scale, and as many pictures each.
     size : float
         Width of a picture, in inches.
     """
@@ -47,8 +47,8 @@ def images(
     figure, axes = plt.subplots(
         len(rows),
         most + more,
-        figsize=(size * (most + more * len(rows)) + 0.9, size * len(rows) + 0.3),
-        width_ratios=[1] * most + [len(rows)] * more,
+        figsize=(size * (most + 1.1 * more * len(rows)) + 0.9, size * len(rows) + 0.3),
+        width_ratios=[1] * most + [1.1 * len(rows)] * more,  # with a gap before it
         squeeze=False,
         layout="constrained",
     )
@@ -58,7 +58,9 @@ def images(
         ax = figure.add_subplot(axes[0, k].get_gridspec()[:, k])
         ax.imshow(picture, cmap="gray_r", vmin=0)
         ax.set_title(title, fontsize=9, weight="normal", loc="center")
-        ax.set_axis_off()
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set(visible=True, color=INK, linewidth=2)
+        ax.set_anchor("E")
     tops = {name: np.abs(row).max() for name, row in rows.items()}
     if more:  # few weights are far larger than all others
         tops = dict.fromkeys(rows, np.quantile(np.abs([*rows.values()]), 0.98))
@@ -156,7 +158,7 @@ def holdings(
             far = np.square(x[y == k] - means[k]).sum(axis=(1, 2))
             place = (k - 0.45, k + 0.05, i + 0.42, i - 0.42)
             ax.imshow(x[y == k][far.argmin()], cmap="gray_r", extent=place)
-            ax.text(k + 0.1, i, str((y == k).sum()), va="center", fontsize=7)
+            ax.text(k + 0.1, i, str((y == k).sum()), va="center", fontsize=8.5)
     if mark:
         client, k = mark
         frame: dict[str, Any] = {"fill": False, "edgecolor": COLOURS[1], "linewidth": 2}

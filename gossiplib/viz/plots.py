@@ -80,6 +80,7 @@ def accuracy(
     lines: Mapping[str, Mapping[int, float]] | None = None,
     *,
     value: str = "evaluate_accuracy",
+    decimals: int = 2,
 ) -> Figure:
     """Return a figure of accuracy by round: the mean client, and worst to best.
 
@@ -94,16 +95,18 @@ def accuracy(
         Name -> (round -> accuracy) of methods with one model, such as FedAvg.
     value : str
         Column of `GossipResult.to_pandas()`.
+    decimals : int
+        Of the numbers at the ends.
     """
     ax = plt.subplots(figsize=(6, 3.6))[1]
     for name, result in results.items():
         table: Any = result.to_pandas() if hasattr(result, "to_pandas") else result
         clients = table.dropna(subset=[value]).groupby("round")[value]
         low, high = clients.min(), clients.max()
-        colour = _line(ax, clients.mean().to_dict(), name)
+        colour = _line(ax, clients.mean().to_dict(), name, decimals)
         ax.fill_between(low.index, low, high, color=colour, alpha=0.15, linewidth=0)
     for name, points in (lines or {}).items():
-        _line(ax, points, name)
+        _line(ax, points, name, decimals)
     return by_round(ax, "accuracy (bands: worst to best client)")
 
 
@@ -132,7 +135,8 @@ def guess(ax: Axes, value: float | None, at: float | None = None) -> None:
             "xycoords": ("axes fraction", "data"),
         }
     else:
-        ax.plot([at], [value], "*", color=ROLES["guess"], markersize=13, zorder=9)
+        star: dict[str, Any] = {"color": ROLES["guess"], "markersize": 13, "zorder": 9}
+        ax.plot([at], [value], "*", clip_on=False, **star)  # whole, at an edge too
         ax.autoscale_view()  # which is put off, else
         place = ax.transAxes.inverted().transform(ax.transData.transform((at, value)))
         where = {"xy": (at, value), "ha": "left" if place[0] < 0.3 else "right"}
@@ -192,12 +196,12 @@ def _look(name: str, k: int) -> dict[str, Any]:
     return look | {"color": (ROLES | GRAPHS).get(name.split(",")[0], look["color"])}
 
 
-def _line(ax: Axes, points: Mapping[int, float], name: str) -> str:
+def _line(ax: Axes, points: Mapping[int, float], name: str, decimals: int) -> str:
     """Draw a line, and return its colour."""
     every = max(1, len(points) // 8)
     look = _look(name, len(ax.lines)) | {"markersize": 5, "markevery": every}
     rounds, values = list(points), list(points.values())
-    ax.plot(rounds, values, label=f"{name} {values[-1]:.2f}", **look)
+    ax.plot(rounds, values, label=f"{name} {values[-1]:.{decimals}f}", **look)
     return str(look["color"])
 
 
@@ -236,8 +240,9 @@ def sawtooth(distances: Sequence[float], bounds: Sequence[float]) -> Figure:
     rounds = np.arange(1, len(bounds) + 1)
     look: dict[str, Any] = {"color": INK, "markersize": 12, "label": "theory:\nat most"}
     ax.plot(rounds, bounds, "_", **look)
-    ax.text(0.7, 1.03 * max(distances), "training", color=COLOURS[5])
-    ax.text(1.2, 0.6 * min(distances[2::2]), "averaging", color=COLOURS[0])
+    bold: dict[str, Any] = {"weight": "bold"}
+    ax.text(0.7, 1.03 * max(distances), "training", color=COLOURS[5], **bold)
+    ax.text(1.2, 0.6 * min(distances[2::2]), "averaging", color=COLOURS[0], **bold)
     ax.set_ylim(0, 1.12 * max(distances))
     return by_round(ax, "distance to consensus")
 

@@ -24,6 +24,8 @@ ROLES = {
     "central": COLOURS[6],
     "liar": COLOURS[3],
     "guess": COLOURS[6],
+    "server": COLOURS[1],  # as FedAvg, which needs one
+    "client": COLOURS[0],
 }
 #: Which graph is drawn in which colour, where graphs are compared.
 GRAPHS = {

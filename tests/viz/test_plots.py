@@ -108,10 +108,11 @@ def test_accuracy_takes_some_rows_of_a_table_and_writes_where_a_line_ends():
     rows = [(t, client, 0.1 * t + client) for t in range(4) for client in range(2)]
     table = pd.DataFrame(rows, columns=["round", "client", "value"])
     others = {"gossip, client 1": table.query("client == 1")}
-    (ax,) = plots.accuracy(others, {"FedAvg, lost": {0: 0.5}}, value="value").axes
+    options = {"value": "value", "decimals": 3}
+    (ax,) = plots.accuracy(others, {"FedAvg, lost": {0: 0.5}}, **options).axes
     assert {t.get_text(): t.get_color() for t in ax.texts} == {
-        "gossip, client 1 1.30": plots.ROLES["gossip"],
-        "FedAvg, lost 0.50": plots.ROLES["FedAvg"],
+        "gossip, client 1 1.300": plots.ROLES["gossip"],
+        "FedAvg, lost 0.500": plots.ROLES["FedAvg"],
     }
     assert np.allclose(ax.lines[0].get_ydata(), [1, 1.1, 1.2, 1.3])
 
@@ -335,6 +336,9 @@ def test_diagrams_say_each_step():
     assert {"server", "client", "a round", "train", "trains"} <= {
         text.get_text() for text in words
     }
+    edges = {text.get_text(): text.get_bbox_patch() for text in words}
+    for role in ("server", "client"):
+        assert to_hex(edges[role].get_edgecolor()) == plots.ROLES[role].lower()
     kept = [("", [("model", "-")]), ("train", [("model", "13")])]
     (ax,) = diagrams.states(kept).axes
     colours = {text.get_text(): text.get_color() for text in ax.texts}

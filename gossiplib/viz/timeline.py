@@ -97,7 +97,8 @@ def space_time(
             _rounds(ax, y, own, begin, end)
         else:
             sent = own.loc[own["event"] == "sent", "time"]
-            ax.plot(sent, [y] * len(sent), "|", color=_colour(peer), markersize=13)
+            bar: dict[str, Any] = {"color": _colour(peer), "markersize": 16}
+            ax.plot(sent, [y] * len(sent), "|", markeredgewidth=3.5, **bar)
     part = events[events["time"].between(begin, end) & events["peer"].isin(rows)]
     for event, at in part.groupby("event"):
         if event in _MARKED:
@@ -106,10 +107,17 @@ def space_time(
     ax.set_yticklabels([f"peer {peer}" for peer in peers])
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    handles, labels = ax.get_legend_handles_labels()
-    if once := dict(zip(labels, handles, strict=True)):
-        figure.legend(once.values(), once, loc="outside lower center", ncols=4)
+    _legend(ax)
     return figure
+
+
+def _legend(ax: Axes) -> None:
+    """Name below a picture what has a name in it, each kind once."""
+    handles, labels = ax.get_legend_handles_labels()
+    once: Any = dict(zip(labels, handles, strict=True))
+    look: Any = {"loc": "outside lower center", "ncols": 4, "fontsize": 10}
+    if once:
+        ax.figure.legend(once.values(), once, **look)
 
 
 def _colour(number: int) -> str:
@@ -221,6 +229,8 @@ def processes(
 ) -> Figure:
     """Return a figure of which processes live when, in a part of the time.
 
+    A legend names what is drawn in this part.
+
     Parameters
     ----------
     lives : pandas.DataFrame
@@ -237,34 +247,37 @@ def processes(
         When, on which row, and words to write beside it.
     """
     rows = {name: y for y, name in enumerate(dict.fromkeys(lives["row"]))}
-    size = (10, 0.42 * len(rows) + 1.1)
+    size = (10, 0.42 * len(rows) + 1.4)
     figure, ax = plt.subplots(figsize=size, layout="constrained")
     for k, (name, (a, b)) in enumerate(bands):
         a, b = max(a, begin), min(b, end)
         if b > a:
             ax.axvspan(a, b, color="#f1f1f1" if k % 2 else "white", lw=0, zorder=0)
             ax.axvline(a, color="#d8d8d8", linewidth=0.8, zorder=0)
-            words: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 9}
+            words: dict[str, Any] = {"ha": "center", "va": "bottom"}
             ax.text((a + b) / 2, -0.75, name, color=INK, **words)
     for one in lives.itertuples():
         a, b = max(one.start, begin), min(one.end, end)
         if b > a:
             height, colour = (0.56, COLOURS[5]) if one.short else (0.16, COLOURS[4])
             edge: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.4}
+            edge["label"] = "a client process" if one.short else "a process that stays"
             y = rows[one.row]
             ax.barh(y, b - a, height, a, color=colour, zorder=2 + one.short, **edge)
     looks: dict[str, dict[str, Any]] = {
-        "heartbeat": {"marker": "o", "color": COLOURS[2], "markersize": 5},
-        "killed": _KILLED | {"label": None, "markersize": 12},
+        "heartbeat": {"marker": "o", "color": COLOURS[2], "markersize": 6},
+        "killed": _KILLED | {"markersize": 12},
     }
     for name, at in marks.items():
         here = [(t, rows[row]) for t, row in at if begin <= t <= end]
         if here:
-            ax.plot(*zip(*here, strict=True), **looks[name] | {"ls": "", "zorder": 5})
+            look = looks[name] | {"label": name, "ls": "", "zorder": 5}
+            ax.plot(*zip(*here, strict=True), **look)
     for t, row, words_ in notes:
-        ax.text(t, rows[row] - 0.34, words_, fontsize=9, color=INK, zorder=6)
+        ax.text(t, rows[row] - 0.34, words_, color=INK, zorder=6)
     ax.set(xlim=(begin, end), xlabel="seconds", ylim=(len(rows) - 0.4, -0.7))
     ax.set_yticks(range(len(rows)), list(rows))
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
+    _legend(ax)
     return figure

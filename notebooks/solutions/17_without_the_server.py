@@ -9,10 +9,18 @@ def largest_weight():
 
 
 def stamps():
-    """17.2: Python compares tuples from left to right."""
+    """17.2: a new start ends all earlier ones; within a process, counts must grow.
 
-    def fresh(last, new):
-        return last is None or new > last
+    A receiver keeps the last stamp, and the starts before it. Without these, a late
+    message of a process that has ended would pass for one of a new process, and would
+    shut out the one that lives.
+    """
+
+    def fresh(taken, new):
+        start, count = new
+        if taken and start == taken[-1][0]:
+            return count > taken[-1][1]
+        return start not in {earlier for earlier, _ in taken}
 
     return (fresh,)
 
@@ -45,12 +53,14 @@ def happened_before():
 
 
 def what_a_mailbox_knows():
-    """17.5: it knows how many peers there are, and which messages it has had.
+    """17.5: how many peers there are, and which messages it has had; not who is honest.
 
     Among eight peers nobody has a degree of 100. A message of round 20 may be right:
-    perhaps it is peer 0 that was away. And nothing in a model tells who trained it.
+    perhaps it is peer 0 that was away. Those between 1 and 40 may be lost. And the thief
+    looks like peer 1 started anew: from then on the true peer 1 is its own past, and is
+    refused until it is started again.
     """
-    return "taken", "refused", "taken", "refused"
+    return "refused", "taken", "taken", "refused"
 
 
 ANSWERS = {

@@ -39,12 +39,14 @@ def trims_what_it_can():
 
 
 def who_stops_what():
-    """18.4: the checksum stops a, the seeds stop c, running it again stops b.
+    """18.4: the checksum stops a, the seeds stop c, running it again stops b and g.
 
     The rows of d, e and f are true: the entry reaches that score, with the bytes that are counted. Chance
     does not come again on other seeds, which stops e; d and f are as good there, and someone must read them.
+    Whoever hands in the best of twenty draws has reached it, and still the row is refused: the same entry
+    draws another graph when it is run again. With the seed of the best draw written into it, it would be e.
     """
-    return ("mvmptp",)
+    return ("mvmptpv",)
 
 
 def half_a_byte(network):

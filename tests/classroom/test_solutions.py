@@ -65,7 +65,7 @@ ANSWER_IN_WORDS = {
     "17.1": ("0.25", "1/4", "quarter"),
     "18.1": ("four", "five", "4"),
     "18.2": ("14", "fourteen"),
-    "18.4": ("mvmpp",),
+    "18.4": ("mvmptp",),
 }
 
 
@@ -1240,6 +1240,18 @@ def to_the(choose, far=2):
     return rule
 
 
+def fresh_by(later, back=math.inf):
+    """Return a rule for stamps that knows the last few processes, or one of 17.2."""
+
+    def rule(taken, new):
+        starts = [*dict.fromkeys(start for start, _ in taken)]
+        if starts and new[0] == starts[-1]:
+            return later(new[1], taken[-1][1])
+        return new[0] not in starts[-min(back, len(starts)) :]
+
+    return rule
+
+
 WRONG += [
     ("17.1", "believes it", lambda: [1 / 2]),
     ("17.1", "all of it", lambda: [1.0]),
@@ -1248,12 +1260,18 @@ WRONG += [
     (
         "17.2",
         "the count alone",
-        lambda: [lambda last, new: not last or new[1] > last[1]],
+        lambda: [lambda taken, new: not taken or new[1] > taken[-1][1]],
     ),
-    ("17.2", "the next one alone", lambda: [lambda last, new: new[1] == last[1] + 1]),
-    ("17.2", "another one", lambda: [lambda last, new: last != new]),
-    ("17.2", "repeated ones too", lambda: [lambda last, new: not last or new >= last]),
-    ("17.2", "all", lambda: [lambda last, new: True]),
+    ("17.2", "the next one", lambda: [lambda taken, new: new[1] == len(taken) + 1]),
+    ("17.2", "another one", lambda: [lambda taken, new: new not in taken]),
+    (
+        "17.2",
+        "starts in order",
+        lambda: [lambda taken, new: not taken or new > max(taken)],
+    ),
+    ("17.2", "repeated ones too", lambda: [fresh_by(lambda a, b: a >= b)]),
+    ("17.2", "one start back", lambda: [fresh_by(lambda a, b: a > b, back=2)]),
+    ("17.2", "all", lambda: [lambda taken, new: True]),
     ("17.3", "the fastest", lambda: [to_the(max)]),
     ("17.3", "a round is far", lambda: [to_the(min, 1)]),
     ("17.3", "three are far", lambda: [to_the(min, 3)]),
@@ -1264,9 +1282,11 @@ WRONG += [
     ("17.4", "when it arrives", lambda: [by_arrival]),
     ("17.4", "itself", lambda: [lambda messages, peer, time: {peer}]),
     ("17.5", "all are refused", lambda: ["refused"] * 4),
-    ("17.5", "late only", lambda: ["taken", "taken", "taken", "refused"]),
-    ("17.5", "not ahead", lambda: ["taken", "refused", "refused", "refused"]),
-    ("17.5", "truth values", lambda: [True, False, True, False]),
+    ("17.5", "no loss", lambda: ["refused", "taken", "refused", "refused"]),
+    ("17.5", "not ahead", lambda: ["refused", "refused", "taken", "refused"]),
+    ("17.5", "any degree", lambda: ["taken", "taken", "taken", "refused"]),
+    ("17.5", "the true one is known", lambda: ["refused", "taken", "taken", "taken"]),
+    ("17.5", "truth values", lambda: [False, True, True, False]),
 ]
 RIGHT_TOO += [("15.1", "a table of pandas", lambda: [of_pandas])]
 RIGHT_TOO += [("17.1", "rounded", lambda: [0.25])]
@@ -1321,14 +1341,16 @@ WRONG += [
     ("18.3", "another axis", lambda: [trimmed(2, axis=-1)]),
     ("18.3", "in place", lambda: [trims_in_place]),
     ("18.3", "float64", lambda: [in_float64]),
-    ("18.4", "verify finds all", lambda: ["vvvvvv"]),
-    ("18.4", "merge runs entries", lambda: ["mmmptp"]),
-    ("18.4", "merge knows who wrote it", lambda: ["mvmmtp"]),
-    ("18.4", "verify knows who wrote it", lambda: ["mvmvtp"]),
-    ("18.4", "verify reads programs", lambda: ["mvmptv"]),
-    ("18.4", "any seeds will do", lambda: ["mvvptp"]),
-    ("18.4", "verify knows chance", lambda: ["mvmpvp"]),
-    ("18.4", "other seeds show a global variable", lambda: ["mvmptt"]),
+    ("18.4", "verify finds all", lambda: ["vvvvvvv"]),
+    ("18.4", "merge runs entries", lambda: ["mmmptpv"]),
+    ("18.4", "merge knows who wrote it", lambda: ["mvmmtpv"]),
+    ("18.4", "verify knows who wrote it", lambda: ["mvmvtpv"]),
+    ("18.4", "verify reads programs", lambda: ["mvmptvv"]),
+    ("18.4", "any seeds will do", lambda: ["mvvptpv"]),
+    ("18.4", "verify knows chance", lambda: ["mvmpvpv"]),
+    ("18.4", "other seeds show a global variable", lambda: ["mvmpttv"]),
+    ("18.4", "a row is a row", lambda: ["mvmptpp"]),
+    ("18.4", "chance on the open board alone", lambda: ["mvmptpt"]),
     ("18.4", "too few", lambda: ["mv"]),
     ("18.5", "the start", lambda: [printed("start")]),
     ("18.5", "the last one printed", lambda: [printed("together")]),
@@ -1339,7 +1361,7 @@ RAISES += [
 ]
 RIGHT_TOO += [
     ("18.1", "of numpy", lambda: [np.int64(8)]),
-    ("18.4", "with spaces", lambda: ["M V M P T P"]),
+    ("18.4", "with spaces", lambda: ["M V M P T P V"]),
 ]
 
 

@@ -273,6 +273,9 @@ def test_a_timeline_of_processes_shows_a_part_of_the_time():
     blocks = [box for box in ax.patches if box.get_height() == 0.56]
     assert [(box.get_x(), box.get_width()) for box in blocks] == [(2.0, 1.0)]
     assert [text.get_text() for text in ax.texts] == ["train", "average"]
+    (legend,) = figure.legends
+    named = {text.get_text() for text in legend.get_texts()}
+    assert named == {"a process that stays", "a client process", "killed"}
     assert [
         line.get_xdata().tolist() for line in ax.lines if line.get_marker() == "X"
     ] == [[5.0]]

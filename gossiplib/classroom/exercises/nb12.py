@@ -104,21 +104,31 @@ def _(average: Function) -> None:
 
 
 @checks("12.4")
-def _(median: int, trimmed: int, clipped: int) -> None:
+def _(median: int, trimmed: int, clipped: int) -> str:
     hints = (
         "the median: which value is in the middle?",
         "the trimmed mean: how many of the lies does it leave out?",
         "clipping: how long is the radius, if a lie is in the sum?",
     )
     given = (median, trimmed, clipped)
-    for answer, most, hint in zip(given, _most_liars(), hints, strict=True):
+    for answer, (most, _, _), hint in zip(given, _most_liars(), hints, strict=True):
         need(answer in range(11), "Each answer is a number of liars.")
         need(answer == most, f"Another number for {hint}")
+    _, few, more = zip(*_most_liars(), strict=True)
+    told = ["{:.1f}, {:.1f} and {:.1f}".format(*few)]
+    told += ["{:.0f}, {:.0f} and {:.0f}".format(*more)]
+    return (
+        f"With so many liars the mean moves by {told[0]}; with one more, by {told[1]}, "
+        "all the way to the lie or nearly so."
+    )
 
 
 @cache
-def _most_liars() -> list[int]:
-    """Return how many liars each rule withstands, in the first setting of 12."""
+def _most_liars() -> list[tuple[int, float, float]]:
+    """Return how many liars each rule withstands, in the first setting of 12.
+
+    And how far the honest mean moves with so many, and with one more.
+    """
     start = np.random.default_rng(0).normal(size=(11, 2))
 
     def drift(average: Function, liars: int) -> float:
@@ -131,10 +141,12 @@ def _most_liars() -> list[int]:
         return float(np.linalg.norm((x - start)[liars:].mean(axis=0)))
 
     trimmed, clipped = robust.TrimmedMean(f=3), robust.ClippedGossip(f=1)
-    return [
-        max(liars for liars in range(10) if drift(rule, liars) < 10)
-        for rule in (robust.coordinate_median, trimmed, clipped)
-    ]
+    found = []
+    for rule in (robust.coordinate_median, trimmed, clipped):
+        moved = [drift(rule, liars) for liars in range(10)]
+        most = max(liars for liars in range(10) if moved[liars] < 10)
+        found.append((most, moved[most], moved[most + 1]))
+    return found
 
 
 @predicts(

@@ -24,14 +24,20 @@ def _(weight: float) -> str:
 
 
 @checks("17.2")
-def _(fresh: Function) -> None:
-    need(bool(fresh((5, 3), (5, 4))), "The next message of a process is fresh.")
-    need(bool(fresh((5, 3), (5, 9))), "Some between may be lost; the next is fresh.")
-    need(not fresh((5, 3), (5, 3)), "A message that comes twice is not fresh.")
-    need(not fresh((5, 3), (5, 2)), "A message that comes late is not fresh.")
-    need(bool(fresh((5, 3), (6, 1))), "A peer that starts anew counts anew.")
-    need(not fresh((5, 3), (4, 9)), "A message of an earlier process is not fresh.")
-    need(bool(fresh(None, (5, 1))), "The first message of a peer is fresh.")
+def _(fresh: Function) -> str:
+    one = [(5, 3)]
+    need(bool(fresh([], (5, 1))), "The first message of a peer is fresh.")
+    need(bool(fresh(one, (5, 4))), "The next message of a process is fresh.")
+    need(bool(fresh(one, (5, 9))), "Some between may be lost; the next is fresh.")
+    need(not fresh(one, (5, 3)), "A message that comes twice is not fresh.")
+    need(not fresh(one, (5, 2)), "A message that comes late is not fresh.")
+    need(bool(fresh(one, (6, 1))), "A peer that starts anew counts anew.")
+    need(bool(fresh(one, (2, 1))), "Starts are drawn at random, and have no order.")
+    three = [(5, 3), (8, 1), (2, 6), (2, 7)]
+    need(bool(fresh(three, (2, 8))), "The process that was heard last may go on.")
+    need(not fresh(three, (8, 2)), "A process that was followed by another has ended.")
+    need(not fresh(three, (5, 4)), "One that ended before the last one is as dead.")
+    return "The last stamp, and the starts before it: no more has to be kept."
 
 
 @checks("17.3")
@@ -67,23 +73,22 @@ def _(influence: Function) -> None:
 
 
 @checks("17.5")
-def _(noise: str, degree: str, ahead: str, again: str) -> str:
-    need_words((noise, degree, ahead, again), "taken", "refused")
-    hint = "Can anybody tell from its numbers who trained a model?"
-    need(noise == _asked()[0], f"noise: {hint}")
+def _(degree: str, ahead: str, gap: str, thief: str) -> str:
+    need_words((degree, ahead, gap, thief), "taken", "refused")
     why = []
     for name, answer, odd, hint in (
         ("degree", degree, {"degree": 100}, "How many neighbours can a peer have?"),
         ("ahead", ahead, {"round": 20}, "What if peer 0 was away for a while?"),
-        ("again", again, {"round": 2, "count": 1}, "What is a sequence number for?"),
+        ("gap", gap, {"count": 40}, "Does every message get there?"),
+        ("thief", thief, {}, "Which of the two processes is the newer one, to peer 0?"),
     ):
-        verdict, reason = _asked(**odd)
+        verdict, reason = _asked(name == "thief", **odd)
         need(answer == verdict, f"{name}: {hint}")
         why += [f'{name} as "{reason}"'] if reason else []
     return f"The mailbox has counted {' and '.join(why)}."
 
 
-def _asked(**odd: int) -> tuple[str, str]:
+def _asked(thief: bool, **odd: int) -> tuple[str, str]:
     """Return what a mailbox in round 3 does with a neighbour's second message, why."""
     model = ArrayRecord([np.random.default_rng(0).normal(size=(64, 10))])
     box = Mailbox(num_clients=8, max_bytes=20_000, num_rounds=30)
@@ -93,6 +98,9 @@ def _asked(**odd: int) -> tuple[str, str]:
     box.put(1, encode(PeerMessage(**header, arrays=model)))
     box.collect(2, [1], timeout=0)
     header |= {"round": 3, "count": 2} | odd
+    if thief:
+        stolen = header | {"start": 9, "count": 1}
+        box.put(1, encode(PeerMessage(**stolen, arrays=model)))
     try:
         box.put(1, encode(PeerMessage(**header, arrays=model)))
     except Refused as refused:

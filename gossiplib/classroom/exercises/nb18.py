@@ -2,12 +2,19 @@
 
 import numpy as np
 
-from gossiplib.classroom import project
+from gossiplib.classroom import leaderboard, project
 from gossiplib.classroom.checking import Function, checks, need, untouched
 
 LIARS = project.NETWORK.num_liars
 #: What exercise 18.5 asks for: more than the notebook's last entry reaches.
 ENOUGH = 0.87
+#: The entry of exercise 18.4 (g): another graph in each run.
+BY_CHANCE = """\
+def by_chance(network):
+    seed = int(np.random.default_rng().integers(2**31))
+    graph = nx.random_regular_graph(4, network.num_clients, seed=seed)
+    return Plan(graph, num_rounds=20)
+"""
 
 
 @checks("18.1")
@@ -54,10 +61,10 @@ def _(average: Function) -> None:
 
 
 @checks("18.4")
-def _(stopped_by: str) -> None:
+def _(stopped_by: str) -> str:
     letters = "".join(str(stopped_by).lower().split())
-    right = len(letters) == 6 and set(letters) <= set("mvtp")
-    need(right, "Six letters of m, v, t and p.")
+    right = len(letters) == 7 and set(letters) <= set("mvtp")
+    need(right, "Seven letters of m, v, t and p.")
     hints = (
         "(a) again: does the checksum still fit?",
         "(b) again: the row is whole, and its number is not what the entry reaches.",
@@ -65,9 +72,14 @@ def _(stopped_by: str) -> None:
         "(d) again: all that the row says is true of that entry.",
         "(e) again: all is true, but would it be good on another five?",
         "(f) again: the entry reaches its score on any seeds, and pays few bytes.",
+        "(g) again: what does the same entry reach when it is run once more?",
     )
-    for said, wanted, hint in zip(letters, "mvmptp", hints, strict=True):
+    for said, wanted, hint in zip(letters, "mvmptpv", hints, strict=True):
         need(said == wanted, f"Look at {hint}")
+    scored = project.score(BY_CHANCE, project.PRACTICE)
+    row = leaderboard.make_row("by chance", scored)
+    problems = leaderboard.verify(row, BY_CHANCE).problems
+    return f"Of such a row as in (g), verify says: {problems[-1]}."
 
 
 @checks("18.5")

@@ -33,6 +33,14 @@ def picture_and_table(folder):
     return drawn, pd.read_csv(folder / "accuracy.csv")
 
 
+@pytest.mark.parametrize("parent", ['a "quoted" one', "back\\slash", "two\nlines"])
+def test_whatever_the_folder_is_called_flower_finds_it(parent, tmp_path):
+    folder = tmp_path / parent / "my-app"
+    new(folder)
+    told = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))
+    assert told["tool"]["flwr"]["app"]["config"]["output"] == str(folder)
+
+
 def test_the_command_writes_an_app_and_overwrites_nothing(tmp_path):
     command = [sys.executable, "-m", "gossiplib.new", "my-project"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

@@ -11,7 +11,7 @@ import numpy as np
 from gossiplib.core.averaging import Model, Models, as_dtypes
 from gossiplib.core.context import RoundContext
 from gossiplib.core.models import check_model
-from gossiplib.system.numbers import check_whole, rng
+from gossiplib.system.numbers import check_whole, rng, settle
 from gossiplib.system.records import ravel, unravel
 
 __all__ = ["Masked"]
@@ -64,8 +64,8 @@ class Masked:
 
     def __post_init__(self) -> None:
         """Check size and seed."""
-        check_whole("size", self.size, 3)
-        check_whole("seed", self.seed, 0)
+        settle(self, check_whole, "size", 3)
+        settle(self, check_whole, "seed", 0)
 
     def groups(self, num_clients: int, server_round: int) -> list[list[int]]:
         """Return the groups of a round, each in ascending order.

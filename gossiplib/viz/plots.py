@@ -197,7 +197,8 @@ def _line(ax: Axes, points: Mapping[int, float], name: str) -> str:
     every = max(1, len(points) // 8)
     look = _look(name, len(ax.lines)) | {"markersize": 5, "markevery": every}
     rounds, values = list(points), list(points.values())
-    ax.plot(rounds, values, label=f"{name} {values[-1]:.2f}", **look)
+    last = f" {values[-1]:.2f}" if values else ""  # nothing was measured
+    ax.plot(rounds, values, label=name + last, **look)
     return str(look["color"])
 
 

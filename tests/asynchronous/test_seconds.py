@@ -150,3 +150,12 @@ def test_who_does_not_wait_is_as_a_loop_over_its_trainings():
 def test_bad_paces(pace, says):
     with pytest.raises(ValueError, match=says):
         Traffic(4, 0, network=NetworkModel(), pace=pace)
+
+
+def test_sizes_and_slots_that_make_no_sense():
+    for size in (-1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="size of a message"):
+            devices(np.ones(4)).rounds(nx.cycle_graph(4), 1, size=size)
+    for slot in (0, -1, np.nan):
+        with pytest.raises(ValueError, match="slot is in seconds"):
+            devices(np.ones(4)).pace(1, slot)

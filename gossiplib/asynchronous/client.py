@@ -99,6 +99,8 @@ def gossip_on_arrival(app: ClientApp, create: CreateModel = merge_update) -> Cli
             trained = check_arrays(only_arrays(reply.content), like)
             metrics.update(first_metrics(reply.content))
             seen = check_number("num-examples", metrics.get("num-examples", 1))
+            if not 0 <= seen < np.inf:
+                raise ValueError(f"num-examples is how many were seen; got {seen}")
             return _row(unpack(trained), models.age[0] + seen)
 
         made = create(received, _row(unpack(before), ages["before"]), update)

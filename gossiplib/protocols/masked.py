@@ -144,6 +144,7 @@ def _fixed(rows: np.ndarray, terms: int) -> np.ndarray:
     """Return numbers in fixed point, so that so many of them have a sum."""
     if rows.dtype.kind == "c":
         raise ValueError("complex numbers have no fixed point: take another average")
+    rows = rows.astype(np.float64)  # in half precision, the unit would be 0
     if not np.all(np.abs(rows) < _RANGE / terms):  # nor NaN
         raise ValueError(f"masks hide finite numbers below {_RANGE / terms:.0f} only")
     return np.rint(rows / _UNIT).astype(np.int64).view(np.uint64)

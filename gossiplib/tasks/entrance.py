@@ -176,8 +176,12 @@ def check_module(model: object) -> nn.Module:
     for name, p in named.items():
         if nn.parameter.is_lazy(p):
             raise ValueError(f"build makes lazy layers ({name}): give them their sizes")
-        if p.is_complex() or p.is_meta:
-            what = "complex numbers" if p.is_complex() else "no numbers yet"
+        faults = {
+            "complex numbers": p.is_complex(),
+            "no numbers yet": p.is_meta,
+            "a hook on a gradient, which copies of it lose": p._backward_hooks,
+        }
+        if what := next((what for what, there in faults.items() if there), ""):
             raise ValueError(f"build's model holds {what} ({name})")
     if not any(p.requires_grad for p in named.values()):
         raise ValueError("build's model has no parameters to train")

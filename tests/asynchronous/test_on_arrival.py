@@ -361,3 +361,17 @@ def test_ages_and_sums_are_those_of_floats_whatever_the_model_is_of(create, kind
 def test_the_result_has_the_mean_model_of_the_clients():
     result = run(drifting_app())
     assert np.allclose(flat(result.arrays), result.models().mean(axis=0))
+
+
+@pytest.mark.parametrize("seen", [-1, float("nan"), float("inf")])
+def test_a_model_grows_older_by_a_number_of_examples(seen):
+    app = ClientApp()
+
+    @app.train()
+    def train(message, context):
+        metrics = MetricRecord({"num-examples": seen})
+        content = {"arrays": message.content["arrays"], "metrics": metrics}
+        return Message(RecordDict(content), reply_to=message)
+
+    lost = run(app, 2, create=random_walk).lost
+    assert f"num-examples is how many were seen; got {float(seen)}" in lost[0].reason

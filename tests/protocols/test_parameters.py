@@ -240,3 +240,14 @@ def test_a_variance_that_a_correction_makes_negative_is_not_blamed_on_weights():
     first = {"running_var": np.ones(2)}
     result = run(QuasiGlobalMomentum(), change, first, rounds=4)
     assert "protocols that correct" in result.lost[0].reason
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.longdouble])
+@pytest.mark.parametrize("average", [weighted_mean, Masked(3), variance_corrected])
+def test_narrow_and_wide_floats_average_alike(average, dtype):
+    def change(arrays, client):
+        return {"w": (arrays["w"] + client + np.arange(3)).astype(arrays["w"].dtype)}
+
+    results = [run(average, change, {"w": np.zeros(3, k)}) for k in (dtype, np.float64)]
+    assert not results[0].lost
+    assert np.allclose(*(result.models() for result in results), rtol=2e-3)

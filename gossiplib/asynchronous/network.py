@@ -263,7 +263,7 @@ class Traffic:
         self._seed = seed
         self._links = None if graph is None else _links(graph, n)
         ones, self._waits = np.ones(n, dtype=np.int64), pace is not None
-        pace = pace or Pace(slots * ones, ones)
+        pace = Pace(*map(np.asarray, pace or (slots * ones, ones)))
         for name, numbers in pace._asdict().items():
             if np.shape(numbers) != (n,):
                 raise ValueError(f"pace has not one {name} for each of {n} clients")

@@ -131,7 +131,7 @@ def named(
     Raises
     ------
     ValueError
-        If the name is unknown, or has no graph of n clients.
+        If the name is unknown, or has no graph of n clients, or no p that is given.
     """
     if name not in NAMES:
         raise ValueError(f"no topology {name!r}; there are {', '.join(NAMES)}")
@@ -141,6 +141,8 @@ def named(
         raise ValueError(f"the degree of a small world is even; got {degree}")
     if p is not None:
         check_share("p", p)
+        if name not in ("random", "small-world"):
+            raise ValueError(f"p is of random and small-world; a {name} has none")
     _check_size(name, n, degree)
     large, number = n > adjacency.LARGE, seed_of(seed)
     builders = _BUILDERS | adjacency.BUILDERS if large else _BUILDERS

@@ -152,6 +152,15 @@ def test_bad_paces(pace, says):
         Traffic(4, 0, network=NetworkModel(), pace=pace)
 
 
+def test_a_pace_of_lists_is_that_of_arrays():
+    told = [PACE, tuple(array.tolist() for array in PACE)]
+    ways = [Traffic(8, 0, slots=4, pace=pace) for pace in told]
+    sent = [
+        [way.leave().tolist() for t in (1, 2) for _ in way.slots(t)] for way in ways
+    ]
+    assert sent[0] == sent[1] and any(sent[0])
+
+
 def test_sizes_and_slots_that_make_no_sense():
     for size in (-1, np.nan, np.inf):
         with pytest.raises(ValueError, match="size of a message"):

@@ -71,14 +71,15 @@ def new(folder: str | Path) -> list[Path]:
     # A text of JSON is one of TOML.
     output = json.dumps(str(folder), ensure_ascii=False)
     words = {"my-project": name, "my_project": package, '"OUTPUT"': output}
-    written = []
-    for file in FILES:
+    texts: dict[Path, bytes] = {}
+    for file in FILES:  # all before the first is written: a path may be no UTF-8
         text = TEMPLATE.joinpath(file).read_text("utf-8")
-        path = folder / file.replace("my_project", package)
+        text = re.sub("|".join(words), lambda m: words[m[0]], text)
+        texts[folder / file.replace("my_project", package)] = text.encode()
+    for path, data in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(re.sub("|".join(words), lambda m: words[m[0]], text), "utf-8")
-        written.append(path)
-    return written
+        path.write_bytes(data)
+    return [*texts]
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord
 
 from gossiplib.core.averaging import Model, as_dtypes
-from gossiplib.system.records import pack, unpack
+from gossiplib.system.records import as_array, pack, unpack
 
 __all__ = [
     "check_arrays",
@@ -32,11 +32,12 @@ def check_arrays(
     arrays = in_order(arrays, like, whose)
     model, old = unpack(arrays), unpack(like)
     check_model(model, old, whose, like)
-    pairs = [*zip(model, old, strict=True)]
-    if any(a.dtype.kind in "biu" and b.dtype.kind in "fc" for a, b in pairs):
-        floats = (a if a.dtype.kind in "fc" else a.astype(b.dtype) for a, b in pairs)
-        return pack(floats, like)
-    return arrays
+    cast = {
+        name: as_array(a.astype(b.dtype))
+        for name, a, b in zip(like, model, old, strict=True)
+        if a.dtype.kind in "biu" and b.dtype.kind in "fc"
+    }
+    return ArrayRecord({**arrays, **cast}) if cast else arrays
 
 
 def in_order(arrays: ArrayRecord, like: ArrayRecord, whose: str) -> ArrayRecord:

@@ -419,16 +419,19 @@ def test_one_peer_needs_a_number_of_clients(n):
 @pytest.mark.parametrize("kind", ["i8", "u1", "?", "f2"])
 def test_what_is_trained_to_whole_numbers_averages_as_under_fedavg(kind):
     def change(arrays, client):
-        return {"w": np.array([client % 2, client > 2, 1]).astype(kind)}
+        w = np.array([client % 2, client > 2, 1]).astype(kind)
+        return {"n": np.array([300]), "w": w}  # a counter of another width
 
-    app, initial = app_of(change), record_of(w=np.zeros(3, np.float32))
+    first = {"n": np.zeros(1, np.uint8), "w": np.zeros(3, np.float32)}
+    app, initial = app_of(change), record_of(**first)
     everyone = {"fraction_evaluate": 0, "min_train_nodes": 6, "min_available_nodes": 6}
     fedavg = FedAvg(**everyone).start(LocalGrid(app, 6), initial.copy(), num_rounds=1)
     result = run(app, nx.complete_graph(6), initial, rounds=1)
     assert np.allclose(
         result.arrays["w"].numpy(), fedavg.arrays["w"].numpy(), atol=1e-3
     )
-    assert all(m["w"].numpy().dtype.kind == "f" for m in result.node_arrays.values())
+    for model in result.node_arrays.values():
+        assert model["w"].numpy().dtype.kind == "f" and model["n"].numpy() == 300
 
 
 # Graphs.

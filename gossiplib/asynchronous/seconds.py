@@ -74,6 +74,11 @@ class Devices:
             Bytes of the message.
         copies : int or numpy.ndarray
             How many of it each client sends at once.
+
+        Raises
+        ------
+        ValueError
+            If the size is below 0, or not finite.
         """
         if not 0 <= size < np.inf:
             raise ValueError(f"the size of a message is 0 or more bytes; got {size}")

@@ -5,6 +5,7 @@ and `task.py`, with a pyproject.toml and a README that says how `flwr run .` run
 """
 
 import argparse
+import json
 import keyword
 import re
 import sys
@@ -67,15 +68,18 @@ def new(folder: str | Path) -> list[Path]:
         )
     if folder.exists():
         raise FileExistsError(f"{folder} is there already: choose another name")
-    words = {"my-project": name, "my_project": package, "OUTPUT": folder.as_posix()}
-    written = []
-    for file in FILES:
+    # A text of JSON is one of TOML.
+    output = json.dumps(str(folder), ensure_ascii=False)
+    words = {"my-project": name, "my_project": package, '"OUTPUT"': output}
+    texts: dict[Path, bytes] = {}
+    for file in FILES:  # all before the first is written: a path may be no UTF-8
         text = TEMPLATE.joinpath(file).read_text("utf-8")
-        path = folder / file.replace("my_project", package)
+        text = re.sub("|".join(words), lambda m: words[m[0]], text)
+        texts[folder / file.replace("my_project", package)] = text.encode()
+    for path, data in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(re.sub("|".join(words), lambda m: words[m[0]], text), "utf-8")
-        written.append(path)
-    return written
+        path.write_bytes(data)
+    return [*texts]
 
 
 def main() -> None:
@@ -85,8 +89,10 @@ def main() -> None:
     folder = parser.parse_args().folder
     try:
         written = new(folder)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         sys.exit(f"Nothing was written: {error}.")
+    except OSError as error:
+        sys.exit(f"The app could not be written: {error}.")
     print("Written:", *(path.relative_to(Path(folder).absolute()) for path in written))
     print(f"Now read {written[0]}: it says how `flwr run .` runs it.")
 

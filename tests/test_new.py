@@ -1,6 +1,7 @@
 """A new app by `python -m gossiplib.new`: whole, and run by `flwr run .`."""
 
 import importlib
+import os
 import subprocess
 import sys
 import tomllib
@@ -31,6 +32,21 @@ def picture_and_table(folder):
     """Return whether there is a picture, and the table beside it."""
     drawn = (folder / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     return drawn, pd.read_csv(folder / "accuracy.csv")
+
+
+@pytest.mark.parametrize("parent", ['a "quoted" one', "back\\slash", "two\nlines"])
+def test_whatever_the_folder_is_called_flower_finds_it(parent, tmp_path):
+    folder = tmp_path / parent / "my-app"
+    new(folder)
+    told = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))
+    assert told["tool"]["flwr"]["app"]["config"]["output"] == str(folder)
+
+
+def test_a_folder_whose_name_no_text_can_hold_is_not_begun(tmp_path):
+    folder = tmp_path / os.fsdecode(b"\xff")
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        new(folder / "my-app")
+    assert not folder.exists()
 
 
 def test_the_command_writes_an_app_and_overwrites_nothing(tmp_path):

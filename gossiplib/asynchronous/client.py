@@ -99,6 +99,8 @@ def gossip_on_arrival(app: ClientApp, create: CreateModel = merge_update) -> Cli
             trained = check_arrays(only_arrays(reply.content), like)
             metrics.update(first_metrics(reply.content))
             seen = check_number("num-examples", metrics.get("num-examples", 1))
+            if not 0 <= seen < np.inf:
+                raise ValueError(f"num-examples is how many were seen; got {seen}")
             return _row(unpack(trained), models.age[0] + seen)
 
         made = create(received, _row(unpack(before), ages["before"]), update)
@@ -129,10 +131,13 @@ def _state(
 
 
 def _row(arrays: list[np.ndarray], age: Any) -> Linear:
-    """Return a model as a row, all its arrays end to end, with 0 for what is masked."""
+    """Return a model as a row, all its arrays end to end, with 0 for what is masked.
+
+    The numbers are floats, and wide enough for a sum; so is the age, of any model.
+    """
     w = ravel(arrays)[None]
-    w = np.where(np.isinf(w), 0, w)
-    return Linear(w, np.asarray([age], dtype=w.dtype))
+    w = np.where(np.isinf(w), 0, w).astype(np.result_type(w, np.float32))
+    return Linear(w, np.asarray([age], dtype=np.float64))
 
 
 def _record(model: Linear, like: ArrayRecord) -> ArrayRecord:

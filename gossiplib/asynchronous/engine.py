@@ -111,7 +111,7 @@ def gossip_cycles(
             "the models are linear, and need floats of shape (examples, features); the "
             f"task has {task.x.dtype} of shape {tuple(task.x.shape)}"
         )
-    check_whole("num_cycles", num_cycles, 1)
+    num_cycles = check_whole("num_cycles", num_cycles, 1)
     check_whole("observe_every", observe_every, 0)
     if sample is not None:
         check_whole("sample", sample, 1, task.num_clients)

@@ -22,7 +22,13 @@ import numpy as np
 from gossiplib.asynchronous.seconds import Pace
 from gossiplib.core import mixing, topology
 from gossiplib.core.adjacency import Graph, online
-from gossiplib.system.numbers import check_number, check_share, check_whole, rng
+from gossiplib.system.numbers import (
+    check_number,
+    check_share,
+    check_whole,
+    rng,
+    settle,
+)
 
 __all__ = [
     "GeneralizedTokenAccount",
@@ -65,7 +71,7 @@ class SimpleTokenAccount:
 
     def __post_init__(self) -> None:
         """Check the capacity."""
-        check_whole("capacity", self.capacity, 0)
+        settle(self, check_whole, "capacity", 0)
 
     def proactive(self, tokens: np.ndarray) -> np.ndarray:
         """Return 1 where tokens ≥ C, else 0."""
@@ -97,8 +103,8 @@ class GeneralizedTokenAccount(SimpleTokenAccount):
 
     def __post_init__(self) -> None:
         """Check capacity and reactivity."""
-        check_whole("capacity", self.capacity, 1)
-        check_whole("reactivity", self.reactivity, 1, self.capacity)
+        settle(self, check_whole, "capacity", 1)
+        settle(self, check_whole, "reactivity", 1, self.capacity)
 
     def reactive(self, tokens: np.ndarray, useful: np.ndarray) -> np.ndarray:
         """Return ⌊(A - 1 + tokens) / A⌋, or about half of it for a useless message.
@@ -172,7 +178,7 @@ class NetworkModel:
     def __post_init__(self) -> None:
         """Check the numbers."""
         check_share("drop", self.drop)
-        check_whole("delay", self.delay, 1)
+        settle(self, check_whole, "delay", 1)
         check_share("online", self.online)
         if self.session is None:
             return
@@ -257,7 +263,7 @@ class Traffic:
         self._seed = seed
         self._links = None if graph is None else _links(graph, n)
         ones, self._waits = np.ones(n, dtype=np.int64), pace is not None
-        pace = pace or Pace(slots * ones, ones)
+        pace = Pace(*map(np.asarray, pace or (slots * ones, ones)))
         for name, numbers in pace._asdict().items():
             if np.shape(numbers) != (n,):
                 raise ValueError(f"pace has not one {name} for each of {n} clients")

@@ -18,6 +18,7 @@ import numpy as np
 
 from gossiplib.core import mixing, topology
 from gossiplib.core.adjacency import Graph
+from gossiplib.system.numbers import check_seconds
 
 __all__ = ["Devices", "Pace"]
 
@@ -73,7 +74,14 @@ class Devices:
             Bytes of the message.
         copies : int or numpy.ndarray
             How many of it each client sends at once.
+
+        Raises
+        ------
+        ValueError
+            If the size is below 0, or not finite.
         """
+        if not 0 <= size < np.inf:
+            raise ValueError(f"the size of a message is 0 or more bytes; got {size}")
         return self.latency + copies * size / self.bandwidth
 
     def rounds(
@@ -145,5 +153,6 @@ class Devices:
         size, slot : float
             Bytes of a model; and seconds of a slot, to which times are rounded up.
         """
+        check_seconds("slot", slot)
         times = np.stack([self.compute, self.transfer(size)]) / slot
         return Pace(*np.ceil(times.round(9)).clip(1).astype(int))

@@ -24,7 +24,12 @@ from gossiplib.asynchronous.network import (
 )
 from gossiplib.core.adjacency import Graph
 from gossiplib.core.calls import Calls
-from gossiplib.core.models import check_arrays, check_initial, check_model
+from gossiplib.core.models import (
+    check_arrays,
+    check_initial,
+    check_model,
+    mean_arrays,
+)
 from gossiplib.core.result import EvaluateFn, GossipResult, as_evaluate_fn
 from gossiplib.system.numbers import Seed, check_seconds, check_whole, seed_of
 from gossiplib.system.records import (
@@ -114,8 +119,8 @@ class AsyncServer(Strategy):
         `lost`: the client keeps its model, and the message is gone. If no client joins,
         or all of them fail, a RuntimeError is raised.
         """
-        check_whole("num_rounds", num_rounds, 1)
-        check_initial(initial_arrays)
+        num_rounds = check_whole("num_rounds", num_rounds, 1)
+        check_initial(initial_arrays, train_config, evaluate_config)
         evaluate_fn = as_evaluate_fn(evaluate_fn)
         result, traffic = GossipResult(), copy.deepcopy(self.traffic)
         calls, config = Calls(grid, timeout, result), dict(train_config or {})
@@ -138,6 +143,8 @@ class AsyncServer(Strategy):
                     run.flying = {number: run.flying[number] for number in left}
             result.messages[cycle] = int(traffic.sent.sum())
             run.end(traffic.num_clients)
+        if result.node_arrays:
+            result.arrays = mean_arrays(list(result.node_arrays.values()))
         return result
 
     def summary(self) -> None:

@@ -140,8 +140,10 @@ def _outcomes_of(row: Row) -> list[Outcome]:
 
 def append(path: str | os.PathLike[str], row: Row) -> None:
     """Write a `row` at the end of a file, whose `path` need not be there yet."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(row, sort_keys=True) + "\n")
+    with open(path, "ab+") as file:
+        file.seek(-min(1, file.tell()), os.SEEK_END)
+        lead = "" if file.read() in (b"", b"\n") else "\n"  # it was edited by hand
+        file.write(f"{lead}{json.dumps(row, sort_keys=True)}\n".encode())
 
 
 def verify(row: Row, entry: Callable[..., Any] | str) -> Verdict:
@@ -216,7 +218,9 @@ def judge(folder: str | os.PathLike[str], seeds: Sequence[int]) -> Board:
     do no harm.
     """
     valid, refused = [], set()
-    for path in sorted(Path(folder).glob("*.py")):
+    for path in sorted(map(Path(folder).joinpath, os.listdir(folder))):
+        if path.suffix != ".py":
+            continue
         claims = merge([path.with_suffix(".jsonl")], seeds=None)
         refused |= {*claims.refused}
         try:

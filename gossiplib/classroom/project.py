@@ -34,7 +34,7 @@ from gossiplib.core.averaging import Average, Model, per_client, weighted_mean
 from gossiplib.core.checkpoint import fingerprint
 from gossiplib.core.context import RoundContext
 from gossiplib.protocols import codecs, compressed, push_sum, robust
-from gossiplib.system.numbers import check_whole, rng
+from gossiplib.system.numbers import check_whole, rng, settle
 from gossiplib.system.records import array_bytes, ravel
 from gossiplib.tasks.poisoning import poisoned
 from gossiplib.tasks.task import Task, digits
@@ -376,9 +376,9 @@ def _plan(source: str) -> Plan:
     if type(plan) is not Plan:
         raise EntryError(f"an entry returns a Plan, not a {type(plan).__name__}")
     with _blame():
-        check_whole("num_rounds", plan.num_rounds, 1, PASSES)
-        check_whole("epochs", plan.epochs, 1, PASSES)
-        check_whole("batch_size", plan.batch_size, 8)
+        settle(plan, check_whole, "num_rounds", 1, PASSES)  # or 8 bits of numpy's
+        settle(plan, check_whole, "epochs", 1, PASSES)
+        settle(plan, check_whole, "batch_size", 8)
         if isinstance(plan.schedule, nx.Graph):
             topology.check_graph(plan.schedule, NETWORK.num_clients)
     passes = plan.num_rounds * plan.epochs

@@ -142,6 +142,8 @@ def as_model(made: Any, by: str) -> Model:
     if not isinstance(made, Iterable) or isinstance(made, Mapping | str):
         kind = type(made).__name__
         raise TypeError(f"{by} must return a list of arrays, not a {kind}")
+    if any(map(np.ma.is_masked, made := [*made])):
+        raise TypeError(f"{by} returned masked values: fill them")
     return [np.asarray(array) for array in made]
 
 
@@ -177,7 +179,8 @@ def as_dtypes(mixed: Iterable[Any], own: Model, neighbours: Models = ()) -> Mode
         if not np.all(same | ((info.min <= whole) & (whole < info.max + 1.0))):
             raise ValueError(
                 f"an average is out of the range of {dtype}, {info.min} to {info.max}: "
-                "weights below 0 do not go together with whole numbers"
+                "weights below 0, and what stretches or corrects models, do not go "
+                "together with whole numbers"
             )
         cast.append(np.where(same, mine, np.where(same, 0, whole).astype(dtype)))
     return cast

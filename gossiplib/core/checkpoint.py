@@ -107,11 +107,15 @@ class _Header(NamedTuple):
 
 def check_path(path: Where | None) -> Where | None:
     """Return a path as an absolute one; raise ValueError if nothing can go there."""
-    if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
+    if path is None:
+        return None
+    path = Path(path)
+    # What is there is replaced: it must be no folder, and no device.
+    if not path.parent.is_dir() or path.exists() and not path.is_file():
         raise ValueError(
             f"checkpoint must name a file in a folder that is there; got {path}"
         )
-    return None if path is None else Path(path).absolute()
+    return path.absolute()
 
 
 def fingerprint(*values: np.ndarray | ArrayRecord | ConfigRecord) -> str:

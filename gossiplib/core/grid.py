@@ -110,7 +110,7 @@ class LocalGrid(Grid):
         *,
         run_config: dict[str, Any] | None = None,
     ) -> None:
-        check_whole("num_nodes", num_nodes, 1)
+        num_nodes = check_whole("num_nodes", num_nodes, 1)
         node_ids = random.Random(num_nodes).sample(range(1, 2**63), num_nodes)
         self._nodes = {
             node_id: LocalNode(client_app, i, num_nodes, node_id, run_config)

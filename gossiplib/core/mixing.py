@@ -304,7 +304,7 @@ def rounds_to_consensus(W: Matrix, tolerance: float = 0.01) -> float:
     return math.ceil(math.log(tolerance) / math.log(rate))
 
 
-def effective_neighbours(W: np.ndarray, gamma: float) -> float:
+def effective_neighbours(W: Matrix, gamma: float) -> float:
     """Return n_W(γ), the number of clients that effectively average their noise.
 
     A random walk x ← √γ W x + noise has, on average, the variance of one in which
@@ -313,7 +313,7 @@ def effective_neighbours(W: np.ndarray, gamma: float) -> float:
 
     Parameters
     ----------
-    W : numpy.ndarray
+    W : numpy.ndarray or scipy.sparse.csr_array
         Symmetric mixing matrix, shape (n, n).
     gamma : float
         Decay, 0 ≤ γ < 1; near 1 for a small learning rate, which reaches further.
@@ -332,7 +332,7 @@ def effective_neighbours(W: np.ndarray, gamma: float) -> float:
         raise ValueError(f"gamma must be at least 0 and below 1; got {gamma}")
     if not _symmetric(W):
         raise ValueError("effective_neighbours needs a symmetric W")
-    eigenvalues = np.linalg.eigvalsh(W)
+    eigenvalues = np.linalg.eigvalsh(as_dense(W))
     return float(1 / (1 - gamma) / np.mean(1 / (1 - gamma * eigenvalues**2)))
 
 
@@ -344,7 +344,8 @@ def consensus_distance(models: np.ndarray) -> float:
     models : numpy.ndarray
         One model a row, shape (n, parameters).
     """
-    models = np.asarray(models, dtype=np.float64)
+    models = np.asarray(models)
+    models = models.astype(np.result_type(models, np.float64), copy=False)
     return float(np.linalg.norm(models - models.mean(axis=0)) / math.sqrt(len(models)))
 
 

@@ -7,10 +7,10 @@ nothing of gossip.
 from collections.abc import Iterable
 
 import numpy as np
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, ConfigRecord
 
 from gossiplib.core.averaging import Model, as_dtypes
-from gossiplib.system.records import pack, unpack
+from gossiplib.system.records import as_array, pack, unpack
 
 __all__ = [
     "check_arrays",
@@ -26,11 +26,18 @@ def check_arrays(
 ) -> ArrayRecord:
     """Return a model with its arrays in the order of another; see `check_model`.
 
-    Arrays are known by their names, as in `FedAvg`.
+    Arrays are known by their names, as in `FedAvg`. Whole numbers in the place of
+    floats become floats, as there: or their average would be rounded.
     """
     arrays = in_order(arrays, like, whose)
-    check_model(unpack(arrays), unpack(like), whose, like)
-    return arrays
+    model, old = unpack(arrays), unpack(like)
+    check_model(model, old, whose, like)
+    cast = {
+        name: as_array(a.astype(b.dtype))
+        for name, a, b in zip(like, model, old, strict=True)
+        if a.dtype.kind in "biu" and b.dtype.kind in "fc"
+    }
+    return ArrayRecord({**arrays, **cast}) if cast else arrays
 
 
 def in_order(arrays: ArrayRecord, like: ArrayRecord, whose: str) -> ArrayRecord:
@@ -45,13 +52,21 @@ def in_order(arrays: ArrayRecord, like: ArrayRecord, whose: str) -> ArrayRecord:
     return ArrayRecord({name: arrays[name] for name in like})
 
 
-def check_initial(arrays: ArrayRecord) -> list[np.ndarray]:
-    """Return the arrays of a first model; raise an error unless it can be one."""
+def check_initial(
+    arrays: ArrayRecord, *configs: ConfigRecord | None
+) -> list[np.ndarray]:
+    """Return the arrays of a first model; raise an error unless it can be one.
+
+    So are configs checked, of which there may be none.
+    """
     if not isinstance(arrays, ArrayRecord):
         kind = type(arrays).__name__
         raise TypeError(f"initial_arrays must be an ArrayRecord, not a {kind}")
     model = unpack(arrays)
     check_model(model, model, "initial_arrays:", arrays)
+    for config in configs:
+        if not isinstance(config, ConfigRecord | None):
+            raise TypeError(f"a config must be a ConfigRecord, not {config!r}")
     return model
 
 
@@ -123,6 +138,7 @@ def check_variances(mixed: Model, models: list[Model], names: Iterable[str]) -> 
         if name.endswith(("running_var", "moving_variance")):
             if ((new < 0) & (np.min(old, axis=0) >= 0)).any():
                 raise ValueError(
-                    f"the average makes the variance {name!r} negative: is a weight "
-                    "below 0? Take others, such as mixing.metropolis"
+                    f"the average makes the variance {name!r} negative, as weights "
+                    "below 0 may, and protocols that correct or compress models: take "
+                    "mixing.metropolis and a mean, or a model without running_var"
                 )

@@ -225,11 +225,8 @@ class Gossip(Strategy):
         evaluate_fn: EvaluateFn | None,
     ) -> GossipResult:
         """Begin a run, or go on with that of a checkpoint; go through its rounds."""
-        check_whole("num_rounds", num_rounds, 1)
-        check_initial(records[0])
-        for config in records[1:]:
-            if not isinstance(config, ConfigRecord | None):
-                raise TypeError(f"a config must be a ConfigRecord, not {config!r}")
+        num_rounds = check_whole("num_rounds", num_rounds, 1)
+        check_initial(*records)
         evaluate_fn = as_evaluate_fn(evaluate_fn)
         records = (records[0].copy(), *records[1:])  # late clients begin with it, too
         self.summary()

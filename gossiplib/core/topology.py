@@ -131,16 +131,18 @@ def named(
     Raises
     ------
     ValueError
-        If the name is unknown, or has no graph of n clients.
+        If the name is unknown, or has no graph of n clients, or no p that is given.
     """
     if name not in NAMES:
         raise ValueError(f"no topology {name!r}; there are {', '.join(NAMES)}")
-    if check_whole("n", n, 0) < 2:
+    if (n := check_whole("n", n, 0)) < 2:
         raise ValueError(f"a topology needs at least 2 clients; n is {n}")
-    if check_whole("degree", degree, 2) % 2 and name == "small-world":
+    if (degree := check_whole("degree", degree, 2)) % 2 and name == "small-world":
         raise ValueError(f"the degree of a small world is even; got {degree}")
     if p is not None:
         check_share("p", p)
+        if name not in ("random", "small-world"):
+            raise ValueError(f"p is of random and small-world; a {name} has none")
     _check_size(name, n, degree)
     large, number = n > adjacency.LARGE, seed_of(seed)
     builders = _BUILDERS | adjacency.BUILDERS if large else _BUILDERS
@@ -234,8 +236,8 @@ def check_graph(graph: Graph, n: int, *, connected: bool = True) -> None:
     TypeError
         If it is neither a simple networkx graph nor a sparse adjacency.
     ValueError
-        If nodes are missing or foreign, a client is its own neighbour, or the graph
-        is disconnected. The message names the clients.
+        If nodes are missing or foreign, a client is its own neighbour, `online` is no
+        truth value, or the graph is disconnected. The message names the clients.
 
     Warns
     -----
@@ -277,6 +279,9 @@ def _check_nodes(graph: nx.Graph, n: int) -> bool:
             f"self-loops at {_some(loops)}: a client always keeps a share of its own "
             "model, so leave them out (graph.remove_edges_from(nx.selfloop_edges(g)))"
         )
+    for i, here in graph.nodes(data="online", default=True):
+        if not isinstance(here, bool | np.bool_):
+            raise ValueError(f"online is True or False; of client {i} it is {here!r}")
     return any(weight != 1 for *_, weight in graph.edges(data="weight", default=1))
 
 
@@ -319,6 +324,7 @@ def one_peer_exponential(n: int) -> Schedule:
     Ying et al. 2021, "Exponential Graph is Provably Efficient for Decentralized Deep
     Training", arXiv:2110.13363.
     """
+    n = check_whole("n", n, 1)
     i = np.arange(n if n > 1 else 0)
 
     def schedule(server_round: int) -> Graph:
@@ -340,11 +346,16 @@ def random_matching(graph: Graph, seed: Seed = 0) -> Schedule:
     Parameters
     ----------
     graph : networkx.Graph or scipy.sparse.csr_array
-        Who can be paired with whom.
+        Who can be paired with whom; undirected.
     seed : int or numpy.random.Generator
         Decides the pairs of all rounds.
+
+    Raises
+    ------
+    ValueError
+        If the graph is directed, or has clients that are offline.
     """
-    check_graph(graph, n := num_clients(graph), connected=False)
+    n = _drawn_from(graph, undirected="random_matching")
     ends, number = np.stack(adjacency.edges(graph)), seed_of(seed)
 
     def schedule(server_round: int) -> Graph:
@@ -396,16 +407,27 @@ def push_pull(graph: Graph, seed: Seed = 0) -> Schedule:
     Raises
     ------
     ValueError
-        If the graph is directed.
+        If the graph is directed, or has clients that are offline.
     """
-    if adjacency.is_directed(graph):
-        raise ValueError("push_pull goes both ways: it needs an undirected graph")
     return _calls(graph, seed, "push-pull")
+
+
+def _drawn_from(graph: Graph, undirected: str = "") -> int:
+    """Check a graph of whose links some are drawn in each round; return its clients."""
+    check_graph(graph, n := num_clients(graph), connected=False)
+    if undirected and adjacency.is_directed(graph):
+        raise ValueError(f"{undirected} goes both ways: it needs an undirected graph")
+    if (away := np.flatnonzero(~adjacency.online(graph))).size:
+        raise ValueError(
+            f"client {away[0]} is offline in the graph, and links are drawn from all: "
+            "take churn around the schedule"
+        )
+    return n
 
 
 def _calls(graph: Graph, seed: Seed, use: str) -> Schedule:
     """Return a schedule in which each client calls one random neighbour a round."""
-    check_graph(graph, n := num_clients(graph), connected=False)
+    n = _drawn_from(graph, undirected="push_pull" if use == "push-pull" else "")
     i, j = adjacency.links(graph)
     pulls = use == "pull"  # then the caller is the receiver
     callers, called = np.divmod(np.sort(i * n + j if pulls else j * n + i), n)

@@ -20,7 +20,7 @@ from scipy.stats import norm
 
 from gossiplib.core.averaging import Average, Model, Models, as_dtypes, per_client
 from gossiplib.core.context import RoundContext, uniforms
-from gossiplib.system.numbers import check_number, check_whole
+from gossiplib.system.numbers import check_number, check_whole, settle
 from gossiplib.system.records import unravel
 
 __all__ = [
@@ -83,7 +83,8 @@ class Byzantine:
     ------
     ValueError
         If `average` has a `send`, so that clients send something else than models; or,
-        when averaging, if the attack returns what is not like models.
+        when averaging, if a node is no client, or the attack returns what is not like
+        models.
     """
 
     average: Average
@@ -105,6 +106,9 @@ class Byzantine:
     ) -> Model:
         """Replace what came from the liars, and average."""
         liars, clients = np.array(self.nodes, dtype=np.int64), context.clients
+        n = int(context.node_config.get("num-partitions", 2**62))
+        if liars.size and liars[-1] >= n:
+            raise ValueError(f"client {liars[-1]}, a liar, is none of 0..{n - 1}")
         lies = np.isin(context.senders, liars) & ~np.isin(clients, liars)
         if not lies.any():
             return self.average(own, neighbours, weights, context)
@@ -168,7 +172,7 @@ class SignFlip:
 
     def __call__(self, view: AttackView) -> list[Model]:
         """Return the lies."""
-        return [[-self.scale * a for a in model] for model in view.true]
+        return [[-(self.scale * a) for a in model] for model in view.true]
 
 
 @dataclass(frozen=True)
@@ -195,7 +199,7 @@ class Noise:
         """Check the numbers."""
         if not 0 <= check_number("std", self.std):
             raise ValueError(f"std must be 0 or more; got {self.std}")
-        check_whole("seed", self.seed, 0)
+        settle(self, check_whole, "seed", 0)
 
     def __call__(self, view: AttackView) -> list[Model]:
         """Return the lies."""
@@ -287,7 +291,7 @@ class Inconsistent:
     def __post_init__(self) -> None:
         """Check the numbers."""
         check_number("strength", self.strength)
-        check_whole("seed", self.seed, 0)
+        settle(self, check_whole, "seed", 0)
 
     def __call__(self, view: AttackView) -> list[Model]:
         """Return the lies."""
@@ -318,7 +322,7 @@ class Dissensus:
 
     def __call__(self, view: AttackView) -> list[Model]:
         """Return the lies."""
-        share = -self.epsilon * view.honest_weights / view.true_weights.sum(axis=0)
+        share = -(self.epsilon * view.honest_weights) / view.true_weights.sum(axis=0)
         lie = []
         for own, *others in zip(view.own, *view.honest, strict=True):
             x = own.astype(np.float64)

@@ -19,7 +19,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from gossiplib.core.context import RoundContext, uniforms
-from gossiplib.system.numbers import check_share, check_whole
+from gossiplib.system.numbers import check_share, check_whole, settle
 
 __all__ = ["Codec", "Parts", "Qsgd", "RandomK", "TopK"]
 
@@ -127,7 +127,7 @@ class RandomK(TopK):
     def __post_init__(self) -> None:
         """Check share and seed."""
         super().__post_init__()
-        check_whole("seed", self.seed, 0)
+        settle(self, check_whole, "seed", 0)
 
     def encode(self, x: np.ndarray, context: RoundContext) -> Payload:
         """Return places and values of k numbers."""
@@ -167,8 +167,8 @@ class Qsgd:
 
     def __post_init__(self) -> None:
         """Check levels and seed."""
-        check_whole("levels", self.levels, 1, 32_767)
-        check_whole("seed", self.seed, 0)
+        settle(self, check_whole, "levels", 1, 32_767)
+        settle(self, check_whole, "seed", 0)
 
     @property
     def bits(self) -> int:
@@ -217,7 +217,7 @@ class Parts:
 
     def __post_init__(self) -> None:
         """Check the number of parts."""
-        check_whole("count", self.count, 1, 65_536)
+        settle(self, check_whole, "count", 1, 65_536)
 
     def encode(self, x: np.ndarray, context: RoundContext) -> Payload:
         """Return the number of the round's part, shape (1,), and its values."""

@@ -45,7 +45,8 @@ def tell_labels(
     Raises
     ------
     ValueError
-        If `epsilon` is not above 0, or finite and there is no seed.
+        If counts are no whole numbers, or `epsilon` is not above 0, or finite and there
+        is no seed.
 
     References
     ----------
@@ -54,7 +55,10 @@ def tell_labels(
     """
     if not check_number("epsilon", epsilon) > 0:
         raise ValueError(f"epsilon must be above 0; got {epsilon}")
-    told = np.array(counts, dtype=np.int64)
+    told = np.array(counts)
+    if told.dtype.kind not in "biu":
+        raise ValueError(f"counts are whole numbers, of examples; got {told.dtype}")
+    told = told.astype(np.int64)
     if epsilon == inf:
         return told
     if seed is None:
@@ -65,7 +69,7 @@ def tell_labels(
 
 def shares_of(told: np.ndarray) -> np.ndarray:
     """Return each client's shares of the classes, shape (clients, classes)."""
-    counts = np.maximum(told, 0.0)
+    counts = np.maximum(np.asarray(told), 0.0)
     sums = counts.sum(axis=1, keepdims=True)
     return np.divide(
         counts, sums, out=np.full_like(counts, 1 / counts.shape[1]), where=sums > 0

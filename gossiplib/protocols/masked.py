@@ -11,7 +11,7 @@ import numpy as np
 from gossiplib.core.averaging import Model, Models, as_dtypes
 from gossiplib.core.context import RoundContext
 from gossiplib.core.models import check_model
-from gossiplib.system.numbers import check_whole, rng
+from gossiplib.system.numbers import check_whole, rng, settle
 from gossiplib.system.records import ravel, unravel
 
 __all__ = ["Masked"]
@@ -64,8 +64,8 @@ class Masked:
 
     def __post_init__(self) -> None:
         """Check size and seed."""
-        check_whole("size", self.size, 3)
-        check_whole("seed", self.seed, 0)
+        settle(self, check_whole, "size", 3)
+        settle(self, check_whole, "seed", 0)
 
     def groups(self, num_clients: int, server_round: int) -> list[list[int]]:
         """Return the groups of a round, each in ascending order.
@@ -144,6 +144,7 @@ def _fixed(rows: np.ndarray, terms: int) -> np.ndarray:
     """Return numbers in fixed point, so that so many of them have a sum."""
     if rows.dtype.kind == "c":
         raise ValueError("complex numbers have no fixed point: take another average")
+    rows = rows.astype(np.float64)  # in half precision, the unit would be 0
     if not np.all(np.abs(rows) < _RANGE / terms):  # nor NaN
         raise ValueError(f"masks hide finite numbers below {_RANGE / terms:.0f} only")
     return np.rint(rows / _UNIT).astype(np.int64).view(np.uint64)

@@ -19,7 +19,7 @@ from gossiplib.core.averaging import Model, Models
 from gossiplib.core.context import RoundContext
 from gossiplib.protocols.labels import shares_of, skew
 from gossiplib.protocols.robust import distances
-from gossiplib.system.numbers import check_share, check_whole, rng
+from gossiplib.system.numbers import check_share, check_whole, rng, settle
 
 __all__ = ["LikeLabels", "LikeModels", "UnlikeLabels"]
 
@@ -61,7 +61,7 @@ class LikeModels:
 
     def __post_init__(self) -> None:
         """Check what is given."""
-        check_whole("k", self.k, 1)
+        settle(self, check_whole, "k", 1)
         check_share("explore", self.explore)
 
     def hear(self, own: Model, neighbours: Models, context: RoundContext) -> None:
@@ -113,7 +113,7 @@ class LikeLabels:
 
     def __post_init__(self) -> None:
         """Check what is given."""
-        check_whole("k", self.k, 1)
+        settle(self, check_whole, "k", 1)
 
     def __call__(
         self, candidates: list[int], server_round: int, context: Context

@@ -350,6 +350,7 @@ def heard_share(W: np.ndarray, listener: int, rounds: int) -> np.ndarray:
     system; so Bellet, Cyffers and others 2025, arXiv:2510.17480.
     """
     n = len(W)
+    check_whole("listener", listener, 0, n - 1)  # -1 would be the last, and not itself
     near = np.flatnonzero(W[listener] * (np.arange(n) != listener))
     sees, now = [np.eye(n)[[listener]]], np.eye(n)
     for _ in range(check_whole("rounds", rounds, 1)):
@@ -377,6 +378,7 @@ def hop_bound(W: np.ndarray, listener: int, rounds: int) -> np.ndarray:
     numpy.ndarray
         Shape (hops,), for k = 1, 2, ... up to the farthest client.
     """
+    check_whole("listener", listener, 0, len(W) - 1)
     linked = (np.asarray(W) != 0) & ~np.eye(len(W), dtype=bool)
     hops = shortest_path(linked, unweighted=True, indices=listener)
     bounds = []

@@ -26,7 +26,7 @@ import numpy as np
 
 from gossiplib.core.averaging import Model, Models, as_dtypes, weighted_mean
 from gossiplib.core.context import RoundContext
-from gossiplib.system.numbers import check_whole
+from gossiplib.system.numbers import check_whole, settle
 
 __all__ = [
     "ClippedGossip",
@@ -70,7 +70,7 @@ class TrimmedMean:
 
     def __post_init__(self) -> None:
         """Check the number of liars."""
-        check_whole("f", self.f, 0)
+        settle(self, check_whole, "f", 0)
 
     def __call__(
         self, own: Model, neighbours: Models, weights: Any = None, context: Any = None
@@ -133,8 +133,8 @@ class Krum:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        check_whole("f", self.f, 0)
-        check_whole("keep", self.keep, 1)
+        settle(self, check_whole, "f", 0)
+        settle(self, check_whole, "keep", 1)
 
     def __call__(
         self, own: Model, neighbours: Models, weights: Any, context: RoundContext
@@ -174,7 +174,7 @@ class ClippedGossip:
 
     def __post_init__(self) -> None:
         """Check the number of liars."""
-        check_whole("f", self.f, 0)
+        settle(self, check_whole, "f", 0)
 
     def __call__(
         self, own: Model, neighbours: Models, weights: np.ndarray, context: RoundContext

@@ -42,6 +42,9 @@ def variance_corrected(
     mixed = weighted_mean(own, neighbours, weights)
     with np.errstate(divide="ignore", invalid="ignore"):
         for mean, *sources in zip(mixed, own, *neighbours, strict=True):
+            if not mean.size:
+                corrected.append(mean)
+                continue
             one = tuple(
                 range(weights.ndim - 1, mean.ndim)
             )  # axes of one client's array

@@ -30,7 +30,7 @@ def write(path: str | os.PathLike[str], members: Mapping[str, Member]) -> None:
     A temporary file takes the name only when all is on the disk: whatever happens,
     there is the old archive or the new one. Only the owner can read it.
     """
-    path = Path(path).resolve()
+    path = Path(os.path.realpath(path))  # a loop of links is no error to it
     _sweep(path.parent)
     file = _part(path.parent)
     try:

@@ -8,6 +8,7 @@ another order see the same numbers, and one fault does not move another.
 import math
 import numbers
 import reprlib
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -33,6 +34,14 @@ def check_number(name: str, value: object) -> float:
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         return float(value)
     raise ValueError(f"{name} must be a number; got {value!r}")
+
+
+def settle(thing: object, check: Callable[..., object], name: str, *args: int) -> None:
+    """Check an attribute of a frozen dataclass; keep it as what `check` returns.
+
+    What numpy counts in 8 bits passes the checks, and overflows in use.
+    """
+    object.__setattr__(thing, name, check(name, getattr(thing, name), *args))
 
 
 def check_seconds(name: str, value: object, *, zero: bool = False) -> None:

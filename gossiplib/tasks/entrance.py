@@ -4,7 +4,6 @@ Whatever gives an array is turned into one here, once: numpy, pandas, lists, ten
 any device, sparse matrices.
 """
 
-import contextlib
 import numbers
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+
+from gossiplib.tasks.training import seeded
 
 #: The data types of models, and what numpy calls them.
 FLOATS = {torch.float32: np.float32, torch.float64: np.float64}
@@ -133,8 +134,10 @@ def read_y(y: object, examples: int) -> tuple[np.ndarray, int]:
         classes = np.unique(array)
         if np.array_equal(classes, np.arange(len(classes))):
             return array.astype(np.int64), len(classes)
-    some = list(dict.fromkeys(array[:1000].tolist()))
-    shown = ", ".join(map(repr, some[:5])) + (", ..." if len(some) > 5 else "")
+    some = list(dict.fromkeys(map(repr, array[:1000].tolist())))
+    shown = ", ".join(some[:5]) + (", ..." if len(some) > 5 else "")
+    if array.dtype.kind in "mM":  # which may be told as whole numbers
+        shown += f" of {array.dtype}"
     raise ValueError(
         f"y must hold classes 0, 1, ..., each at least once; got {shown}: number them "
         "by classes, y = np.unique(y, return_inverse=True)"
@@ -173,8 +176,13 @@ def check_module(model: object) -> nn.Module:
     for name, p in named.items():
         if nn.parameter.is_lazy(p):
             raise ValueError(f"build makes lazy layers ({name}): give them their sizes")
-        if p.is_complex():
-            raise ValueError(f"build's model holds complex numbers ({name})")
+        faults = {
+            "complex numbers": p.is_complex(),
+            "no numbers yet": p.is_meta,
+            "a hook on a gradient, which copies of it lose": p._backward_hooks,
+        }
+        if what := next((what for what, there in faults.items() if there), ""):
+            raise ValueError(f"build's model holds {what} ({name})")
     if not any(p.requires_grad for p in named.values()):
         raise ValueError("build's model has no parameters to train")
     return model
@@ -184,17 +192,21 @@ def as_taken(
     x: np.ndarray, dtype: torch.dtype, model: nn.Module, num_classes: int
 ) -> torch.Tensor:
     """Return examples as a model takes them, as floats or whole; else ValueError."""
+    # With the least and the greatest number: they may be places in a table.
+    some = [0, -1, *(int(at) * len(x) // x.size for at in (x.argmin(), x.argmax()))]
     try:
         floats = to_floats(x, dtype)
-        _try_model(model, floats[[0, -1]], num_classes)
+        _try_model(model, floats[some], num_classes)
         return floats
-    except ValueError:
-        if x.dtype.kind in "iu" and int(x.max()) < 2**63:  # int64 holds no more
-            with contextlib.suppress(ValueError):
-                whole = torch.from_numpy(x.astype(np.int64, order="C"))
-                _try_model(model, whole[[0, -1]], num_classes)
-                return whole
-        raise
+    except ValueError as error:
+        if x.dtype.kind not in "iu" or int(x.max()) >= 2**63:  # int64 holds no more
+            raise
+        whole = torch.from_numpy(x.astype(np.int64, order="C"))
+        try:
+            _try_model(model, whole[some], num_classes)
+        except ValueError as other:
+            raise ValueError(f"{error}; and {other}") from other
+        return whole
 
 
 @torch.no_grad()
@@ -203,7 +215,7 @@ def _try_model(model: nn.Module, x: torch.Tensor, num_classes: int) -> None:
     for mode in ("training", "evaluation"):
         how = f"build's model, given {x.dtype} of shape {tuple(x.shape)} in {mode},"
         try:
-            with torch.random.fork_rng(devices=[]):
+            with seeded(0):
                 out = model.train(mode == "training")(x.clone())
         except Exception as error:
             raise ValueError(f"{how} fails: {error}") from error

@@ -63,7 +63,7 @@ def deal(
     A client's examples differ from each other, but other clients hold them too, as if
     each had drawn its own from one source. Returned are numbers below `pool`.
     """
-    check_whole("examples", examples, 1, pool)
+    examples = check_whole("examples", examples, 1, pool)
     hands = pool // examples
     decks = np.tile(np.arange(pool, dtype=np.int32), (-(-num_clients // hands), 1))
     rng(seed).permuted(decks, axis=1, out=decks)

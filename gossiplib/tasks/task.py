@@ -126,12 +126,12 @@ class Task:
         x = read_x(x)
         y, self.num_classes = read_y(y, len(x))
         check_dtype(dtype)
-        self.num_clients = check_whole("num_clients", num_clients, 1)
+        self.num_clients = num_clients = check_whole("num_clients", num_clients, 1)
         self.seed = seed = check_whole("seed", seed, 0, 2**64 - 1)  # torch's range
         check_share("test_fraction", test_fraction)
         if not 0 < check_number("alpha", alpha) < float("inf"):
             raise ValueError(f"alpha must be above 0, and finite; got {alpha}")
-        check_whole("hidden", hidden, 0)
+        hidden = check_whole("hidden", hidden, 0)
         if not isinstance(same_start, bool | np.bool_):
             raise ValueError(f"same_start must be True or False; got {same_start!r}")
         self.same_start, self._dtype = same_start, dtype
@@ -199,7 +199,7 @@ class Task:
         seed = self.seed
         if client is not None and not self.same_start:
             seed = int(np.random.SeedSequence([seed, client]).generate_state(1)[0])
-        with seeded(seed):
+        with seeded(seed), torch.device("cpu"):  # where examples are
             return check_module(self._build()).to(self._dtype)
 
     def initial_arrays(self) -> ArrayRecord:
@@ -229,8 +229,10 @@ class Task:
             Options of the gradient descent, `torch.optim.SGD`. Momentum starts afresh
             in each round.
         """
-        options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        check_training(epochs, batch_size, **options)
+        options = check_training(
+            epochs, batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay
+        )
+        del options["epochs"], options["batch_size"]
         app = ClientApp()
 
         @app.train()
@@ -278,13 +280,15 @@ class Task:
             The client and the round; passes, each shuffled anew, over the training
             part, and rows for a step, of which the last of an epoch may have fewer.
         """
-        check_training(epochs, batch_size)
+        how = check_training(epochs, batch_size)
         first, count = map(int, self.parts.span(client, "train"))
         batches: list[torch.Tensor] = []
-        for epoch in range(epochs):
+        for epoch in range(how["epochs"]):
             place = epoch * len(self.parts.index) + first
             keys = shuffle_keys(self.seed, server_round, place, count)
-            batches += torch.split(torch.from_numpy(np.argsort(keys)), batch_size)
+            batches += torch.split(
+                torch.from_numpy(np.argsort(keys)), how["batch_size"]
+            )
         return batches
 
     def evaluate_fn(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
@@ -322,9 +326,10 @@ class Task:
         if not y.numel():
             one = np.ravel(client)[0]
             raise ValueError(f"client {one} has no validation part: holdout is 0")
-        tensors = map(torch.tensor, model)  # a copy: the arrays are read-only
+        tensors = map(torch.from_numpy, map(np.array, model))  # they are read-only
         named = dict(zip(self._module.state_dict(), tensors, strict=True))
-        forward = functools.partial(functional_call, self._module)
+        # A layer that two names share is here under both, with the same numbers.
+        forward = functools.partial(functional_call, self._module, tie_weights=False)
         with torch.no_grad():
             if np.ndim(client) == 0:
                 logits = forward(named, x)
@@ -350,7 +355,7 @@ class Task:
             model = self._idle.pop()
         except IndexError:
             model = copy.deepcopy(self._module)
-        tensors = map(torch.tensor, unpack(arrays))
+        tensors = map(torch.from_numpy, map(np.array, unpack(arrays)))
         model.load_state_dict(dict(zip(arrays, tensors, strict=True)))
         yield model
         if not self._built:  # one that was may hold more than its arrays: it goes

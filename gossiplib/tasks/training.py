@@ -5,6 +5,7 @@
 
 import contextlib
 import functools
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -16,13 +17,15 @@ from torch.nn import functional as F
 from gossiplib.system.numbers import check_number, check_whole
 
 
-def check_training(epochs: int, batch_size: int, **rates: float) -> None:
-    """Raise ValueError unless local training makes sense; the rates are lr and such."""
-    check_whole("epochs", epochs, 1)
-    check_whole("batch_size", batch_size, 1)
+def check_training(epochs: int, batch_size: int, **rates: float) -> dict[str, Any]:
+    """Return how to train, by name, if that makes sense; the rates are lr and such."""
+    wholes = {"epochs": epochs, "batch_size": batch_size}
+    checked: dict[str, Any] = {k: check_whole(k, n, 1) for k, n in wholes.items()}
     for name, rate in rates.items():
         if not 0 <= check_number(name, rate) < float("inf"):
             raise ValueError(f"{name} must be 0 or more, and finite; got {rate}")
+        checked[name] = float(rate)
+    return checked
 
 
 def shuffle_keys(seed: int, server_round: int, start: int, count: int) -> np.ndarray:
@@ -56,14 +59,20 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+#: torch draws for all threads from one generator.
+_DRAWING = threading.RLock()
+
+
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Let torch draw from a seed, and leave its own random numbers as they were.
 
+    Of several threads, one at a time is in here.
+
     `torch.manual_seed` would also look for each other kind of device, which takes as
     long as a step.
     """
-    with torch.random.fork_rng(devices=[]):
+    with _DRAWING, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 

@@ -72,6 +72,13 @@ def averaging_rounds(
     n, d = values.shape
     exchange = Exchange(average, {"values": (d,)}, n, chunk=max(16, 2_500_000 // d))
     graph = RoundGraph(schedule, weights, n)
+    graph.go_to(1)
+    return _rounds(values, exchange, graph)
+
+
+def _rounds(
+    values: np.ndarray, exchange: Exchange, graph: RoundGraph
+) -> Iterator[tuple[np.ndarray, int]]:
     for server_round in itertools.count(1):
         graph.go_to(server_round)
         W, here = graph.W, graph.online

@@ -132,7 +132,7 @@ def gossip_learning(
     if not isinstance(task, Task):
         raise TypeError(f"task must be a Task; got {type(task).__name__}")
     as_evaluate_fn(evaluate_fn)  # if it is none, say so now
-    check_whole("num_rounds", num_rounds, 1)
+    num_rounds = check_whole("num_rounds", num_rounds, 1)
     check_whole("evaluate_every", evaluate_every, 0)
     check_whole("observe_every", observe_every, 0)
     check_whole("checkpoint_every", checkpoint_every, 0)
@@ -146,7 +146,7 @@ def gossip_learning(
         )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).cpu()  # "meta" has no numbers
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(f"device {device!r} cannot be used: {error}") from error
     options = Options(epochs, batch_size, lr, momentum, weight_decay)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from gossiplib.system.records import unravel
 from gossiplib.tasks.task import Task
-from gossiplib.tasks.training import check_training, one_thread, shuffle_keys
+from gossiplib.tasks.training import check_training, one_thread, seeded, shuffle_keys
 from gossiplib.vectorized._speed import (
     CHUNK,
     KEPT,
@@ -76,7 +76,7 @@ class StackedTask:
     """
 
     def __init__(self, task: Task, device: torch.device, options: Options) -> None:
-        check_training(**options._asdict())
+        options = Options(**check_training(**options._asdict()))
         self.task, self.device, self.options = task, device, options
         self._model, judged = task.model().to(device), task.model().to(device).eval()
         state = self._model.state_dict()
@@ -137,7 +137,7 @@ class StackedTask:
         x, both = self._x[:3].clone(), (self._model, judged)
         rows = torch.stack([self.initial, 0.9 * self.initial])
         try:
-            with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            with torch.enable_grad(), seeded(0):
                 out = self._model(x)  # also since a first call may keep what all use
                 named = dict(self._model.named_parameters())
                 slopes = torch.autograd.grad(

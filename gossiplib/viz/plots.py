@@ -201,7 +201,9 @@ def _line(ax: Axes, points: Mapping[int, float], name: str, decimals: int) -> st
     every = max(1, len(points) // 8)
     look = _look(name, len(ax.lines)) | {"markersize": 5, "markevery": every}
     rounds, values = list(points), list(points.values())
-    ax.plot(rounds, values, label=f"{name} {values[-1]:.{decimals}f}", **look)
+    # Nothing may have been measured.
+    last = f" {values[-1]:.{decimals}f}" if values else ""
+    ax.plot(rounds, values, label=name + last, **look)
     return str(look["color"])
 
 

@@ -290,6 +290,11 @@ def test_a_pair_of_arrays_is_a_linear_as_well():
             "reactivity",
         ),
         (lambda: run(drifting_app(), 0), ValueError, "num_rounds"),
+        (
+            lambda: AsyncServer(N).start(None, zeros(), train_config={"lr": 1}),
+            TypeError,
+            "must be a ConfigRecord",
+        ),
         (lambda: run(drifting_app(), first=[1.0]), TypeError, "ArrayRecord"),
         (
             lambda: run(drifting_app(), first=ArrayRecord([np.array([np.nan])])),
@@ -329,3 +334,44 @@ def test_train_config_reaches_the_app():
     config = ConfigRecord({"faults": ["2 4 raises"]})
     result = AsyncServer(N).start(grid, zeros(), 3, train_config=config)
     assert {loss[:3] for loss in result.lost} == {(2, 4, "train")}
+
+
+@pytest.mark.parametrize("kind", ["i8", "u1", "i1", "?", "f2", "c8", ">f4"])
+@pytest.mark.parametrize("create", [random_walk, merge_update, update_merge])
+@pytest.mark.filterwarnings("error")
+def test_ages_and_sums_are_those_of_floats_whatever_the_model_is_of(create, kind):
+    def results(dtype):
+        app = ClientApp()
+
+        @app.train()
+        def train(message, context):
+            metrics = MetricRecord({"num-examples": 300})
+            content = {"arrays": message.content["arrays"], "metrics": metrics}
+            return Message(RecordDict(content), reply_to=message)
+
+        return run(app, 30, create=create, first=ArrayRecord([np.ones(3, dtype)]))
+
+    found, wanted = results(kind), results("f8")
+    assert not found.lost and found.to_pandas().equals(wanted.to_pandas())
+    for model in found.node_arrays.values():
+        (array,) = unpack(model)
+        assert array.dtype == np.dtype(kind) and (array == 1).all()
+
+
+def test_the_result_has_the_mean_model_of_the_clients():
+    result = run(drifting_app())
+    assert np.allclose(flat(result.arrays), result.models().mean(axis=0))
+
+
+@pytest.mark.parametrize("seen", [-1, float("nan"), float("inf")])
+def test_a_model_grows_older_by_a_number_of_examples(seen):
+    app = ClientApp()
+
+    @app.train()
+    def train(message, context):
+        metrics = MetricRecord({"num-examples": seen})
+        content = {"arrays": message.content["arrays"], "metrics": metrics}
+        return Message(RecordDict(content), reply_to=message)
+
+    lost = run(app, 2, create=random_walk).lost
+    assert f"num-examples is how many were seen; got {float(seen)}" in lost[0].reason

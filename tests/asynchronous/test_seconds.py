@@ -150,3 +150,21 @@ def test_who_does_not_wait_is_as_a_loop_over_its_trainings():
 def test_bad_paces(pace, says):
     with pytest.raises(ValueError, match=says):
         Traffic(4, 0, network=NetworkModel(), pace=pace)
+
+
+def test_a_pace_of_lists_is_that_of_arrays():
+    told = [PACE, tuple(array.tolist() for array in PACE)]
+    ways = [Traffic(8, 0, slots=4, pace=pace) for pace in told]
+    sent = [
+        [way.leave().tolist() for t in (1, 2) for _ in way.slots(t)] for way in ways
+    ]
+    assert sent[0] == sent[1] and any(sent[0])
+
+
+def test_sizes_and_slots_that_make_no_sense():
+    for size in (-1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="size of a message"):
+            devices(np.ones(4)).rounds(nx.cycle_graph(4), 1, size=size)
+    for slot in (0, -1, np.nan):
+        with pytest.raises(ValueError, match="slot is in seconds"):
+            devices(np.ones(4)).pace(1, slot)

@@ -781,3 +781,23 @@ def test_whatever_a_row_says_the_board_stands(data):
 
 #: bytes -> None: what `tests/fuzz.py` calls with bytes of its own.
 fuzz = test_whatever_a_row_says_the_board_stands.hypothesis.fuzz_one_input
+
+
+def test_a_row_has_a_line_of_its_own_also_after_an_edit_by_hand(tmp_path):
+    path, row = tmp_path / "rows.jsonl", valid_row()
+    append(path, row)
+    path.write_text(path.read_text().rstrip())
+    append(path, row)
+    append(path, row)
+    lines = path.read_text().splitlines()
+    assert len(lines) == 3 and all(json.loads(line) == row for line in lines)
+
+
+def test_a_folder_that_is_not_there_has_no_board(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        leaderboard.judge(tmp_path / "nowhere", PRACTICE)
+
+
+def test_passes_are_counted_in_more_than_8_bits():
+    plan = "Plan(nx.cycle_graph(16), num_rounds=np.uint8(32), epochs=np.uint8(24))"
+    refused(cheat("", plan=plan), "768 passes")

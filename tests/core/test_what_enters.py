@@ -4,6 +4,7 @@ Each case is one that users of the field ran into. What FedAvg averages, gossip 
 as well, to the same numbers where all clients hear all.
 """
 
+import os
 import sys
 
 import networkx as nx
@@ -381,3 +382,99 @@ def test_start_refuses_by_name_before_any_client_is_called(changes, error, says)
 def test_what_makes_no_sense_is_refused_where_it_is_given(make, error, says):
     with pytest.raises(error, match=says):
         make()
+
+
+# Numbers of numpy, which overflow where those of Python grow.
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.int8])
+@pytest.mark.parametrize("name", topology.NAMES)
+def test_a_topology_of_numpy_s_numbers_is_that_of_python_s(name, kind):
+    found, wanted = (topology.named(name, k(16), degree=k(4)) for k in (kind, int))
+    assert nx.utils.graphs_equal(found, wanted)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.int8])
+def test_one_peer_and_a_grid_take_numpy_s_numbers(kind):
+    schedule = topology.one_peer_exponential(kind(8))
+    assert all(schedule(kind(t)).has_edge(0, 2 ** (t - 1)) for t in (1, 2, 3))
+    grid = LocalGrid(gossip(drifting_app()), kind(8))
+    result = Gossip(schedule).start(grid, zeros(), num_rounds=kind(3))
+    assert np.allclose(result.consensus_distance[3], 0) or not result.lost
+
+
+def test_255_rounds_in_8_bits_are_255_rounds():
+    grid = LocalGrid(gossip(still_app()), 2)
+    strategy = Gossip(nx.path_graph(2), evaluate_every=0, observe_every=0)
+    result = strategy.start(grid, zeros(), num_rounds=np.uint8(255))
+    assert len(result.messages) == 255
+
+
+@pytest.mark.parametrize("n", [0, 4.0, "4", True])
+def test_one_peer_needs_a_number_of_clients(n):
+    with pytest.raises(ValueError, match="n must be a whole number"):
+        topology.one_peer_exponential(n)
+
+
+@pytest.mark.parametrize("kind", ["i8", "u1", "?", "f2"])
+def test_what_is_trained_to_whole_numbers_averages_as_under_fedavg(kind):
+    def change(arrays, client):
+        w = np.array([client % 2, client > 2, 1]).astype(kind)
+        return {"n": np.array([300]), "w": w}  # a counter of another width
+
+    first = {"n": np.zeros(1, np.uint8), "w": np.zeros(3, np.float32)}
+    app, initial = app_of(change), record_of(**first)
+    everyone = {"fraction_evaluate": 0, "min_train_nodes": 6, "min_available_nodes": 6}
+    fedavg = FedAvg(**everyone).start(LocalGrid(app, 6), initial.copy(), num_rounds=1)
+    result = run(app, nx.complete_graph(6), initial, rounds=1)
+    assert np.allclose(
+        result.arrays["w"].numpy(), fedavg.arrays["w"].numpy(), atol=1e-3
+    )
+    for model in result.node_arrays.values():
+        assert model["w"].numpy().dtype.kind == "f" and model["n"].numpy() == 300
+
+
+# Graphs.
+
+
+def test_a_matching_goes_both_ways_and_so_needs_links_that_do():
+    cycle = nx.DiGraph([(0, 1), (1, 2), (2, 0)])
+    for graph in (cycle, nx.to_scipy_sparse_array(cycle)):
+        for make in (topology.random_matching, topology.push_pull):
+            with pytest.raises(ValueError, match="needs an undirected graph"):
+                make(graph)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [topology.random_matching, topology.push, topology.pull, topology.push_pull],
+)
+def test_who_is_offline_in_a_graph_is_not_drawn_in_silence(make):
+    graph = nx.complete_graph(4)
+    graph.nodes[2]["online"] = False
+    with pytest.raises(ValueError, match="client 2 is offline in the graph"):
+        make(graph)
+
+
+@pytest.mark.parametrize("online", ["False", 0, None, float("nan")])
+def test_online_is_a_truth_value(online):
+    graph = nx.cycle_graph(4)
+    graph.nodes[1]["online"] = online
+    with pytest.raises(ValueError, match="online is True or False; of client 1 it is"):
+        Gossip(graph)
+
+
+def test_a_checkpoint_takes_the_place_of_no_device(tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for path in (fifo, "/dev/null"):
+        with pytest.raises(ValueError, match="must name a file"):
+            Gossip(nx.cycle_graph(3), checkpoint=path)
+    assert fifo.is_fifo()
+
+
+def test_the_distance_of_complex_models_is_that_of_their_parts():
+    models = np.array([[1 + 2j, 0], [0, 3j], [-1, 1]])
+    parts = np.concatenate([models.real, models.imag], axis=1)
+    wanted = mixing.consensus_distance(parts)
+    assert np.isclose(mixing.consensus_distance(models), wanted)

@@ -66,6 +66,10 @@ def test_an_average_of_a_near_type_is_the_model_that_it_holds(average):
     [
         (as_it(lambda mean: None), "must return a list of arrays, not a NoneType"),
         (
+            as_it(lambda mean: [np.ma.array(a, mask=a > -1) for a in mean]),
+            "returned masked values",
+        ),
+        (
             as_it(lambda mean: {"w": mean[0]}),
             "must return a list of arrays, not a dict",
         ),

@@ -3,8 +3,9 @@
 import networkx as nx
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from pandas import DataFrame
 
 from gossiplib.core.averaging import weighted_mean
 from gossiplib.core.client import gossip
@@ -18,16 +19,23 @@ from gossiplib.protocols import (
     Compressed,
     Dissensus,
     Inconsistent,
+    Krum,
+    LikeLabels,
+    Masked,
     Noise,
     Partial,
+    Parts,
     Qsgd,
+    QuasiGlobalMomentum,
     RandomK,
     Shared,
     SignFlip,
     TopK,
     TrimmedMean,
+    UnlikeLabels,
     coordinate_median,
     privacy,
+    tell_labels,
     variance_corrected,
 )
 
@@ -165,3 +173,81 @@ def test_numpys_whole_numbers_are_whole_numbers():
     assert Shared(np.array([1, 0])) == Shared([0, 1])
     liars = Byzantine(weighted_mean, np.array([2, 1]), SignFlip())
     assert liars.nodes == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda k: TrimmedMean(k(2)),
+        lambda k: ClippedGossip(k(2)),
+        lambda k: Krum(k(1), keep=k(2)),
+        lambda k: Choco(Qsgd(k(200), seed=k(3)), 0.3),
+        lambda k: Partial(RandomK(0.5, seed=k(200))),
+        lambda k: Partial(Parts(k(3))),
+        lambda k: Masked(k(3), seed=k(200)),
+        lambda k: Byzantine(TrimmedMean(1), [k(0)], SignFlip(k(2))),
+        lambda k: Byzantine(TrimmedMean(1), [k(0)], Dissensus(k(2))),
+        lambda k: Byzantine(TrimmedMean(1), [k(0)], Inconsistent(k(200))),
+    ],
+)
+def test_a_parameter_of_8_bits_is_that_of_python(make):
+    results = [run(make(k), far_liar, {"w": np.zeros(3)}, 3) for k in (np.uint8, int)]
+    assert not results[0].lost
+    assert np.allclose(*(result.models() for result in results))
+
+
+def test_a_liar_that_is_no_client_is_told():
+    average = Byzantine(weighted_mean, [0, 6], SignFlip())
+    result = run(average, far_liar, {"w": np.zeros(3)})
+    assert "client 6, a liar, is none of 0..5" in result.lost[0].reason
+
+
+@pytest.mark.parametrize("counts", [[[0.5, 0.5]], [[np.nan, 1]], [["1", "2"]]])
+def test_labels_are_told_by_counts_and_not_by_shares(counts):
+    with pytest.raises(ValueError, match="counts are whole numbers"):
+        tell_labels(np.array(counts))
+
+
+def test_a_table_of_what_clients_told_is_the_array_that_it_holds():
+    told = np.array([[1, 2, 0], [3, 0, 1], [0, 5, 5]])
+    context = Context(0, 0, {"partition-id": 0}, RecordDict(), {})
+    for rule in (LikeLabels, UnlikeLabels):
+        near = [rule(given, 1)([1, 2], 1, context) for given in (told, DataFrame(told))]
+        assert near[0] == near[1]
+
+
+@pytest.mark.parametrize("listener", [-1, 4, 1.0])
+def test_a_listener_is_a_client(listener):
+    W = np.full((4, 4), 0.25)
+    for share in (privacy.heard_share, privacy.hop_bound):
+        with pytest.raises(ValueError, match="listener must be a whole number"):
+            share(W, listener, 2)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_array_without_numbers_has_no_variance_to_keep():
+    first = {"w": np.arange(3.0), "none": np.zeros((0, 3))}
+    change = lambda arrays, client: arrays | {"w": arrays["w"] * (1 + client)}  # noqa: E731
+    result = run(variance_corrected, change, first)
+    assert not result.lost and result.arrays["none"].numpy().shape == (0, 3)
+
+
+def test_a_variance_that_a_correction_makes_negative_is_not_blamed_on_weights():
+    def change(arrays, client):
+        (v,) = arrays.values()
+        return {"running_var": v * (0.1 if client else 2)}
+
+    first = {"running_var": np.ones(2)}
+    result = run(QuasiGlobalMomentum(), change, first, rounds=4)
+    assert "protocols that correct" in result.lost[0].reason
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.longdouble])
+@pytest.mark.parametrize("average", [weighted_mean, Masked(3), variance_corrected])
+def test_narrow_and_wide_floats_average_alike(average, dtype):
+    def change(arrays, client):
+        return {"w": (arrays["w"] + client + np.arange(3)).astype(arrays["w"].dtype)}
+
+    results = [run(average, change, {"w": np.zeros(3, k)}) for k in (dtype, np.float64)]
+    assert not results[0].lost
+    assert np.allclose(*(result.models() for result in results), rtol=2e-3)

@@ -184,3 +184,11 @@ def test_a_member_is_an_array_of_the_type_and_shape_that_is_asked_for(tmp_path):
         for wrong in (("a", "f"), ("a", "d", (3, 2)), ("b", "d"), ("c", "d")):
             with pytest.raises(ValueError, match=f"^{wrong[0]} is no array"):
                 kept.array(*wrong)
+
+
+def test_a_link_to_itself_gives_way(tmp_path):
+    path = tmp_path / "run.zip"
+    path.symlink_to(path)
+    archive.write(path, {"one": b"1"})
+    with archive.reading(path) as members:
+        assert members["one"] == b"1" and not path.is_symlink()

@@ -1,5 +1,8 @@
 """What enters a task is read one way, or refused in words that name it."""
 
+from fractions import Fraction
+
+import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +10,11 @@ import scipy.sparse
 import torch
 from torch import nn
 
+from gossiplib.core.client import gossip
+from gossiplib.core.grid import LocalGrid
+from gossiplib.core.server import Gossip
 from gossiplib.tasks.task import Task, digits
+from gossiplib.vectorized.engine import gossip_learning
 
 DRAWN = np.random.default_rng(0)
 X = DRAWN.normal(size=(160, 3)).astype(np.float32)
@@ -145,6 +152,11 @@ def by_numpy():
     return layer
 
 
+def hooked(layer):
+    layer.weight.register_hook(lambda gradient: gradient.clamp(-1, 1))
+    return layer
+
+
 class Auxiliary(nn.Linear):  # as GoogLeNet's second output, which is for training
     def __init__(self):
         super().__init__(3, 3)
@@ -163,13 +175,15 @@ class Auxiliary(nn.Linear):  # as GoogLeNet's second output, which is for traini
         (lambda: nn.Flatten(), "no parameters to train"),
         (lambda: nn.Linear(3, 3).requires_grad_(False), "no parameters to train"),
         (lambda: nn.Linear(3, 3, dtype=torch.complex64), "complex numbers"),
+        (lambda: nn.Linear(3, 3, device="meta"), "no numbers yet"),
+        (lambda: hooked(nn.Linear(3, 3)), r"a hook on a gradient.*\(weight\)"),
         (lambda: nn.Sequential(SHARED), "2 of its parameters at a second call"),
         (by_numpy, "another weight at each call.*torch's random numbers"),
-        (lambda: nn.Linear(4, 3), r"torch.float32 of shape \(2, 3\) .* fails"),
+        (lambda: nn.Linear(4, 3), r"torch.float32 of shape \(4, 3\) .* fails"),
         (Auxiliary, "in training, makes tuple"),
-        (lambda: nn.Linear(3, 2), r"makes \(2, 2\).*each of 3 classes"),
+        (lambda: nn.Linear(3, 2), r"makes \(4, 2\).*each of 3 classes"),
         (lambda: nn.LSTM(3, 3), "makes tuple; it must give logits"),
-        (lambda: nn.Sequential(nn.Linear(3, 3), nn.Flatten(0)), r"makes \(6,\)"),
+        (lambda: nn.Sequential(nn.Linear(3, 3), nn.Flatten(0)), r"makes \(12,\)"),
     ],
 )
 def test_a_build_that_makes_no_model_for_the_data_is_refused(build, says):
@@ -233,3 +247,56 @@ def test_what_one_does_to_a_ready_task_no_other_sees():
 class Widths(list):  # it can be changed, and so is no key of a cache
     def __call__(self):
         return nn.Linear(*self)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int64])
+@pytest.mark.parametrize("partition", ["iid", "classes", "dirichlet", "dealt"])
+def test_numbers_of_numpy_spread_examples_as_those_of_python(partition, kind):
+    x, y = np.random.default_rng(0).random((600, 3)), np.arange(600) % 3
+    some = {"partition": partition, "seed": 3}
+    found, wanted = (
+        Task(x, y, k(100 if partition == "dealt" else 20), examples=k(10), **some)
+        for k in (kind, int)
+    )
+    assert np.array_equal(found.parts.index, wanted.parts.index)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, Fraction, np.float16])
+def test_numbers_of_other_kinds_train_as_those_of_python(kind):
+    whole = kind if kind is np.uint8 else int
+    tasks = [digits(3, hidden=k(200), partition="iid") for k in (whole, int)]
+    options = [
+        {"epochs": w(2), "batch_size": w(200), "lr": k(1), "momentum": k(0)}
+        for w, k in ((whole, kind), (int, float))
+    ]
+    graph = nx.cycle_graph(3)
+    for engine in ("Flower", "arrays"):
+        models = []
+        for task, some in zip(tasks, options, strict=True):
+            if engine == "arrays":
+                result = gossip_learning(task, graph, 1, **some)
+            else:
+                grid = LocalGrid(gossip(task.client_app(**some)), 3)
+                result = Gossip(graph).start(grid, task.initial_arrays(), 1)
+            models.append(result.models())
+        assert np.array_equal(*models)
+
+
+@pytest.mark.parametrize("word", [50, -1])
+def test_a_word_that_is_not_in_the_table_is_told_before_the_work(word):
+    x = IDS.copy()
+    x[80, 1] = word  # neither first nor last
+    with pytest.raises(ValueError, match="int64 .*index out of range"):
+        Task(x, Y, 4, build=embedding)
+
+
+@pytest.mark.parametrize(
+    ("y", "says"),
+    [
+        (np.arange(30).astype("M8[ns]"), r"got 0, 1, .* of datetime64\[ns\]"),
+        (pd.Series([np.array([i % 3]) for i in range(30)]), r"got array\(\[0\]\)"),
+    ],
+)
+def test_labels_that_look_like_classes_are_told_apart(y, says):
+    with pytest.raises(ValueError, match=says):
+        Task(np.ones((30, 3)), y, 4)

@@ -1,6 +1,10 @@
 """Models train in the mode of training, are judged in that of evaluation, and share
 nothing but what a client is sent."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +13,7 @@ from test_task import call
 from torch import nn
 from torch.nn import functional as F
 
+from gossiplib.core.averaging import SoftmaxDistance
 from gossiplib.core.client import gossip
 from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
@@ -171,3 +176,58 @@ def test_parts_that_are_empty_are_told():
 
     with pytest.raises(ValueError, match="client 2 has no validation part"):
         task.predict(task.initial_arrays().to_numpy_ndarrays(), Here)
+
+
+def test_a_layer_that_two_names_share_predicts():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(64, 64), nn.Linear(64, 64)
+            self.b.weight, self.head = self.a.weight, nn.Linear(64, 10)
+
+        def forward(self, x):
+            return self.head(self.b(self.a(x)))
+
+    task = digits(4, build=Tied, partition="iid")
+    arrays, context = task.initial_arrays(), SimpleNamespace(node_config={})
+    context.node_config["partition-id"] = 1
+    found = task.predict(arrays.to_numpy_ndarrays(), context)
+    with torch.no_grad():
+        wanted = task.model()(task.part(1, "validation")[0]).softmax(dim=1)
+    assert np.allclose(found, wanted)
+
+
+def test_runs_in_several_threads_draw_as_one_alone():
+    def run(_=None):
+        task = digits(3, build=dropping, partition="iid", seed=2)
+        grid = LocalGrid(gossip(task.client_app(lr=0.1)), 3)
+        return Gossip(named("ring", 3)).start(grid, task.initial_arrays(), 2).models()
+
+    before, alone = sys.getswitchinterval(), run()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            assert all(
+                np.array_equal(found, alone) for found in pool.map(run, range(3))
+            )
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_examples_and_models_stay_where_they_are_whatever_torch_s_default_is():
+    def run():
+        task = digits(3, hidden=8, partition="iid", holdout=0.2)
+        average = SoftmaxDistance(task.predict)
+        grid = LocalGrid(gossip(task.client_app(lr=0.1), average=average), 3)
+        first = task.initial_arrays()
+        strategy = Gossip(named("ring", 3))
+        result = strategy.start(grid, first, 2, evaluate_fn=task.evaluate_fn)
+        return result.models(), result.evaluate_metrics_serverapp[2]
+
+    wanted = run()
+    torch.set_default_device("meta")  # as "cuda", where there is one
+    try:
+        found = run()
+    finally:
+        torch.set_default_device(None)
+    assert np.array_equal(found[0], wanted[0]) and found[1] == wanted[1]

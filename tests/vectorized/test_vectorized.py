@@ -455,6 +455,7 @@ def test_free_memory_heeds_a_container_s_limit(tmp_path):
         ({"batch_size": 0}, "batch_size"),
         ({"lr": "0.1"}, "lr must be a number"),
         ({"device": "none"}, "device 'none' cannot be used"),
+        ({"device": "meta"}, "device 'meta' cannot be used"),
         ({"schedule": named("ring", 11)}, "missing 11"),
         ({"schedule": nx.empty_graph(N)}, "disconnected"),
         ({"weights": lambda graph: np.ones((N, N))}, "sum to 1"),

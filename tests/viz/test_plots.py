@@ -346,3 +346,9 @@ def test_diagrams_say_each_step():
     (ax,) = diagrams.states(kept).axes
     colours = {text.get_text(): text.get_color() for text in ax.texts}
     assert colours["13"] != colours["-"]
+
+
+def test_what_was_never_measured_has_no_line_and_no_number():
+    table = pd.DataFrame({"round": [1, 1, 2, 2], "evaluate_accuracy": [np.nan] * 4})
+    figure = plots.accuracy({"gossip": table})
+    assert [line.get_label() for line in figure.axes[0].lines] == ["gossip"]

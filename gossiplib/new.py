@@ -5,8 +5,10 @@ and `task.py`, with a pyproject.toml and a README that says how `flwr run .` run
 """
 
 import argparse
+import json
 import keyword
 import re
+import shutil
 import sys
 from importlib import resources
 from importlib.util import find_spec
@@ -67,14 +69,21 @@ def new(folder: str | Path) -> list[Path]:
         )
     if folder.exists():
         raise FileExistsError(f"{folder} is there already: choose another name")
-    words = {"my-project": name, "my_project": package, "OUTPUT": folder.as_posix()}
+    words = {"my-project": name, "my_project": package}
+    # TOML has JSON's texts, but no pairs of surrogates.
+    words['"OUTPUT"'] = json.dumps(folder.as_posix(), ensure_ascii=False)
     written = []
-    for file in FILES:
-        text = TEMPLATE.joinpath(file).read_text("utf-8")
-        path = folder / file.replace("my_project", package)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(re.sub("|".join(words), lambda m: words[m[0]], text), "utf-8")
-        written.append(path)
+    try:
+        for file in FILES:
+            text = TEMPLATE.joinpath(file).read_text("utf-8")
+            text = re.sub("|".join(words), lambda m: words[m[0]], text)
+            path = folder / file.replace("my_project", package)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+            written.append(path)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)  # it is whole, or not there
+        raise
     return written
 
 

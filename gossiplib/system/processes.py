@@ -41,14 +41,20 @@ def free_ports(n: int) -> list[int]:
 class Processes:
     """Own processes for the time of a `with` block.
 
-    `folder` has the logs, one file for each process. Only this user can read it, and it
-    goes with the block.
+    Its files go with it.
     """
 
     def __init__(self) -> None:
         self._mark = uuid.uuid4().hex
         self._started: dict[str, subprocess.Popen[bytes]] = {}
         self._guard: subprocess.Popen[bytes] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the logs are, one file for each process; only this user can read it."""
+        if self._guard is None:
+            raise RuntimeError("there are files and processes in the `with` block only")
+        return self._folder
 
     def start(
         self, name: str, command: Sequence[str | Path], env: Mapping[str, str]
@@ -116,9 +122,12 @@ class Processes:
 
     def __enter__(self) -> "Processes":
         """Begin: from here on the guard watches."""
-        self.folder = Path(tempfile.mkdtemp(prefix="gossiplib-"))
+        if self._guard is not None:
+            raise RuntimeError("this `with` block has begun, and has not ended")
+        self._folder = Path(tempfile.mkdtemp(prefix="gossiplib-"))
+        told = self._mark, str(self._folder), str(os.getpid())
         self._guard = subprocess.Popen(
-            [sys.executable, "-P", __file__, self._mark, self.folder, str(os.getpid())],
+            [sys.executable, "-P", __file__, *told],
             # Nobody's mark: a block around its owner's does not kill it.
             env={k: v for k, v in os.environ.items() if k != _MARK},
             stdin=subprocess.PIPE,
@@ -138,7 +147,7 @@ class Processes:
             guard, self._guard = self._guard, None
             if guard is not None:
                 with guard:  # it does the rest when Ctrl-C comes once more
-                    _clean(self._mark, self.folder)
+                    _clean(self._mark, self._folder)
                     guard.kill()
             for process in self._started.values():
                 process.wait()

@@ -118,6 +118,23 @@ def test_who_cannot_be_reached_is_not_waited_for():
     assert set(box.collect(1, [1, 2], 60)) == {1}
 
 
+def test_a_neighbour_that_comes_and_goes_takes_no_time_from_another():
+    """Neighbour 2 waits for others, and says so if it is asked; 1 is lost and found."""
+    box, over = mailbox(), threading.Event()
+    timer = threading.Timer(0.5, lambda: box.put(2, message(1)))
+
+    def flicker():
+        while not over.wait(0.01):
+            box.suspect(1)
+            box.link(1)
+
+    timer.start()
+    threading.Thread(target=flicker).start()
+    came = box.collect(1, [1, 2], 0.2, 5.0, lambda j, grant: j == 2 and grant(0.0))
+    over.set()
+    assert set(came) == {2}
+
+
 def test_who_is_ahead_owes_nothing():
     box = mailbox()
     box.put(1, message(1))

@@ -625,6 +625,34 @@ def test_a_peer_that_can_start_no_thread_ends_and_says_so(
     assert "can't start new thread" in said
 
 
+def test_a_peer_that_is_interrupted_ends_at_once_and_says_so(
+    crowd, monkeypatch, capsys
+):
+    peer, _ = crowd(gossip(drifting_app()), nx.path_graph(2), 9).peers
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(peer, "run", interrupted)
+    monkeypatch.setattr("gossiplib.peers.command.Peer", lambda *args: peer)
+    monkeypatch.setattr("os._exit", sys.exit)  # else calls to others would go on
+    words = ["-", "peer_apps:drifting", "peer_apps:zeros", *peer.config.arguments()]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1
+    assert capsys.readouterr().err == "peer 0 has failed in round 1: interrupted\n"
+
+
+def test_a_client_that_does_not_gossip_is_named(crowd, capsys):
+    """It chooses nobody, in a run in rounds; and every peer says why it is alone."""
+    peers = crowd(drifting_app(), nx.path_graph(2), 1)
+    peers.run()
+    said = capsys.readouterr().err
+    for i in (0, 1):
+        assert f"peer {i} has failed in query.discover: ValueError: No query" in said
+
+
 # Who may speak, and what --------------------------------------------------------------
 
 
@@ -1085,6 +1113,17 @@ def test_a_config_says_the_same_in_python_and_on_the_command_line(monkeypatch):
     assert came == config and ran == "ran"
 
 
+def test_what_peers_leave_is_there_from_the_start_of_their_block_to_its_end(
+    monkeypatch,
+):
+    monkeypatch.setattr(Peers, "_start", lambda self, i: None)
+    with Peers(*PULLING, RING, num_rounds=3) as peers:
+        assert peers.events().empty and peers.refused() == {i: {} for i in RING}
+    for left in (peers.events, peers.refused, peers.result):
+        with pytest.raises(RuntimeError, match="in the `with` block only"):
+            left()
+
+
 def test_a_config_that_cannot_be_is_refused_before_a_process_starts(
     capsys, monkeypatch
 ):
@@ -1095,6 +1134,13 @@ def test_a_config_that_cannot_be_is_refused_before_a_process_starts(
         Peers(*names)
     with pytest.raises(ValueError, match="evaluate_every must be a whole number"):
         Peers(*names, num_rounds=3, evaluate_every="0")
+    with pytest.raises(ValueError, match="the bytes in config"):
+        Peers(*names, num_rounds=3, config={"key": b"x"})
+    with pytest.raises(ValueError, match="the graph is directed"):
+        Peers(*names[:2], nx.DiGraph(RING), num_rounds=3)
+    for graph in (nx.Graph(), nx.empty_graph(1), 0, -1, 2.0, "3", None):
+        with pytest.raises(ValueError, match="num_clients must be a whole number"):
+            Peers(*names[:2], graph, num_rounds=3)
     monkeypatch.setattr("sys.argv", ["-", *names[:2], "client=1"])
     with pytest.raises(SystemExit):
         main()

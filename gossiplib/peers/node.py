@@ -218,7 +218,8 @@ class Peer:
         def told(answer: grpc.Future) -> None:
             with contextlib.suppress(*NO_ANSWER, grpc.FutureCancelledError):
                 header: dict[str, Any]
-                header = {**encoding.load(answer.result()).config_records["gossip"]}
+                content = encoding.load(answer.result(), 3)
+                header = {**content.config_records["gossip"]}
                 if check_whole("sent", header["sent"], 0) < t:
                     grant(float(header["seconds"]))
 

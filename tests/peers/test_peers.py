@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +38,7 @@ from gossiplib.peers.bootstrap import Bootstrap
 from gossiplib.peers.command import PeerConfig, main
 from gossiplib.peers.launch import Peers
 from gossiplib.peers.log import EventLog, read_events, read_models
-from gossiplib.peers.messages import Mailbox, PeerMessage, encode
+from gossiplib.peers.messages import Mailbox, PeerMessage, encode, note
 from gossiplib.peers.node import ALONE, Peer
 from gossiplib.peers.transport import AddressBook, Channels
 from gossiplib.protocols.codecs import TopK
@@ -856,6 +857,20 @@ def test_models_on_disk_are_few_and_the_newest_is_there(tmp_path):
         log.close()
 
 
+def test_what_others_left_in_its_folder_harms_no_peer(tmp_path):
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "notes 1").touch()
+    (tmp_path / "events.jsonl").write_bytes(b'\xff\n\0\0\n{"event": "round", "rou')
+    log = EventLog(tmp_path, 0, 1)
+    log.write("round", 1)
+    log.write_model(1, zeros())
+    log.close()
+    (event,) = read_events(tmp_path)
+    assert event["event"] == "round" and event["round"] == 1
+    assert [*read_models(tmp_path)] == [1]
+
+
 # Ten thousand messages ----------------------------------------------------------------
 
 
@@ -1051,6 +1066,18 @@ def test_a_model_that_makes_no_sense_is_not_taken(server_round, arrays, takes):
     # Among others that have not begun, one cannot say that all is over.
     bootstrap.found = {1: 10**9, 2: 0}
     assert bootstrap.fetch_model(0, zeros()) is None
+
+
+def test_an_answer_of_more_than_is_asked_for_is_not_read(idle):
+    """Else one that is late could send as much as a model, all in small values."""
+    granted, sound = [], {"sent": 0, "seconds": 0.0}
+    for content, times in [(sound, 1), (sound | {"more": 1}, 1), ({"sent": 0}, 1)]:
+        answer = Future()
+        answer.set_result(note(**content))
+        idle.peer.channels.call = lambda *args, answer=answer: answer
+        idle.peer.addresses.confirm(1, "one:1")
+        idle.peer._ask(1, 1, granted.append)
+        assert len(granted) == times
 
 
 def test_one_neighbour_alone_takes_nobody_to_the_end():

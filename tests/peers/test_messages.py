@@ -126,7 +126,9 @@ def test_a_neighbour_that_comes_and_goes_takes_no_time_from_another():
     def flicker():
         while not over.wait(0.01):
             box.suspect(1)
+            over.wait(0.01)
             box.link(1)
+            box.suspect(3)  # whoever waits looks again
 
     timer.start()
     threading.Thread(target=flicker).start()

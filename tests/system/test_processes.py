@@ -120,7 +120,8 @@ def test_nothing_is_left_of_a_block_in_a_process_of_another(mark):
         told = partial(processes.tail, "owner")
         processes.wait_until(lambda: "\n" in told(), 30, "the start", ["owner"])
         folder = Path(told().strip())
-    nothing_is_left(mark, folder)
+        processes.kill("owner")
+        nothing_is_left(mark, folder)
 
 
 def test_a_second_interrupt_does_not_save_anybody(owner, mark):

@@ -5,6 +5,7 @@ Each is a process that knows nothing of this module, and who starts it is no ser
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -41,8 +42,10 @@ _ENV = QUIET | {
 
 
 def can_start() -> bool:
-    """Tell whether processes can be started here, and listen for each other."""
+    """Tell whether processes can be started here, and hear each other."""
     try:
+        with socket.create_server(("127.0.0.1", 0)) as heard:
+            socket.create_connection(heard.getsockname(), 1).close()
         with Processes() as processes:
             nothing = [sys.executable, "-c", ""]
             return processes.start("try", nothing, os.environ).wait() == 0

@@ -36,7 +36,7 @@ from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
 from gossiplib.peers.bootstrap import Bootstrap
 from gossiplib.peers.command import PeerConfig, main
-from gossiplib.peers.launch import Peers
+from gossiplib.peers.launch import Peers, can_start
 from gossiplib.peers.log import EventLog, read_events, read_models
 from gossiplib.peers.messages import Mailbox, PeerMessage, encode, note
 from gossiplib.peers.node import ALONE, Peer
@@ -1138,6 +1138,15 @@ def test_a_config_says_the_same_in_python_and_on_the_command_line(monkeypatch):
     (app, initial, came), ran = made
     assert app is peer_apps.chosen and list(initial) == list(zeros())
     assert came == config and ran == "ran"
+
+
+def test_no_peers_can_start_where_none_would_be_heard(monkeypatch):
+    def unreachable(*address):
+        raise OSError("Network is unreachable")
+
+    assert can_start()
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    assert not can_start()
 
 
 def test_what_peers_leave_is_there_from_the_start_of_their_block_to_its_end(

@@ -75,6 +75,11 @@ class Peers:
         Where each peer listens.
     processes : Processes
         They are named peer-0, peer-1, ...; all files are in their `folder`.
+
+    Raises
+    ------
+    ValueError
+        If peers cannot have this graph, or an option.
     """
 
     def __init__(

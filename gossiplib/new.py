@@ -8,6 +8,7 @@ import argparse
 import json
 import keyword
 import re
+import shutil
 import sys
 from importlib import resources
 from importlib.util import find_spec
@@ -68,17 +69,21 @@ def new(folder: str | Path) -> list[Path]:
         )
     if folder.exists():
         raise FileExistsError(f"{folder} is there already: choose another name")
-    # A text of JSON is one of TOML.
-    output = json.dumps(str(folder), ensure_ascii=False)
-    words = {"my-project": name, "my_project": package, '"OUTPUT"': output}
+    words = {"my-project": name, "my_project": package}
+    # TOML has JSON's texts, but no pairs of surrogates.
+    words['"OUTPUT"'] = json.dumps(folder.as_posix(), ensure_ascii=False)
     texts: dict[Path, bytes] = {}
     for file in FILES:  # all before the first is written: a path may be no UTF-8
         text = TEMPLATE.joinpath(file).read_text("utf-8")
         text = re.sub("|".join(words), lambda m: words[m[0]], text)
         texts[folder / file.replace("my_project", package)] = text.encode()
-    for path, data in texts.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+    try:
+        for path, data in texts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)  # it is whole, or not there
+        raise
     return [*texts]
 
 

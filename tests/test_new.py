@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -79,6 +80,27 @@ def test_the_command_writes_an_app_and_overwrites_nothing(tmp_path):
 def test_a_name_that_would_not_do_is_refused(tmp_path, name, says):
     with pytest.raises(ValueError, match=says):
         new(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_its_folder_may_have_any_name_above(tmp_path):
+    folder = tmp_path / 'a "quoted"\n\\ é 😀' / "my-project"
+    new(folder)
+    project = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))
+    assert project["tool"]["flwr"]["app"]["config"]["output"] == str(folder)
+
+
+def test_where_the_disk_is_full_nothing_is_left(tmp_path, monkeypatch):
+    write = Path.write_text
+
+    def full(path, *args):
+        if path.name == "client_app.py":
+            raise OSError("No space left on device")
+        return write(path, *args)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        new(tmp_path / "my-project")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -56,6 +56,11 @@ def missing_commands() -> list[str]:
     return [name for name in names if shutil.which(name, path=PATH) is None]
 
 
+def _toml(value: str | int | float | bool) -> str:
+    """Return a value in TOML, which has JSON's texts, but no pairs of surrogates."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 def app_output(text: str) -> str:
     """Return the text that an app has printed, without Flower's own log and colours."""
     lines = _COLOUR.sub("", text).splitlines(keepends=True)
@@ -94,7 +99,8 @@ class SuperLink:
         (self._home / "config.toml").write_text(
             f'[superlink]\ndefault = "here"\n\n[superlink.here]\n'
             f'address = "{self.address}"\n'
-            f"root-certificates = {json.dumps(str(trusted))}\n"
+            f"root-certificates = {_toml(str(trusted))}\n",
+            "utf-8",
         )
         self._command = (
             *("--host", "127.0.0.1", "--port", str(self._port)),
@@ -120,6 +126,9 @@ class SuperLink:
             raise FileNotFoundError(f"{program} is not installed. Is flwr?")
         env = os.environ | _SETTINGS | {"PATH": PATH, "FLWR_HOME": str(home)}
         env.pop("FORCE_COLOR", None)  # Jupyter's, which colours even JSON
+        # A proxy for the world is none for this machine.
+        for one, other in (("no_proxy", "NO_PROXY"), ("no_grpc_proxy", "no_proxy")):
+            env[one] = f"127.0.0.1,{env.get(one) or env.get(other, '')}"
         self.processes.start(name, [found, *more], env)
 
     def _answers(self) -> bool:
@@ -183,7 +192,7 @@ class SuperLink:
         TimeoutError
             If it takes longer; the run is stopped.
         """
-        values = " ".join(f"{k}={json.dumps(v)}" for k, v in (config or {}).items())
+        values = " ".join(f"{k}={_toml(v)}" for k, v in (config or {}).items())
         if values:
             options += ("--run-config", values)
         name = self._flwr("run", str(Path(app).resolve()), "--stream", *options)

@@ -6,8 +6,10 @@ import socket
 
 _ADDRESS = re.compile(r"([\w.-]{1,100}|\[[0-9a-f:.]{2,45}\]):(\d{1,5})", re.A | re.I)
 
-#: A name: words with dots between them, the last one no number.
-_NAME = re.compile(r"(\w([\w-]*\w)?\.)*(?!\d+\.?$)\w([\w-]*\w)?\.?", re.A)
+#: A name: words with dots between them, the last one no number. Where gRPC listens, it
+#: takes three names for sockets of another kind.
+_OTHERS = r"(?!(unix|unix-abstract|vsock)$)"
+_NAME = re.compile(_OTHERS + r"(\w([\w-]*\w)?\.)*(?!\d+\.?$)\w([\w-]*\w)?\.?", re.A)
 _ALL = ipaddress.IPv4Address("255.255.255.255")
 
 

@@ -55,8 +55,10 @@ def main() -> None:
         parser.exit(1, f"peer {config.client}: {error}\n")
     try:
         code = peer.run()
-    except RuntimeError as error:  # gRPC does not end where no thread can be started
-        say(f"peer {config.client} has failed in round {peer.round + 1}: {error}")
+    # gRPC does not end where no thread can be started, nor before calls to others end.
+    except (RuntimeError, KeyboardInterrupt) as error:
+        why = str(error) or "interrupted"
+        say(f"peer {config.client} has failed in round {peer.round + 1}: {why}")
         os._exit(1)
     if code:
         parser.exit(code)

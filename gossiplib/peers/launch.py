@@ -5,6 +5,7 @@ Each is a process that knows nothing of this module, and who starts it is no ser
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from gossiplib.peers.log import read_events, read_models
 from gossiplib.peers.node import ALONE
 from gossiplib.peers.transport import name_of
 from gossiplib.system.certificates import Authority
+from gossiplib.system.numbers import check_whole
 from gossiplib.system.processes import Processes, free_ports
 from gossiplib.system.records import flat, mean_metrics
 from gossiplib.system.runs import wait_until
@@ -40,8 +42,10 @@ _ENV = QUIET | {
 
 
 def can_start() -> bool:
-    """Tell whether processes can be started here, and listen for each other."""
+    """Tell whether processes can be started here, and hear each other."""
     try:
+        with socket.create_server(("127.0.0.1", 0)) as heard:
+            socket.create_connection(heard.getsockname(), 1).close()
         with Processes() as processes:
             nothing = [sys.executable, "-c", ""]
             return processes.start("try", nothing, os.environ).wait() == 0
@@ -71,6 +75,11 @@ class Peers:
         Where each peer listens.
     processes : Processes
         They are named peer-0, peer-1, ...; all files are in their `folder`.
+
+    Raises
+    ------
+    ValueError
+        If peers cannot have this graph, or an option.
     """
 
     def __init__(
@@ -83,13 +92,16 @@ class Peers:
         **options: Any,
     ) -> None:
         n = len(graph) if isinstance(graph, nx.Graph) else graph
+        check_whole("num_clients", n, 2)
         if isinstance(graph, nx.Graph):
             topology.check_graph(graph, n, connected=False)
+            if graph.is_directed():
+                raise ValueError("peers' links are mutual: the graph is directed")
         self.processes = Processes()
         self.addresses = [f"127.0.0.1:{port}" for port in free_ports(n)]
         self._names, self._graph, self._clients = (app, initial), graph, range(n)
         self._path, self._options = path, options
-        self._config(0, Path())  # an error here, rather than in each process
+        self._config(0, Path()).arguments()  # an error here, not in each process
         self._processes: dict[int, subprocess.Popen[bytes]] = {}  # but of the killed
 
     def __enter__(self) -> "Peers":
@@ -98,7 +110,7 @@ class Peers:
             stack.enter_context(self.processes)
             authority = Authority(self.processes.folder)
             for i in self._clients:
-                authority.issue(name_of(i))
+                authority.issue(name_of(i), days=365)  # a run may be long
                 self._start(i)
             stack.pop_all()  # they end with the block, unless something failed here
         return self
@@ -184,7 +196,8 @@ class Peers:
 
         Its time is in seconds since the first event. `viz.timeline` draws it.
         """
-        rows = pd.DataFrame(self._events_of(*self._clients))
+        none = pd.DataFrame(columns=["time", "peer", "event", "round"])
+        rows = pd.DataFrame(self._events_of(*self._clients) or none)
         table = rows.sort_values("time", ignore_index=True)
         return table.assign(time=table["time"] - table["time"].min())
 

@@ -95,10 +95,10 @@ def say(text: str) -> None:
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Return the events of a peer. A line that was cut short is left out."""
+    """Return the events of a peer, without lines that were cut short or are none."""
     path = folder / "events.jsonl"
     events = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in path.read_bytes().splitlines() if path.exists() else ():
         with contextlib.suppress(ValueError):
             events.append(json.loads(line))
     return events
@@ -106,7 +106,8 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 
 def rounds_in(models: Path) -> list[int]:
     """Return the rounds of which a folder has the model."""
-    return sorted(int(path.name) for path in models.glob("*[0-9]"))
+    names = [path.name for path in models.glob("*")]
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def read_models(folder: Path, *rounds: int) -> dict[int, ArrayRecord]:

@@ -318,8 +318,8 @@ class Mailbox:
                 and self._reached[j] < server_round
             }
 
-        def news() -> bool:
-            return self.closed or owing() != late
+        def over() -> bool:
+            return self.closed or not owing()
 
         begin = time.monotonic()
         shares = {j: self._patience.get(j, 1.0) for j in neighbours}
@@ -332,15 +332,16 @@ class Mailbox:
 
         with self._changed:
             self._begin(server_round)
-            while (late := owing()) and not self.closed:
+            while not over():
+                late = owing()
                 now = time.monotonic()
                 if silent := {j for j in late if until[j] <= now}:
                     self.alive -= silent
                     shares |= {j: self._patience.get(j, 1.0) / 2 for j in silent}
                     continue
                 wait = min(min(until[j] - now, timeout * shares[j] / 2) for j in late)
-                if not self._changed.wait_for(news, wait):
-                    for j in late:
+                if not self._changed.wait_for(over, wait):
+                    for j in owing():
                         ask(j, partial(grant, j))
             came = {
                 j: self._messages[j].pop(server_round)

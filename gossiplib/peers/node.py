@@ -218,7 +218,8 @@ class Peer:
         def told(answer: grpc.Future) -> None:
             with contextlib.suppress(*NO_ANSWER, grpc.FutureCancelledError):
                 header: dict[str, Any]
-                header = {**encoding.load(answer.result()).config_records["gossip"]}
+                content = encoding.load(answer.result(), 3)
+                header = {**content.config_records["gossip"]}
                 if check_whole("sent", header["sent"], 0) < t:
                     grant(float(header["seconds"]))
 
@@ -343,6 +344,8 @@ class Peer:
         reply = self._node.receive(message)
         if reply is None or not reply.has_content():
             reason = str(reply.error.reason) if reply else "the client answered nothing"
+            if not server_round:  # it is called once, and all rounds depend on it
+                say(f"peer {self.client} has failed in {message_type}: {reason}")
             self.log.lost(server_round, self.client, message_type, reason)
             return None
         if event := _MEASURED.get(message_type):

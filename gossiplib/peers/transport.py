@@ -25,6 +25,8 @@ from gossiplib.peers.messages import AHEAD, Mailbox, PeerMessage, Refused, encod
 from gossiplib.system.certificates import Identity, check_identity
 
 _PATH = "/gossiplib.Peer/"
+#: Before an address to call: else gRPC takes a host that is named `dns` for a scheme.
+_TARGET = "dns:///"
 #: The name that each certificate holds beside its own; for peers of unknown name.
 ANY = "localhost"
 #: Calls at a time: of all callers, and of each.
@@ -254,7 +256,8 @@ class Channels:
             if key not in self._open or self._open[key][0] != address:
                 self.forget(key)
                 options = [*self._options, ("grpc.ssl_target_name_override", name)]
-                channel = grpc.secure_channel(address, self._credentials, options)
+                target = _TARGET + address
+                channel = grpc.secure_channel(target, self._credentials, options)
                 self._open[key] = address, channel
             # Under the lock: `forget` may close the channel as soon as it is open.
             call = self._open[key][1].stream_unary(_PATH + method)

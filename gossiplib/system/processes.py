@@ -4,11 +4,13 @@ They end with all that they have started, whatever ends the block: an exception,
 or the death of the process that owns them. Every process carries a mark in its
 environment, which its children inherit. So a child is found also when its parent is
 gone, or when it has left its group. A guard, one small process for each block, holds a
-pipe from the owner: when the pipe closes, however that comes about, it kills what is
-left.
+pipe from the owner: when the pipe closes, however that comes about, or the owner is
+gone and a child of its own holds the pipe open, it kills what is left.
 """
 
 import contextlib
+import os
+import select
 import shutil
 import socket
 import subprocess
@@ -39,14 +41,20 @@ def free_ports(n: int) -> list[int]:
 class Processes:
     """Own processes for the time of a `with` block.
 
-    `folder` has the logs, one file for each process. Only this user can read it, and it
-    goes with the block.
+    Its files go with it.
     """
 
     def __init__(self) -> None:
         self._mark = uuid.uuid4().hex
         self._started: dict[str, subprocess.Popen[bytes]] = {}
         self._guard: subprocess.Popen[bytes] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the logs are, one file for each process; only this user can read it."""
+        if self._guard is None:
+            raise RuntimeError("there are files and processes in the `with` block only")
+        return self._folder
 
     def start(
         self, name: str, command: Sequence[str | Path], env: Mapping[str, str]
@@ -114,9 +122,14 @@ class Processes:
 
     def __enter__(self) -> "Processes":
         """Begin: from here on the guard watches."""
-        self.folder = Path(tempfile.mkdtemp(prefix="gossiplib-"))
+        if self._guard is not None:
+            raise RuntimeError("this `with` block has begun, and has not ended")
+        self._folder = Path(tempfile.mkdtemp(prefix="gossiplib-"))
+        told = self._mark, str(self._folder), str(os.getpid())
         self._guard = subprocess.Popen(
-            [sys.executable, "-P", __file__, self._mark, self.folder],
+            [sys.executable, "-P", __file__, *told],
+            # Nobody's mark: a block around its owner's does not kill it.
+            env={k: v for k, v in os.environ.items() if k != _MARK},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -130,10 +143,12 @@ class Processes:
             for process in self._started.values():
                 process.terminate()
             wait_until(lambda: not any(map(self.is_running, self._started)), 3)
-        finally:  # the guard does the rest, also when Ctrl-C comes a second time
+        finally:
             guard, self._guard = self._guard, None
             if guard is not None:
-                guard.communicate()  # closes the pipe, and waits
+                with guard:  # it does the rest when Ctrl-C comes once more
+                    _clean(self._mark, self._folder)
+                    guard.kill()
             for process in self._started.values():
                 process.wait()
             self._started.clear()
@@ -159,11 +174,17 @@ def _kill(mark: str) -> None:
         time.sleep(0.02)
 
 
-def _guard(mark: str, folder: str) -> None:
-    """Wait for the end of the owner or of its block, then leave nothing behind."""
-    sys.stdin.buffer.read()
+def _clean(mark: str, folder: Path | str) -> None:
+    """Leave nothing of a block behind."""
     _kill(mark)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _guard(mark: str, folder: str, owner: str) -> None:
+    """Wait for the end of the owner or of its block, then leave nothing behind."""
+    while os.getppid() == int(owner) and not select.select([sys.stdin], [], [], 1)[0]:
+        pass
+    _clean(mark, folder)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def wait_until(
     end = time.monotonic() + seconds  # no change of the date moves this clock
     while not condition():
         left = end - time.monotonic()
-        if left <= 0:
+        if not left > 0:  # or it is NaN
             return False
         time.sleep(min(every, left))
     return True

@@ -12,6 +12,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -52,9 +53,17 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def deployment():
-    with Deployment(N) as running:
-        yield running
+def deployment(tmp_path_factory):
+    """A deployment in a folder of a strange name, beside a proxy that is not there."""
+    with pytest.MonkeyPatch.context() as patch:
+        strange = tmp_path_factory.mktemp("é 😀")
+        patch.setattr(tempfile, "tempdir", str(strange))
+        for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+            patch.setenv(name, "http://127.0.0.1:9")
+        for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+            patch.delenv(name, raising=False)
+        with Deployment(N) as running:
+            yield running
     assert not running.folder.exists()
     assert not listening(running)
 

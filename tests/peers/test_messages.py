@@ -118,6 +118,28 @@ def test_who_cannot_be_reached_is_not_waited_for():
     assert set(box.collect(1, [1, 2], 60)) == {1}
 
 
+def test_a_neighbour_that_comes_and_goes_takes_no_time_from_another():
+    """Neighbour 2 waits for others, and says so if it is asked; 1 is lost and found."""
+    box, over = mailbox(), threading.Event()
+    timer = threading.Timer(1.0, lambda: box.put(2, message(1)))
+
+    def flicker():
+        while not over.wait(0.01):
+            box.suspect(1)
+            over.wait(0.01)
+            box.link(1)
+            box.suspect(3)  # whoever waits looks again
+
+    def ask(client, grant):  # the answer takes a moment
+        threading.Timer(0.05, lambda: client == 2 and grant(0.0)).start()
+
+    timer.start()
+    threading.Thread(target=flicker).start()
+    came = box.collect(1, [1, 2], 0.4, 5.0, ask)
+    over.set()
+    assert set(came) == {2}
+
+
 def test_who_is_ahead_owes_nothing():
     box = mailbox()
     box.put(1, message(1))

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,9 +36,9 @@ from gossiplib.core.grid import LocalGrid
 from gossiplib.core.server import Gossip
 from gossiplib.peers.bootstrap import Bootstrap
 from gossiplib.peers.command import PeerConfig, main
-from gossiplib.peers.launch import Peers
+from gossiplib.peers.launch import Peers, can_start
 from gossiplib.peers.log import EventLog, read_events, read_models
-from gossiplib.peers.messages import Mailbox, PeerMessage, encode
+from gossiplib.peers.messages import Mailbox, PeerMessage, encode, note
 from gossiplib.peers.node import ALONE, Peer
 from gossiplib.peers.transport import AddressBook, Channels
 from gossiplib.protocols.codecs import TopK
@@ -625,6 +626,34 @@ def test_a_peer_that_can_start_no_thread_ends_and_says_so(
     assert "can't start new thread" in said
 
 
+def test_a_peer_that_is_interrupted_ends_at_once_and_says_so(
+    crowd, monkeypatch, capsys
+):
+    peer, _ = crowd(gossip(drifting_app()), nx.path_graph(2), 9).peers
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(peer, "run", interrupted)
+    monkeypatch.setattr("gossiplib.peers.command.Peer", lambda *args: peer)
+    monkeypatch.setattr("os._exit", sys.exit)  # else calls to others would go on
+    words = ["-", "peer_apps:drifting", "peer_apps:zeros", *peer.config.arguments()]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1
+    assert capsys.readouterr().err == "peer 0 has failed in round 1: interrupted\n"
+
+
+def test_a_client_that_does_not_gossip_is_named(crowd, capsys):
+    """It chooses nobody, in a run in rounds; and every peer says why it is alone."""
+    peers = crowd(drifting_app(), nx.path_graph(2), 1)
+    peers.run()
+    said = capsys.readouterr().err
+    for i in (0, 1):
+        assert f"peer {i} has failed in query.discover: ValueError: No query" in said
+
+
 # Who may speak, and what --------------------------------------------------------------
 
 
@@ -828,6 +857,20 @@ def test_models_on_disk_are_few_and_the_newest_is_there(tmp_path):
         log.close()
 
 
+def test_what_others_left_in_its_folder_harms_no_peer(tmp_path):
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "notes 1").touch()
+    (tmp_path / "events.jsonl").write_bytes(b'\xff\n\0\0\n{"event": "round", "rou')
+    log = EventLog(tmp_path, 0, 1)
+    log.write("round", 1)
+    log.write_model(1, zeros())
+    log.close()
+    (event,) = read_events(tmp_path)
+    assert event["event"] == "round" and event["round"] == 1
+    assert [*read_models(tmp_path)] == [1]
+
+
 # Ten thousand messages ----------------------------------------------------------------
 
 
@@ -1025,6 +1068,18 @@ def test_a_model_that_makes_no_sense_is_not_taken(server_round, arrays, takes):
     assert bootstrap.fetch_model(0, zeros()) is None
 
 
+def test_an_answer_of_more_than_is_asked_for_is_not_read(idle):
+    """Else one that is late could send as much as a model, all in small values."""
+    granted, sound = [], {"sent": 0, "seconds": 0.0}
+    for content, times in [(sound, 1), (sound | {"more": 1}, 1), ({"sent": 0}, 1)]:
+        answer = Future()
+        answer.set_result(note(**content))
+        idle.peer.channels.call = lambda *args, answer=answer: answer
+        idle.peer.addresses.confirm(1, "one:1")
+        idle.peer._ask(1, 1, granted.append)
+        assert len(granted) == times
+
+
 def test_one_neighbour_alone_takes_nobody_to_the_end():
     """A peer always runs half of its rounds, whatever one liar says, and how often."""
     content = {"gossip": ConfigRecord({"round": 9}), "arrays": zeros()}
@@ -1085,6 +1140,26 @@ def test_a_config_says_the_same_in_python_and_on_the_command_line(monkeypatch):
     assert came == config and ran == "ran"
 
 
+def test_no_peers_can_start_where_none_would_be_heard(monkeypatch):
+    def unreachable(*address):
+        raise OSError("Network is unreachable")
+
+    assert can_start()
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    assert not can_start()
+
+
+def test_what_peers_leave_is_there_from_the_start_of_their_block_to_its_end(
+    monkeypatch,
+):
+    monkeypatch.setattr(Peers, "_start", lambda self, i: None)
+    with Peers(*PULLING, RING, num_rounds=3) as peers:
+        assert peers.events().empty and peers.refused() == {i: {} for i in RING}
+    for left in (peers.events, peers.refused, peers.result):
+        with pytest.raises(RuntimeError, match="in the `with` block only"):
+            left()
+
+
 def test_a_config_that_cannot_be_is_refused_before_a_process_starts(
     capsys, monkeypatch
 ):
@@ -1095,6 +1170,13 @@ def test_a_config_that_cannot_be_is_refused_before_a_process_starts(
         Peers(*names)
     with pytest.raises(ValueError, match="evaluate_every must be a whole number"):
         Peers(*names, num_rounds=3, evaluate_every="0")
+    with pytest.raises(ValueError, match="the bytes in config"):
+        Peers(*names, num_rounds=3, config={"key": b"x"})
+    with pytest.raises(ValueError, match="the graph is directed"):
+        Peers(*names[:2], nx.DiGraph(RING), num_rounds=3)
+    for graph in (nx.Graph(), nx.empty_graph(1), 0, -1, 2.0, "3", None):
+        with pytest.raises(ValueError, match="num_clients must be a whole number"):
+            Peers(*names[:2], graph, num_rounds=3)
     monkeypatch.setattr("sys.argv", ["-", *names[:2], "client=1"])
     with pytest.raises(SystemExit):
         main()

@@ -1,11 +1,13 @@
 """Processes that end with their block, whatever ends it."""
 
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -75,7 +77,26 @@ def nothing_is_left(mark, folder):
     assert wait_until(lambda: not folder.exists(), 20)
 
 
-@pytest.mark.parametrize("then", ["pass", "raise KeyError", "os._exit(3)"])
+#: What holds the guard's pipe open as a fork of the owner would, such as one that loads
+#: data; for longer than a test looks.
+FORKED = """
+quiet = dict.fromkeys(("stdin", "stdout", "stderr"), __import__("subprocess").DEVNULL)
+held = processes._guard.stdin.fileno()
+__import__("subprocess").Popen(["sleep", "25"], env={}, pass_fds=[held], **quiet)
+"""
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        "pass",
+        "raise KeyError",
+        "os._exit(3)",
+        FORKED,
+        FORKED + "os.kill(os.getpid(), 9)",
+        "processes._guard.kill()",
+    ],
+)
 def test_nothing_is_left_when_the_block_ends(owner, mark, then):
     process, folder = owner(then)
     process.wait(30)
@@ -89,6 +110,18 @@ def test_nothing_is_left_when_the_owner_is_ended(owner, mark, how):
     process.send_signal(how)
     process.wait(30)
     nothing_is_left(mark, folder)
+
+
+def test_nothing_is_left_of_a_block_in_a_process_of_another(mark):
+    with Processes() as processes:
+        env = os.environ | {"TEST_MARK": mark}
+        owner = [sys.executable, "-c", OWNER, "time.sleep(600)"]
+        processes.start("owner", owner, env)
+        told = partial(processes.tail, "owner")
+        processes.wait_until(lambda: "\n" in told(), 30, "the start", ["owner"])
+        folder = Path(told().strip())
+        processes.kill("owner")
+        nothing_is_left(mark, folder)
 
 
 def test_a_second_interrupt_does_not_save_anybody(owner, mark):
@@ -158,6 +191,18 @@ def test_a_block_can_be_entered_again():
             folder = processes.folder
             assert folder.stat().st_mode & 0o077 == 0, "others can read it"
         assert not folder.exists()
+
+
+def test_a_block_has_its_files_while_it_lasts_and_is_entered_once():
+    processes = Processes()
+    with processes, pytest.raises(RuntimeError, match="has not ended"):
+        processes.__enter__()
+    with pytest.raises(RuntimeError, match="in the `with` block only"):
+        processes.tail("x")
+
+
+def test_no_time_at_all_is_no_time_to_wait():
+    assert not wait_until(lambda: False, math.nan)
 
 
 def test_free_ports_differ_and_can_be_bound():

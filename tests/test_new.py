@@ -91,14 +91,14 @@ def test_its_folder_may_have_any_name_above(tmp_path):
 
 
 def test_where_the_disk_is_full_nothing_is_left(tmp_path, monkeypatch):
-    write = Path.write_text
+    write = Path.write_bytes
 
     def full(path, *args):
         if path.name == "client_app.py":
             raise OSError("No space left on device")
         return write(path, *args)
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
         new(tmp_path / "my-project")
     assert list(tmp_path.iterdir()) == []

@@ -240,7 +240,11 @@ def sawtooth(distances: Sequence[float], bounds: Sequence[float]) -> Figure:
         colour = COLOURS[0] if k % 2 else COLOURS[5]
         ax.plot(halves[k : k + 2], distances[k : k + 2], color=colour)
     rounds = np.arange(1, len(bounds) + 1)
-    look: dict[str, Any] = {"color": INK, "markersize": 12, "label": "theory:\nat most"}
+    look: dict[str, Any] = {
+        "color": INK,
+        "markersize": 12,
+        "label": "theory: at most\n|λ₂| × the peak",
+    }
     ax.plot(rounds, bounds, "_", **look)
     bold: dict[str, Any] = {"weight": "bold"}
     ax.text(0.7, 1.03 * max(distances), "training", color=COLOURS[5], **bold)

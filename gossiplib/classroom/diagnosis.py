@@ -226,15 +226,15 @@ def by_round(seen: Case, *, level: int = 1) -> Figure:
 
 def by_link(seen: Case) -> Figure:
     """Return a figure of the links in `seen`: planned, what arrived, how far off."""
-    figure = plt.figure(figsize=(9.2, 6.9), layout="constrained")
+    figure = plt.figure(figsize=(9.2, 6.4), layout="constrained")
     places: Any = [["graph", "graph"], ["arrived", "distance"]]
-    axes = figure.subplot_mosaic(places, height_ratios=[0.8, 1])
+    axes = figure.subplot_mosaic(places, height_ratios=[0.6, 1])
     drawings.graph(seen.graph, ax=axes["graph"], title="who should talk to whom")
     linked = nx.to_numpy_array(seen.graph, nodelist=range(CLIENTS)) > 0
     arrived = np.where(linked, seen.arrived, np.nan)
     title = f"models that arrived, of {ROUNDS}"
     _map(axes["arrived"], arrived, title, "{:.0f}", ROUNDS)
-    title = "how far they were from its own, in its lengths"
+    title = "distance from the receiver's own (1: its length)"
     _map(axes["distance"], seen.distance, title, "{:.2f}", 2)
     return figure
 
@@ -242,7 +242,7 @@ def by_link(seen: Case) -> Figure:
 def _map(ax: Axes, values: np.ndarray, title: str, digits: str, top: float) -> None:
     ax.imshow(values, cmap="Blues", vmin=0, vmax=2 * top)  # for dark numbers
     for i, j in np.argwhere(np.isfinite(values)):
-        words: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7}
+        words: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
         ax.text(j, i, digits.format(values[i, j]), **words)
     ax.set_title(title, fontsize=9)
     ax.set(xlabel="from client", ylabel="at client")

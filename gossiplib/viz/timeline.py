@@ -208,7 +208,7 @@ def families(
         place: dict[str, Any] = {"va": "center", "color": COLOURS[family]}
         ax.text(now + 0.06, i, f"family {'ABCDEFG'[family]}", weight="bold", **place)
     names = [f"client {'ABCDEFG'[i]}" for i in range(num_clients)]
-    ax.hlines(range(num_clients), 0, end, color=QUIET, linewidth=0.5, zorder=0)
+    ax.hlines(range(num_clients), 0, now, color=QUIET, linewidth=0.5, zorder=0)
     ax.set(xlim=(0, end + 0.9), xlabel="time in cycles", xticks=np.arange(end + 1))
     ax.set_yticks(range(num_clients), names)
     ax.set_ylim(num_clients - 0.5, -0.5)

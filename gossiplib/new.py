@@ -5,7 +5,6 @@ and `task.py`, with a pyproject.toml and a README that says how `flwr run .` run
 """
 
 import argparse
-import json
 import keyword
 import re
 import shutil
@@ -13,6 +12,8 @@ import sys
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
+
+from gossiplib.system.runs import toml
 
 __all__ = ["new"]
 
@@ -67,24 +68,29 @@ def new(folder: str | Path) -> list[Path]:
             f"{name!r} would hide the package {package}, which is installed here: "
             "choose another name"
         )
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{str(folder)!r} is no text: choose another folder"
+        ) from error
     if folder.exists():
         raise FileExistsError(f"{folder} is there already: choose another name")
     words = {"my-project": name, "my_project": package}
-    # TOML has JSON's texts, but no pairs of surrogates.
-    words['"OUTPUT"'] = json.dumps(folder.as_posix(), ensure_ascii=False)
-    texts: dict[Path, bytes] = {}
-    for file in FILES:  # all before the first is written: a path may be no UTF-8
-        text = TEMPLATE.joinpath(file).read_text("utf-8")
-        text = re.sub("|".join(words), lambda m: words[m[0]], text)
-        texts[folder / file.replace("my_project", package)] = text.encode()
+    words['"OUTPUT"'] = toml(folder.as_posix())
+    written = []
     try:
-        for path, data in texts.items():
+        for file in FILES:
+            text = TEMPLATE.joinpath(file).read_text("utf-8")
+            text = re.sub("|".join(words), lambda m: words[m[0]], text)
+            path = folder / file.replace("my_project", package)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            path.write_text(text, "utf-8")
+            written.append(path)
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)  # it is whole, or not there
         raise
-    return [*texts]
+    return written
 
 
 def main() -> None:
@@ -94,10 +100,8 @@ def main() -> None:
     folder = parser.parse_args().folder
     try:
         written = new(folder)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"Nothing was written: {error}.")
-    except OSError as error:
-        sys.exit(f"The app could not be written: {error}.")
     print("Written:", *(path.relative_to(Path(folder).absolute()) for path in written))
     print(f"Now read {written[0]}: it says how `flwr run .` runs it.")
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from gossiplib.core import mixing, topology
 from gossiplib.core.adjacency import Graph
-from gossiplib.system.numbers import check_seconds
+from gossiplib.system.numbers import check_number, check_seconds
 
 __all__ = ["Devices", "Pace"]
 
@@ -80,7 +80,7 @@ class Devices:
         ValueError
             If the size is below 0, or not finite.
         """
-        if not 0 <= size < np.inf:
+        if not 0 <= check_number("size", size) < np.inf:
             raise ValueError(f"the size of a message is 0 or more bytes; got {size}")
         return self.latency + copies * size / self.bandwidth
 

@@ -139,7 +139,7 @@ def _outcomes_of(row: Row) -> list[Outcome]:
 
 
 def append(path: str | os.PathLike[str], row: Row) -> None:
-    """Write a `row` at the end of a file, whose `path` need not be there yet."""
+    """Write a `row` at the end of a file, if it is there; it must be readable, too."""
     with open(path, "ab+") as file:
         file.seek(-min(1, file.tell()), os.SEEK_END)
         lead = "" if file.read() in (b"", b"\n") else "\n"  # it was edited by hand
@@ -218,7 +218,7 @@ def judge(folder: str | os.PathLike[str], seeds: Sequence[int]) -> Board:
     do no harm.
     """
     valid, refused = [], set()
-    for path in sorted(map(Path(folder).joinpath, os.listdir(folder))):
+    for path in sorted(Path(folder).iterdir()):
         if path.suffix != ".py":
             continue
         claims = merge([path.with_suffix(".jsonl")], seeds=None)

@@ -376,7 +376,7 @@ def _plan(source: str) -> Plan:
     if type(plan) is not Plan:
         raise EntryError(f"an entry returns a Plan, not a {type(plan).__name__}")
     with _blame():
-        settle(plan, check_whole, "num_rounds", 1, PASSES)  # or 8 bits of numpy's
+        settle(plan, check_whole, "num_rounds", 1, PASSES)  # else 8 bits overflow below
         settle(plan, check_whole, "epochs", 1, PASSES)
         settle(plan, check_whole, "batch_size", 8)
         if isinstance(plan.schedule, nx.Graph):

@@ -32,12 +32,17 @@ def check_arrays(
     arrays = in_order(arrays, like, whose)
     model, old = unpack(arrays), unpack(like)
     check_model(model, old, whose, like)
-    cast = {
-        name: as_array(a.astype(b.dtype))
-        for name, a, b in zip(like, model, old, strict=True)
-        if a.dtype.kind in "biu" and b.dtype.kind in "fc"
-    }
-    return ArrayRecord({**arrays, **cast}) if cast else arrays
+    with np.errstate(over="ignore"):
+        cast = {
+            name: as_array(a.astype(b.dtype))
+            for name, a, b in zip(like, model, old, strict=True)
+            if a.dtype.kind in "biu" and b.dtype.kind in "fc"
+        }
+    if not cast:
+        return arrays
+    arrays = ArrayRecord({**arrays, **cast})
+    check_model(unpack(arrays), old, whose, like)  # it may be too large for them
+    return arrays
 
 
 def in_order(arrays: ArrayRecord, like: ArrayRecord, whose: str) -> ArrayRecord:
@@ -53,20 +58,23 @@ def in_order(arrays: ArrayRecord, like: ArrayRecord, whose: str) -> ArrayRecord:
 
 
 def check_initial(
-    arrays: ArrayRecord, *configs: ConfigRecord | None
+    arrays: ArrayRecord,
+    train_config: ConfigRecord | None = None,
+    evaluate_config: ConfigRecord | None = None,
 ) -> list[np.ndarray]:
     """Return the arrays of a first model; raise an error unless it can be one.
 
-    So are configs checked, of which there may be none.
+    The configs are checked as well.
     """
     if not isinstance(arrays, ArrayRecord):
         kind = type(arrays).__name__
         raise TypeError(f"initial_arrays must be an ArrayRecord, not a {kind}")
     model = unpack(arrays)
     check_model(model, model, "initial_arrays:", arrays)
-    for config in configs:
+    configs = {"train_config": train_config, "evaluate_config": evaluate_config}
+    for name, config in configs.items():
         if not isinstance(config, ConfigRecord | None):
-            raise TypeError(f"a config must be a ConfigRecord, not {config!r}")
+            raise TypeError(f"{name} must be a ConfigRecord, not {config!r}")
     return model
 
 

@@ -142,7 +142,7 @@ def named(
     if p is not None:
         check_share("p", p)
         if name not in ("random", "small-world"):
-            raise ValueError(f"p is of random and small-world; a {name} has none")
+            raise ValueError(f"p belongs to random and small-world; {name} takes none")
     _check_size(name, n, degree)
     large, number = n > adjacency.LARGE, seed_of(seed)
     builders = _BUILDERS | adjacency.BUILDERS if large else _BUILDERS
@@ -420,7 +420,7 @@ def _drawn_from(graph: Graph, undirected: str = "") -> int:
     if (away := np.flatnonzero(~adjacency.online(graph))).size:
         raise ValueError(
             f"client {away[0]} is offline in the graph, and links are drawn from all: "
-            "take churn around the schedule"
+            "remove its links, or wrap the schedule in topology.churn"
         )
     return n
 

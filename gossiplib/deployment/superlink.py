@@ -21,7 +21,7 @@ from typing import Any, Self
 from gossiplib.system.certificates import Authority, key_pair
 from gossiplib.system.numbers import check_whole
 from gossiplib.system.processes import Processes, free_ports
-from gossiplib.system.runs import wait_until
+from gossiplib.system.runs import toml, wait_until
 from gossiplib.system.simulation import QUIET
 
 # What we read of Flower's texts, which are no interface: as 1.42.0 writes them.
@@ -54,11 +54,6 @@ def missing_commands() -> list[str]:
     """Return those of Flower's commands that are needed and not installed here."""
     names = ("flwr", "flower-superlink", "flower-supernode", "flower-superexec")
     return [name for name in names if shutil.which(name, path=PATH) is None]
-
-
-def _toml(value: str | int | float | bool) -> str:
-    """Return a value in TOML, which has JSON's texts, but no pairs of surrogates."""
-    return json.dumps(value, ensure_ascii=False)
 
 
 def app_output(text: str) -> str:
@@ -99,7 +94,7 @@ class SuperLink:
         (self._home / "config.toml").write_text(
             f'[superlink]\ndefault = "here"\n\n[superlink.here]\n'
             f'address = "{self.address}"\n'
-            f"root-certificates = {_toml(str(trusted))}\n",
+            f"root-certificates = {toml(str(trusted))}\n",
             "utf-8",
         )
         self._command = (
@@ -127,8 +122,10 @@ class SuperLink:
         env = os.environ | _SETTINGS | {"PATH": PATH, "FLWR_HOME": str(home)}
         env.pop("FORCE_COLOR", None)  # Jupyter's, which colours even JSON
         # A proxy for the world is none for this machine.
-        for one, other in (("no_proxy", "NO_PROXY"), ("no_grpc_proxy", "no_proxy")):
-            env[one] = f"127.0.0.1,{env.get(one) or env.get(other, '')}"
+        for one, other in (("no_grpc_proxy", "no_proxy"), ("no_proxy", "NO_PROXY")):
+            theirs = env.get(one) or env.get(other, "")
+            if one == "no_grpc_proxy" or theirs != "*":  # alone, it means all
+                env[one] = f"127.0.0.1,{theirs}"
         self.processes.start(name, [found, *more], env)
 
     def _answers(self) -> bool:
@@ -192,7 +189,7 @@ class SuperLink:
         TimeoutError
             If it takes longer; the run is stopped.
         """
-        values = " ".join(f"{k}={_toml(v)}" for k, v in (config or {}).items())
+        values = " ".join(f"{k}={toml(v)}" for k, v in (config or {}).items())
         if values:
             options += ("--run-config", values)
         name = self._flwr("run", str(Path(app).resolve()), "--stream", *options)

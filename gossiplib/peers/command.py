@@ -6,10 +6,12 @@
 """
 
 import argparse
+import contextlib
 import inspect
 import os
 import pkgutil
 import shutil
+import sys
 import threading
 import time
 from collections import Counter
@@ -59,6 +61,8 @@ def main() -> None:
     except (RuntimeError, KeyboardInterrupt) as error:
         why = str(error) or "interrupted"
         say(f"peer {config.client} has failed in round {peer.round + 1}: {why}")
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
         os._exit(1)
     if code:
         parser.exit(code)

@@ -92,7 +92,7 @@ class Peers:
         **options: Any,
     ) -> None:
         n = len(graph) if isinstance(graph, nx.Graph) else graph
-        check_whole("num_clients", n, 2)
+        n = check_whole("graph, or the number of peers,", n, 2)
         if isinstance(graph, nx.Graph):
             topology.check_graph(graph, n, connected=False)
             if graph.is_directed():

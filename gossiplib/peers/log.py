@@ -95,7 +95,7 @@ def say(text: str) -> None:
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Return the events of a peer, without lines that were cut short or are none."""
+    """Return the events of a peer, without lines that were cut short or are no JSON."""
     path = folder / "events.jsonl"
     events = []
     for line in path.read_bytes().splitlines() if path.exists() else ():

@@ -344,7 +344,7 @@ class Peer:
         reply = self._node.receive(message)
         if reply is None or not reply.has_content():
             reason = str(reply.error.reason) if reply else "the client answered nothing"
-            if not server_round:  # it is called once, and all rounds depend on it
+            if not server_round:  # round 0: what comes before all rounds
                 say(f"peer {self.client} has failed in {message_type}: {reason}")
             self.log.lost(server_round, self.client, message_type, reason)
             return None

@@ -168,11 +168,11 @@ class SignFlip:
 
     def __post_init__(self) -> None:
         """Check the scale."""
-        check_number("scale", self.scale)
+        settle(self, check_number, "scale")
 
     def __call__(self, view: AttackView) -> list[Model]:
         """Return the lies."""
-        return [[-(self.scale * a) for a in model] for model in view.true]
+        return [[-self.scale * a for a in model] for model in view.true]
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,8 @@ class Noise:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        if not 0 <= check_number("std", self.std):
+        settle(self, check_number, "std")
+        if not self.std >= 0:
             raise ValueError(f"std must be 0 or more; got {self.std}")
         settle(self, check_whole, "seed", 0)
 
@@ -290,7 +291,7 @@ class Inconsistent:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        check_number("strength", self.strength)
+        settle(self, check_number, "strength")
         settle(self, check_whole, "seed", 0)
 
     def __call__(self, view: AttackView) -> list[Model]:
@@ -318,11 +319,11 @@ class Dissensus:
 
     def __post_init__(self) -> None:
         """Check epsilon."""
-        check_number("epsilon", self.epsilon)
+        settle(self, check_number, "epsilon")
 
     def __call__(self, view: AttackView) -> list[Model]:
         """Return the lies."""
-        share = -(self.epsilon * view.honest_weights) / view.true_weights.sum(axis=0)
+        share = -self.epsilon * view.honest_weights / view.true_weights.sum(axis=0)
         lie = []
         for own, *others in zip(view.own, *view.honest, strict=True):
             x = own.astype(np.float64)

@@ -56,8 +56,11 @@ def tell_labels(
     if not check_number("epsilon", epsilon) > 0:
         raise ValueError(f"epsilon must be above 0; got {epsilon}")
     told = np.array(counts)
-    if told.dtype.kind not in "biu":
-        raise ValueError(f"counts are whole numbers, of examples; got {told.dtype}")
+    with np.errstate(invalid="ignore"):
+        if told.dtype.kind not in "biuf" or (told % 1 != 0).any():  # or NaN, infinite
+            raise ValueError(
+                f"counts are whole numbers, of examples; got {counts!r:.80}"
+            )
     told = told.astype(np.int64)
     if epsilon == inf:
         return told

@@ -41,7 +41,7 @@ def free_ports(n: int) -> list[int]:
 class Processes:
     """Own processes for the time of a `with` block.
 
-    Its files go with it.
+    What is in `folder` goes with the block. A fork of its owner owns nothing.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Processes:
     def folder(self) -> Path:
         """Where the logs are, one file for each process; only this user can read it."""
         if self._guard is None:
-            raise RuntimeError("there are files and processes in the `with` block only")
+            raise RuntimeError("files and processes exist only inside the `with` block")
         return self._folder
 
     def start(
@@ -125,7 +125,8 @@ class Processes:
         if self._guard is not None:
             raise RuntimeError("this `with` block has begun, and has not ended")
         self._folder = Path(tempfile.mkdtemp(prefix="gossiplib-"))
-        told = self._mark, str(self._folder), str(os.getpid())
+        self._owner = os.getpid()
+        told = self._mark, str(self._folder), str(self._owner)
         self._guard = subprocess.Popen(
             [sys.executable, "-P", __file__, *told],
             # Nobody's mark: a block around its owner's does not kill it.
@@ -139,6 +140,8 @@ class Processes:
 
     def __exit__(self, *exception: object) -> None:
         """End all processes: politely, then for good."""
+        if os.getpid() != self._owner:
+            return
         try:
             for process in self._started.values():
                 process.terminate()

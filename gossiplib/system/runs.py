@@ -1,5 +1,6 @@
-"""Long runs: progress, a Ctrl-C that keeps what is there, memory, and waiting."""
+"""Long runs: progress, a Ctrl-C that keeps what is there, memory, waiting, configs."""
 
+import json
 import signal
 import sys
 import time
@@ -14,6 +15,11 @@ from tqdm import tqdm
 
 if TYPE_CHECKING:
     import torch
+
+
+def toml(value: str | int | float | bool) -> str:
+    """Return a value in TOML: as in JSON, but for what the two escape differently."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def wait_until(

@@ -179,7 +179,8 @@ def check_module(model: object) -> nn.Module:
         faults = {
             "complex numbers": p.is_complex(),
             "no numbers yet": p.is_meta,
-            "a hook on a gradient, which copies of it lose": p._backward_hooks,
+            "a hook on a gradient, which copies of it lose": p._backward_hooks
+            or p._post_accumulate_grad_hooks,
         }
         if what := next((what for what, there in faults.items() if there), ""):
             raise ValueError(f"build's model holds {what} ({name})")

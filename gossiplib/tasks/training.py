@@ -5,6 +5,7 @@
 
 import contextlib
 import functools
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -59,20 +60,31 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-#: torch draws for all threads from one generator.
-_DRAWING = threading.RLock()
+class _Drawing:
+    """The right to draw: torch has one generator for all threads."""
+
+    lock = threading.RLock()
+
+    @classmethod
+    def renew(cls) -> None:
+        """Take a new lock in a forked child: who has the old one is not there."""
+        cls.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Drawing.renew)
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Let torch draw from a seed, and leave its own random numbers as they were.
 
-    Of several threads, one at a time is in here.
+    Of several threads, one at a time is in here: it must not wait for another.
 
     `torch.manual_seed` would also look for each other kind of device, which takes as
     long as a step.
     """
-    with _DRAWING, torch.random.fork_rng(devices=[]):
+    with _Drawing.lock, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 

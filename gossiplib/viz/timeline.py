@@ -133,7 +133,7 @@ def _messages(ax: Axes, table: pd.DataFrame, rows: dict[int, int], by: str) -> N
             ax.plot([one.sent] * 2, [a, a + 0.55 * np.sign(b - a)], **_LOST, zorder=4)
         else:
             look = {"arrowstyle": "-|>", "lw": 1, "color": _colour(getattr(one, by))}
-            look |= {"shrinkA": 0, "shrinkB": 2}
+            look |= {"shrinkA": 0, "shrinkB": 2, "zorder": 3.5}  # above the blocks
             ax.annotate("", (one.received, b), (one.sent, a), arrowprops=look)
 
 

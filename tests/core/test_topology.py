@@ -270,7 +270,7 @@ def test_a_random_topology_can_be_denser_or_rewired():
         topology.named("regular", 6, degree=6)
     with pytest.raises(ValueError, match="p is a probability"):
         topology.named("random", 12, p=2)
-    with pytest.raises(ValueError, match="p is of random.*a regular has none"):
+    with pytest.raises(ValueError, match="p belongs to random.*regular takes none"):
         topology.named("regular", 12, p=0.5)
 
 

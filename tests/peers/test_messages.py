@@ -134,7 +134,7 @@ def test_a_neighbour_that_comes_and_goes_takes_no_time_from_another():
         threading.Timer(0.05, lambda: client == 2 and grant(0.0)).start()
 
     timer.start()
-    threading.Thread(target=flicker).start()
+    threading.Thread(target=flicker, daemon=True).start()
     came = box.collect(1, [1, 2], 0.4, 5.0, ask)
     over.set()
     assert set(came) == {2}

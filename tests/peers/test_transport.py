@@ -364,7 +364,10 @@ SOUND |= {"num_rounds": 3}
             {"address": a}
             for a in ("0.0.0.0:1", "[::]:1", "0:1", "::1:1", "[1]:1", None)
         ),
-        *({"address": f"{host}:1"} for host in ("999.1.1.1", "1.2.3.4.5", ".", "unix")),
+        *(
+            {"address": f"{host}:1"}
+            for host in ("999.1.1.1", "1.2.3.4.5", ".", "-a", "unix")
+        ),
         *(
             {"address": f"{host}:1"}
             for host in ("a..b", "224.0.0.1", "255.255.255.255")

@@ -208,6 +208,10 @@ def test_labels_are_told_by_counts_and_not_by_shares(counts):
         tell_labels(np.array(counts))
 
 
+def test_whole_counts_may_be_held_as_floats():
+    assert tell_labels(np.array([[3.0, 4.0]])).dtype == np.int64
+
+
 def test_a_table_of_what_clients_told_is_the_array_that_it_holds():
     told = np.array([[1, 2, 0], [3, 0, 1], [0, 5, 5]])
     context = Context(0, 0, {"partition-id": 0}, RecordDict(), {})

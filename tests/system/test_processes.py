@@ -197,8 +197,19 @@ def test_a_block_has_its_files_while_it_lasts_and_is_entered_once():
     processes = Processes()
     with processes, pytest.raises(RuntimeError, match="has not ended"):
         processes.__enter__()
-    with pytest.raises(RuntimeError, match="in the `with` block only"):
+    with pytest.raises(RuntimeError, match="only inside the `with` block"):
         processes.tail("x")
+
+
+def test_a_fork_that_leaves_the_block_ends_nothing():
+    with Processes() as processes:
+        command = [sys.executable, "-c", "import time; time.sleep(600)"]
+        processes.start("it", command, os.environ)
+        if not (child := os.fork()):
+            processes.__exit__()
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert processes.is_running("it") and processes.folder.exists()
 
 
 def test_no_time_at_all_is_no_time_to_wait():

@@ -152,9 +152,13 @@ def by_numpy():
     return layer
 
 
-def hooked(layer):
-    layer.weight.register_hook(lambda gradient: gradient.clamp(-1, 1))
+def hooked(layer, register="register_hook"):
+    getattr(layer.weight, register)(lambda gradient: None)
     return layer
+
+
+def hooked_after(layer):
+    return hooked(layer, "register_post_accumulate_grad_hook")
 
 
 class Auxiliary(nn.Linear):  # as GoogLeNet's second output, which is for training
@@ -177,6 +181,7 @@ class Auxiliary(nn.Linear):  # as GoogLeNet's second output, which is for traini
         (lambda: nn.Linear(3, 3, dtype=torch.complex64), "complex numbers"),
         (lambda: nn.Linear(3, 3, device="meta"), "no numbers yet"),
         (lambda: hooked(nn.Linear(3, 3)), r"a hook on a gradient.*\(weight\)"),
+        (lambda: hooked_after(nn.Linear(3, 3)), r"a hook on a gradient.*\(weight\)"),
         (lambda: nn.Sequential(SHARED), "2 of its parameters at a second call"),
         (by_numpy, "another weight at each call.*torch's random numbers"),
         (lambda: nn.Linear(4, 3), r"torch.float32 of shape \(4, 3\) .* fails"),

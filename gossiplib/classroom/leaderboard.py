@@ -139,7 +139,7 @@ def _outcomes_of(row: Row) -> list[Outcome]:
 
 
 def append(path: str | os.PathLike[str], row: Row) -> None:
-    """Write a `row` at the end of a file, if it is there; it must be readable, too."""
+    """Write a `row` at the end of the file at `path`, which is read, if it is there."""
     with open(path, "ab+") as file:
         file.seek(-min(1, file.tell()), os.SEEK_END)
         lead = "" if file.read() in (b"", b"\n") else "\n"  # it was edited by hand

@@ -55,6 +55,8 @@ def run_on_ray(
     RuntimeError
         If Ray does not start, though it is tried again.
     """
+    # On Colab Ray would ask, as it is imported, for newer ipywidgets than Colab has.
+    logging.getLogger("ray.widgets").setLevel(logging.ERROR)
     from flwr.simulation import run_simulation
 
     for name, value in QUIET.items():

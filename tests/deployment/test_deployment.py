@@ -15,6 +15,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -66,6 +67,18 @@ def deployment(tmp_path_factory):
             yield running
     assert not running.folder.exists()
     assert not listening(running)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("*", "*"), ("a.b", "127.0.0.1,a.b")])
+def test_what_a_user_keeps_from_the_proxy_stays_so(monkeypatch, tmp_path, theirs, ours):
+    monkeypatch.delenv("no_grpc_proxy", raising=False)
+    monkeypatch.setenv("no_proxy", theirs)
+    started, link = [], object.__new__(SuperLink)
+    link.processes = SimpleNamespace(start=lambda *given: started.append(given))
+    link._start("it", tmp_path, "flwr")
+    env = started[0][2]
+    assert env["no_proxy"] == ours
+    assert env["no_grpc_proxy"] == f"127.0.0.1,{theirs}"
 
 
 @pytest.fixture(scope="module")
